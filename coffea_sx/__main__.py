@@ -1,0 +1,5 @@
+"""``python -m coffea_sx``."""
+
+from .cli import main
+
+raise SystemExit(main())

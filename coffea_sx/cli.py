@@ -1,0 +1,166 @@
+"""The command ``coffea-sx``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+from .errors import BadInput, ServiceXError
+from .query import RESULT_FORMATS
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``coffea-sx``; return its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except ServiceXError as error:
+        print(f"coffea-sx: {error}", file=sys.stderr)
+        return 1
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="coffea-sx", description="coffea events for data that ServiceX has not produced yet"
+    )
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    demo = commands.add_parser("demo", help="run the whole job on this machine and draw a plot")
+    demo.add_argument("--files", type=_positive, default=16, help="input files (%(default)s)")
+    demo.add_argument(
+        "--workers",
+        type=_positive,
+        default=2,
+        help="processes that transform, and dask workers (%(default)s each)",
+    )
+    demo.add_argument(
+        "--events", type=_positive, default=20_000, help="events an input file (%(default)s)"
+    )
+    demo.add_argument("--out", default="dimuon.png", help="the plot (%(default)s)")
+    demo.set_defaults(run=_demo)
+
+    form = commands.add_parser("form", help="show or save what a sample file looks like")
+    form.add_argument("sample", type=_sample, metavar="FILE:TREE")
+    form.add_argument("--save", metavar="FORM.json", help="for input_form=, where no file can be")
+    form.set_defaults(run=_form)
+
+    check = commands.add_parser(
+        "check", help="show what a query will deliver, and what coffea will miss in it"
+    )
+    check.add_argument("query", help="MODULE:NAME of a query object, or a file with a selection")
+    check.add_argument("--input", help="FILE:TREE or a saved form", metavar="INPUT")
+    check.add_argument("--codegen", help="of a selection in a file")
+    check.add_argument("--format", default="root-file", choices=RESULT_FORMATS)
+    check.add_argument("--schema", default="NanoAODSchema", help="of coffea (%(default)s)")
+    check.set_defaults(run=_check)
+
+    serve = commands.add_parser("serve", help="start a ServiceX on this machine")
+    serve.add_argument("--port", type=int, default=0, help="TCP port; by default a free one")
+    serve.add_argument("--directory", help="keep requests and results there, and go on with them")
+    serve.add_argument("--workers", type=_positive, default=2, help="files at once (%(default)s)")
+    serve.add_argument("--tokens", action="store_true", help="clients need a token")
+    serve.set_defaults(run=_serve)
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return number
+
+
+def _sample(text: str) -> dict[str, str]:
+    path, _, tree = text.rpartition(":")
+    if not path:
+        raise argparse.ArgumentTypeError(f"{text} does not name a file and a tree: FILE:TREE")
+    return {path: tree}
+
+
+def _form(options: argparse.Namespace) -> int:
+    from .forms.sample import input_form
+
+    form = input_form(options.sample, None)
+    if options.save is None:
+        for name, content in zip(form.fields, form.contents, strict=True):
+            print(f"{name:40} {content.type}")
+    else:
+        Path(options.save).write_text(json.dumps(form.to_dict()))
+        print(f"{len(form.fields)} columns saved in {options.save}")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    import coffea.nanoevents
+
+    from .forms.delivered import derive_form
+    from .forms.schema import form_mapping, missing
+
+    schemaclass = getattr(coffea.nanoevents, options.schema, None)
+    if schemaclass is None:
+        raise BadInput(f"coffea.nanoevents has no {options.schema}.")
+    given = options.input
+    is_sample = given is not None and not given.endswith(".json")
+    delivered = derive_form(
+        _query(options.query),
+        _sample(given) if is_sample else given,
+        options.format,
+        options.codegen,
+    )
+    print(delivered)
+    sentences = missing(delivered, form_mapping(delivered, schemaclass))
+    print("\n".join(["", *sentences]) if sentences else f"\n{options.schema} misses nothing.")
+    return 1 if sentences else 0
+
+
+def _query(text: str) -> Any:
+    """Load a query object of a module, or read a selection from a file."""
+    if Path(text).is_file():
+        return Path(text).read_text().strip()
+    module, _, name = text.partition(":")
+    sys.path.insert(0, "")
+    try:
+        query = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BadInput(f"There is no query {text}: {error}") from None
+    return query() if isinstance(query, FunctionType) else query
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from .demo.job import run
+
+    job = run(options.files, options.workers, options.events, options.out)
+    print("\nseconds after submitting")
+    for name, seconds in sorted(job.timeline.items(), key=lambda item: item[1]):
+        print(f"{seconds:8.2f}  {name}")
+    agreement = "the same, bin by bin" if job.agrees else "NOT THE SAME"
+    print(f"\nhistograms of ServiceX results and of the input files: {agreement}")
+    print(f"plot: {options.out}")
+    return 0 if job.agrees else 1
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from .local import LocalServiceX
+
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    server = LocalServiceX(options.directory, options.workers, options.port, tokens=options.tokens)
+    with server:
+        print(f"# ServiceX at {server.url}; this is a servicex.yaml for it (Ctrl-C stops it)")
+        print(server.servicex_yaml(), flush=True)
+        stopped.wait()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""The main job, small but whole: sample files, a query, a processor, a picture."""

@@ -1,0 +1,126 @@
+"""The main job: make files, submit a query, analyse while results arrive, draw a picture."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib import import_module
+from pathlib import Path
+from time import time
+from typing import Any
+
+from ..factory import ServiceXEventsFactory
+from ..local import LocalServiceX
+from ..progress import TransformProgress
+from .analysis import DimuonProcessor, SelectionSchema, dimuon_query
+from .pictures import draw_histograms
+from .samples import make_samples
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What the demo did.
+
+    Attributes
+    ----------
+    histograms : dict of str to hist.Hist
+    reference : dict of str to hist.Hist
+        The same processor on the input files, without ServiceX.
+    timeline : dict of str to float
+        When things happened, seconds after the query was submitted.
+    """
+
+    histograms: dict[str, Any]
+    reference: dict[str, Any]
+    timeline: dict[str, float]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether both ways give the same histograms, bin by bin."""
+        return self.histograms == self.reference
+
+
+def run(n_files: int, n_workers: int, n_events: int, picture: str | None = None) -> Job:
+    """Run the main job on this machine.
+
+    Parameters
+    ----------
+    n_files : int
+    n_workers : int
+        Processes that transform, and as many dask workers that read.
+    n_events : int
+        Events an input file.
+    picture : str, optional
+        Where to save the plot.
+    """
+    with tempfile.TemporaryDirectory(prefix="coffea_sx-demo-") as directory:
+        files = make_samples(Path(directory) / "input", n_files, n_events)
+        reference = _computed_directly(files)
+        with LocalServiceX(workers=n_workers) as servicex, _cluster(n_workers):
+            factory = ServiceXEventsFactory.from_servicex(
+                dimuon_query(),
+                files,
+                schemaclass=SelectionSchema,
+                url=servicex.url,
+                metadata={"dataset": "demo"},
+                title="coffea_sx demo",
+            )
+            histograms, timeline = _analysed(factory)
+    if picture is not None:
+        title = f"Dimuon events of {n_files} files, delivered by ServiceX"
+        draw_histograms(histograms, title).savefig(picture, dpi=120)
+    return Job(histograms, reference, timeline)
+
+
+def _analysed(factory: ServiceXEventsFactory) -> tuple[dict[str, Any], dict[str, float]]:
+    import dask
+
+    histograms = DimuonProcessor().process(factory.events())
+    built_at = time()
+    with TransformProgress(factory):
+        (histograms,) = dask.compute(histograms)
+    done_at = time()
+    delivered = [_seconds(file["created_at"]) for file in factory.files]
+    moments = {
+        "submitted": _seconds(factory.status().submitted_at),
+        "graph built": built_at,
+        "first file delivered": min(delivered),
+        "first partition read": min(read.finished_at for read in factory.reads),
+        "last file delivered": max(delivered),
+        "result": done_at,
+    }
+    start = moments["submitted"]
+    return histograms, {name: moment - start for name, moment in moments.items()}
+
+
+def _computed_directly(files: list[str]) -> dict[str, Any]:
+    import dask
+    from coffea.nanoevents import NanoEventsFactory
+
+    factory = NanoEventsFactory.from_root(
+        dict.fromkeys(files, "Events"), mode="dask", schemaclass=SelectionSchema
+    )
+    events = factory.events()
+    (histograms,) = dask.compute(DimuonProcessor().process(events))
+    return dict(histograms)
+
+
+@contextmanager
+def _cluster(n_workers: int) -> Iterator[None]:
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=n_workers, threads_per_worker=2, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
+        client.run(import_module, DimuonProcessor.__module__)  # as on workers that are in use
+        yield
+
+
+def _seconds(moment: str) -> float:
+    """Read a moment as servers write it: ISO 8601, in UTC even where they do not say so."""
+    parsed = datetime.fromisoformat(moment.replace("Z", "+00:00"))
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=timezone.utc)).timestamp()

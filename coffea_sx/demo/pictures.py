@@ -1,0 +1,73 @@
+"""Pictures: of histograms, and of what a graph is made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def draw_histograms(histograms: dict[str, Any], title: str) -> Any:
+    """Draw histograms side by side.
+
+    Parameters
+    ----------
+    histograms : dict of str to hist.Hist
+        Of one axis each.
+    title : str
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    import mplhep
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    for axes, histogram in zip(figure.subplots(1, 2), histograms.values(), strict=True):
+        mplhep.histplot(histogram, ax=axes, histtype="fill", alpha=0.5, flow="none")
+        mplhep.histplot(
+            histogram, ax=axes, color="black", histtype="errorbar", markersize=4, flow="none"
+        )
+        axes.set_xlabel(histogram.axes[0].label)
+        axes.set_ylabel("events")
+        axes.set_ylim(bottom=0)
+    figure.suptitle(title)
+    return figure
+
+
+def draw_layers(events: Any) -> Any:
+    """Draw the layers of a graph as rows of tasks, one column a partition.
+
+    Parameters
+    ----------
+    events : dask collection
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    from matplotlib.figure import Figure
+
+    layers = events.dask.layers
+    names = events.dask._toposort_layers()
+    figure = Figure(figsize=(9, 1.2 + 0.9 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    row = {name: len(names) - 1 - i for i, name in enumerate(names)}
+    for name in names:
+        n_tasks = len(layers[name])
+        for parent in events.dask.dependencies[name]:
+            for i in range(n_tasks):
+                axes.annotate(
+                    "",
+                    xy=(i, row[name] + 0.22),
+                    xytext=(i, row[parent] - 0.22),
+                    arrowprops={"arrowstyle": "->", "color": "gray"},
+                )
+        axes.scatter(range(n_tasks), [row[name]] * n_tasks, s=420, marker="s", alpha=0.6)
+        for i in range(n_tasks):
+            axes.text(i, row[name], str(i), ha="center", va="center")
+    axes.set_yticks(list(row.values()), [name.rpartition("-")[0] for name in names])
+    axes.set_xlabel("partition")
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.set_xticks([])
+    axes.spines[:].set_visible(False)
+    return figure

@@ -1,0 +1,248 @@
+"""The form of the delivered files: what the writer makes of what the query makes of the input."""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..errors import FormError, QueryError
+from ..query import Selection, select
+from .observed import documented, observed_forms
+from .raw import input_trees, raw_forms
+from .rowless import without_rows
+from .sample import input_form as sample_form
+from .sample import record_form, sample_forms, saved_form
+from .translation import translated_form
+from .writers import TREE, write, write_trees
+from .xaod import is_xaod, xaod_form
+
+_COUNTED_BY = re.compile(r"\[(?P<counter>\w+)\]")
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveredForm:
+    """What is in every delivered file.
+
+    Attributes
+    ----------
+    trees : dict of str to awkward.forms.RecordForm
+        The columns of each tree, with titles and type names, as coffea's schemas read them.
+    tree : str
+        The tree that events are made of; Parquet files have one without a name.
+    result_format : {"root-file", "root-rntuple", "parquet"}
+    clashes : tuple of str
+        Columns that the query gives and the writer replaces by a counter of that name.
+    """
+
+    trees: Mapping[str, Any]
+    tree: str
+    result_format: str = "root-file"
+    clashes: tuple[str, ...] = ()
+
+    @property
+    def base_form(self) -> Any:
+        """Form of the tree that events are made of (``awkward.forms.RecordForm``)."""
+        return self.trees[self.tree]
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of its columns, in the order of the file."""
+        return list(self.base_form.fields)
+
+    @property
+    def counters(self) -> list[str]:
+        """Columns that only count the entries of others: TTrees need one for each jagged column."""
+        titles = [content.parameters.get("__doc__", "") for content in self.base_form.contents]
+        named = {match["counter"] for title in titles for match in _COUNTED_BY.finditer(title)}
+        return [column for column in self.columns if column in named]
+
+    def of(self, tree: str) -> DeliveredForm:
+        """Return the same for another tree of the file.
+
+        Raises
+        ------
+        FormError
+            If there is no such tree.
+        """
+        if tree not in self.trees:
+            raise FormError(
+                f"The query delivers no tree {tree!r}; it delivers "
+                f"{', '.join(map(repr, self.trees)) or 'none'}."
+            )
+        return replace(self, tree=tree)
+
+    def __repr__(self) -> str:
+        rows = [f"{name:32} {typename:24} {title}" for name, typename, title in self._rows()]
+        return "\n".join([f"{self.result_format} with tree {self.tree!r}", *rows])
+
+    def _repr_html_(self) -> str:
+        cells = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+            for row in self._rows()
+        )
+        head = "<tr><th>column</th><th>type</th><th>title</th></tr>"
+        caption = html.escape(f"{self.result_format} with tree {self.tree!r}")
+        return f"<table><caption>{caption}</caption>{head}{cells}</table>"
+
+    def _rows(self) -> list[tuple[str, str, str]]:
+        return [
+            (
+                name,
+                content.parameters.get("typename") or str(content.type),
+                content.parameters.get("__doc__") or "",
+            )
+            for name, content in zip(self.columns, self.base_form.contents, strict=True)
+        ]
+
+
+def derive_form(
+    query: Any, input_form: Any, result_format: str = "root-file", codegen: str | None = None
+) -> DeliveredForm:
+    """Derive what a query delivers, without a server.
+
+    Parameters
+    ----------
+    query : servicex query or str
+        As for `NanoEventsFactory.from_servicex`.
+    input_form : str, dict, tree or form
+        What the input looks like: a sample file ``{"sample.root": "Events"}``, an open tree, an
+        ``ak.forms.Form`` or the path of a saved one.
+    result_format : {"root-file", "root-rntuple", "parquet"}
+    codegen : str, optional
+        Instead of the query's own code generator.
+
+    Returns
+    -------
+    DeliveredForm
+
+    Raises
+    ------
+    UnknownColumn, QueryError
+        If the query does not fit the input, or its result cannot be written: where it would fail
+        on the server, for every file.
+    FormError
+        If no form can be made of ``input_form``.
+
+    Notes
+    -----
+    No request is made, and no file opened but the sample.
+    """
+    return delivered_form(select(query, result_format=result_format, codegen=codegen), input_form)
+
+
+def is_derivable(selection: Selection) -> bool:
+    """Whether what a code generator delivers can be told from the query."""
+    return selection.codegen in ("uproot", "uproot-raw") or is_xaod(selection)
+
+
+def delivered_form(
+    selection: Selection, input_form: Any, paths: Sequence[str] = ()
+) -> DeliveredForm:
+    """Derive what a selection delivers.
+
+    Parameters
+    ----------
+    selection : Selection
+    input_form : object
+        As for `derive_form`; None stands for the first of ``paths`` that can be opened. The types
+        of xAOD are known without.
+    paths : sequence of str
+        The input files, if they are known.
+    """
+    if is_xaod(selection):
+        return xaod_form(selection)
+    if selection.codegen == "uproot-raw":
+        return _raw(selection, input_form, paths)
+    if selection.is_func_adl_uproot:
+        return _func_adl(selection, sample_form(input_form, selection.tree, paths))
+    raise QueryError(
+        f"What the code generator {selection.codegen!r} delivers cannot be told from the query; "
+        "give the delivered form as form=."
+    )
+
+
+def _func_adl(selection: Selection, input_form: Any) -> DeliveredForm:
+    form = translated_form(selection.text, input_form)
+    written = _written(partial(write, without_rows(form)), form, selection.result_format)
+    given = set(form.fields) if form.is_record else set()
+    return replace(written, clashes=tuple(sorted(given.intersection(written.counters))))
+
+
+def _raw(selection: Selection, given: Any, paths: Sequence[str]) -> DeliveredForm:
+    names = input_trees(selection.text)
+    forms = raw_forms(selection.text, sample_forms(given, names, paths))
+    if not forms:
+        raise QueryError(
+            f"The input has none of the trees {', '.join(map(repr, names))}, so nothing would be "
+            "delivered."
+        )
+    arrays = {name: without_rows(form) for name, form in forms.items()}
+    return _written(partial(write_trees, arrays, {}), forms, selection.result_format)
+
+
+def _written(writer: Callable[[Any, str], int], what: Any, result_format: str) -> DeliveredForm:
+    """Write arrays without rows, and look at the file."""
+    file = _Unclosed()
+    try:
+        writer(file, result_format)
+    except Exception as error:
+        # Whatever the writer raises here it would raise on the server, for every file.
+        raise QueryError(
+            f"The result of the query cannot be written as {result_format!r}: "
+            f"{type(error).__name__}: {error}.{_advice(what)}"
+        ) from error
+    file.seek(0)
+    trees = observed_forms(file, result_format)
+    return DeliveredForm(trees, next(iter(trees)), result_format)
+
+
+def _advice(what: Any) -> str:
+    """Say what may help with a result that cannot be written."""
+    if isinstance(what, Mapping):
+        return ""
+    if not what.is_record:
+        return (
+            f" The query gives one column without a name, of type {what.type}; name it: "
+            'Select(lambda event: {"name": ...}).'
+        )
+    hint = ""
+    if "?" in str(what.type):
+        hint = (
+            " A TTree has no missing values, which Max, Min and others give of empty lists: take "
+            'result_format="root-rntuple" or "parquet", or select what is always there.'
+        )
+    return f" The types of the columns are {what.type}.{hint}"
+
+
+class _Unclosed(io.BytesIO):
+    """Memory that outlives the writer, which closes what it writes to."""
+
+    def close(self) -> None:
+        pass
+
+
+def known_form(given: Any) -> DeliveredForm:
+    """Take the delivered form from a user who knows it.
+
+    Parameters
+    ----------
+    given : DeliveredForm, awkward.forms.RecordForm, dict, str or Path
+        A form, the same as a dict, or the path of a JSON file. It is of a tree named ``servicex``
+        unless it is a `DeliveredForm`.
+
+    Raises
+    ------
+    FormError
+        If it is none of these, or not a record of columns.
+    """
+    if isinstance(given, DeliveredForm):
+        return given
+    is_path = isinstance(given, (str, Path))
+    form = saved_form(given) if is_path else record_form(given, "form=")
+    return DeliveredForm({TREE: documented(form)}, TREE)

@@ -1,0 +1,184 @@
+"""The form of a func_adl_uproot query: its own translation, run on arrays without data.
+
+The translator that the server runs writes Python that calls dask-awkward. Here the same Python gets
+a collection that knows its form and has no data, and is not computed: what dask-awkward says of the
+result is what the server will make.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import difflib
+import functools
+import logging
+import re
+from typing import Any
+from uuid import uuid4
+
+from ..errors import QueryError, UnknownColumn
+from .rowless import without_rows
+
+logger = logging.getLogger(__name__)
+
+_MISSING_FIELD = re.compile(r"no field '(?P<a>.+?)' in record|^(?P<b>.+?) not in fields")
+_CONSTANT = re.compile(r"'(int|float|bool|str)' object has no attribute '_meta'")
+# What the server lets a query call, less what reaches beyond it: query texts come from elsewhere
+# too, and are only to be understood here.
+_WITHHELD = frozenset(
+    (
+        *("__import__", "breakpoint", "compile", "delattr", "eval", "exec", "exit", "getattr"),
+        *("globals", "help", "input", "locals", "memoryview", "open", "print", "quit", "setattr"),
+        "vars",
+    )
+)
+
+
+def translated_form(selection: str, form: Any) -> Any:
+    """Return the form of the arrays that func_adl_uproot makes of a selection.
+
+    Parameters
+    ----------
+    selection : str
+        qastle.
+    form : awkward.forms.RecordForm
+        Form of the input events.
+
+    Returns
+    -------
+    awkward.forms.Form
+
+    Raises
+    ------
+    UnknownColumn
+        If the query asks for a column that the input does not have.
+    QueryError
+        If the query cannot be translated, or does not fit the input.
+    """
+    import dask_awkward as dak
+
+    expression = _python_expression(selection)
+    try:
+        result = _evaluate(expression, form)
+        _refuse_overflow(result)
+    except QueryError:
+        raise
+    except Exception as error:
+        # Whatever dask-awkward raises here it would raise on the server, for every file.
+        raise _explained(error, form) from error
+    if not isinstance(result, dak.Array):
+        raise QueryError(
+            f"The query gives {type(result).__name__}, not one row for each event: end it with a "
+            "Select."
+        )
+    return result.layout.form
+
+
+def _python_expression(selection: str) -> str:
+    import qastle
+    from func_adl_uproot.transformer import PythonSourceGeneratorTransformer
+
+    class OnGivenEvents(PythonSourceGeneratorTransformer):
+        """Read ``events`` where the server would open files."""
+
+        def visit_Call(self, node: Any) -> Any:  # noqa: N802
+            if getattr(node.func, "id", None) == "EventDataset":
+                node.rep, node._depth = "events", 0
+                return node
+            return super().visit_Call(node)
+
+    try:
+        tree = qastle.insert_linq_nodes(qastle.text_ast_to_python_ast(selection))
+        _refuse_private(tree)
+        return OnGivenEvents().get_rep(tree)
+    except QueryError:
+        raise
+    except Exception as error:
+        raise QueryError(f"func_adl_uproot cannot translate the query: {error}") from error
+
+
+def _refuse_private(tree: ast.AST) -> None:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_"):
+            raise QueryError(f"The query asks for the private attribute {node.attr!r}.")
+
+
+def _evaluate(expression: str, form: Any) -> Any:
+    import awkward as ak
+    import dask_awkward as dak
+    import numpy as np
+    import uproot
+    import vector
+
+    vector.register_awkward()
+    events = dak.from_map(
+        lambda _: without_rows(form),
+        [0],
+        label="events",
+        token=uuid4().hex,  # dask-awkward remembers results by name
+        meta=ak.typetracer.typetracer_from_form(form),
+    )
+    names = {
+        "functools": functools,
+        "logging": logging,
+        "np": np,
+        "dak": dak,
+        "uproot": uproot,
+        "vector": vector,
+        "events": events,
+        "__builtins__": {
+            name: value for name, value in vars(builtins).items() if name not in _WITHHELD
+        }
+        | {"getattr": _public_attribute},
+    }
+    # The translator's product, from the user's own query, as the server runs it.
+    return eval(expression, names)  # noqa: S307
+
+
+def _public_attribute(thing: Any, name: str, *default: Any) -> Any:
+    if name.startswith("_"):
+        raise AttributeError(f"the private attribute {name!r}")
+    return getattr(thing, name, *default)
+
+
+def _refuse_overflow(result: Any) -> None:
+    """Compute a result without rows, for what only numbers tell: literals that do not fit."""
+    import dask
+
+    try:
+        # By function, not by name: dask warns of a name where a cluster is at hand.
+        result.compute(scheduler=dask.get)
+    except OverflowError as error:
+        raise QueryError(
+            f"A number in the query does not fit the type of its column: OverflowError: {error}."
+        ) from None
+    except Exception as error:
+        # Without rows other things fail too, which files with rows need not do.
+        logger.debug("Without rows the query fails: %s", error)
+
+
+def _explained(error: Exception, form: Any) -> QueryError:
+    found = _MISSING_FIELD.search(str(error).strip().strip("'\""))
+    column = (found["a"] or found["b"]) if found else None
+    if column is not None and column not in form.fields:
+        return unknown_column(column, form.fields)
+    hint = ""
+    if _CONSTANT.search(str(error)):
+        hint = (
+            " Is there a constant column in the Select? func_adl_uproot makes columns of columns "
+            'only: write event["run"] * 0 + 1 for 1.'
+        )
+    return QueryError(
+        f"The query does not fit the input: {type(error).__name__}: {str(error).strip()}.{hint}"
+    )
+
+
+def unknown_column(column: str, fields: list[str]) -> UnknownColumn:
+    """Make the error for a column that is not there, with the names that come nearest."""
+    nearest = difflib.get_close_matches(column, fields, n=3, cutoff=0.6)
+    hint = f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
+    return UnknownColumn(
+        f"The query asks for the column {column!r}, which the input does not have.{hint}",
+        column=column,
+        nearest=nearest,
+    )

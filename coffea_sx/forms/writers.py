@@ -1,0 +1,120 @@
+"""How the server's transformers write their results.
+
+The same code writes what the embedded ServiceX delivers and, for arrays without rows, what a query
+will deliver from any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..query import RESULT_FORMATS
+
+TREE = "servicex"
+# The column of Parquet files that says which tree a row is of.
+TREENAME = "treename"
+
+
+def write(array: Any, destination: Any, result_format: str) -> int:
+    """Write the result of a func_adl query to one file.
+
+    Parameters
+    ----------
+    array : awkward.Array
+        One record per event, or one value per event for a query of a single column.
+    destination : str or seekable binary file
+        A file that exists is replaced.
+    result_format : {"root-file", "root-rntuple", "parquet"}
+
+    Returns
+    -------
+    int
+        Events written.
+
+    Raises
+    ------
+    ValueError
+        For another format, and for a ``root-file`` of an array without fields.
+    TypeError
+        When the format has no place for a column's type.
+    """
+    import awkward as ak
+    import uproot
+
+    _check(result_format)
+    if result_format == "parquet":
+        _write_tables([ak.to_arrow_table(array)], destination)
+    else:
+        with uproot.recreate(destination) as file:
+            _add_tree(file, TREE, array, result_format)
+    return int(ak.num(array, axis=0))
+
+
+def write_trees(
+    arrays: Mapping[str, Any], objects: Mapping[str, Any], destination: Any, result_format: str
+) -> int:
+    """Write the results of an uproot-raw query to one file.
+
+    Parameters
+    ----------
+    arrays : mapping of str to awkward.Array
+        By the names of their trees.
+    objects : mapping of str to object
+        What else goes into the file, by name.
+    destination : str or seekable binary file
+    result_format : {"root-file", "root-rntuple", "parquet"}
+
+    Returns
+    -------
+    int
+        Rows of all trees.
+
+    Raises
+    ------
+    ValueError
+        For another format; for objects, or trees of different structure, in ``parquet``.
+    TypeError
+        When the format has no place for a column's type.
+    """
+    import awkward as ak
+    import pyarrow
+    import uproot
+
+    _check(result_format)
+    if result_format == "parquet":
+        if objects:
+            raise ValueError(f"a Parquet file has no place for the objects {', '.join(objects)}")
+        named = [ak.with_field(array, name, TREENAME) for name, array in arrays.items()]
+        tables = [ak.to_arrow_table(array) for array in named] or [pyarrow.table({})]
+        _write_tables(tables, destination)
+    else:
+        with uproot.recreate(destination, compression=uproot.ZSTD(5)) as file:
+            for name, array in arrays.items():
+                _add_tree(file, name, array, result_format)
+            for name, copied in objects.items():
+                file[name] = copied
+    return sum(len(array) for array in arrays.values())
+
+
+def _check(result_format: str) -> None:
+    if result_format not in RESULT_FORMATS:
+        raise ValueError(f"results cannot be written as {result_format!r}")
+
+
+def _add_tree(file: Any, name: str, array: Any, result_format: str) -> None:
+    if result_format == "root-rntuple":
+        # The array, not a mapping of its fields: those would be sorted by name.
+        file.mkrntuple(name, array)
+        return
+    tree = file.mktree(name, {field: array[field].type for field in array.fields})
+    tree.extend({field: array[field] for field in array.fields})
+
+
+def _write_tables(tables: list[Any], destination: Any) -> None:
+    """Write tables of one structure one after the other."""
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetWriter(destination, tables[0].schema) as writer:
+        for table in tables:
+            writer.write_table(table)

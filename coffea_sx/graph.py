@@ -1,0 +1,313 @@
+"""The two layers of the graph.
+
+``resolve`` says where the result of input file *i* is; it has one task a partition, which waits.
+``load`` reads it, and is all that a user sees: coffea's events, as from any other input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from time import perf_counter, time
+from typing import Any, cast
+
+import dask_awkward as dak
+from awkward.forms import Form
+from dask._task_spec import Task, TaskRef
+from dask.base import tokenize
+from dask.blockwise import Blockwise, blockwise_token
+from dask.highlevelgraph import HighLevelGraph, Layer
+from dask_awkward.layers.layers import AwkwardInputLayer
+
+from . import report
+from .errors import ReadError, TransformFailed
+from .forms import DeliveredForm
+from .readers.root import blockwise_reader, read
+from .transform.outcomes import Failed, Outcome, Read
+from .transform.resolve import TransformHandle, connect, note_read, resolve
+
+Key = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a partition is: the result of a resolve task.
+
+    Attributes
+    ----------
+    partition : int
+    outcome : Delivered or Failed
+    step : int
+        Which part of the file.
+    """
+
+    partition: int
+    outcome: Outcome
+    step: int
+
+
+def place(handle: TransformHandle, partition: int, steps: int) -> Place:
+    """Find out where a partition is: input file ``partition // steps``."""
+    index, step = divmod(partition, steps)
+    return Place(partition, resolve(handle, index), step)
+
+
+class ResolveLayer(Layer):
+    """One task a partition: what became of its input file?
+
+    Not a Blockwise, so that no optimisation fuses the waiting into the reading.
+    """
+
+    def __init__(self, name: str, handle: TransformHandle, npartitions: int, steps: int) -> None:
+        super().__init__()
+        self.name = name
+        self.handle = handle
+        self.npartitions = npartitions
+        self.steps = steps
+
+    def __getitem__(self, key: Key) -> Task:
+        if key not in self:
+            raise KeyError(key)
+        return Task(key, place, self.handle, key[1], self.steps)
+
+    def __contains__(self, key: object) -> bool:
+        return (
+            isinstance(key, tuple)
+            and len(key) == 2
+            and key[0] == self.name
+            and isinstance(key[1], int)
+            and 0 <= key[1] < self.npartitions
+        )
+
+    def __iter__(self) -> Iterator[Key]:
+        return ((self.name, i) for i in range(self.npartitions))
+
+    def __len__(self) -> int:
+        return self.npartitions
+
+    def __repr__(self) -> str:
+        return f"ResolveLayer<{self.name}, {self.npartitions} partitions>"
+
+    def is_materialized(self) -> bool:
+        """Return False: tasks are made when they are looked at."""
+        return False
+
+    def get_output_keys(self) -> set[Key]:
+        """Return the keys of all tasks."""
+        return set(self)
+
+    def get_dependencies(self, key: Key, all_hlg_keys: Any) -> set[Key]:
+        """Return the empty set: resolving depends on no task."""
+        return set()
+
+    def mock(self) -> MockLayer:
+        """Return a layer that resolves nothing, for evaluating the graph without data."""
+        return MockLayer(self.name)
+
+
+class MockLayer(ResolveLayer):
+    """Stands for a resolve layer where a graph is evaluated without data."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, cast(TransformHandle, None), 1, 1)
+
+    def __getitem__(self, key: Key) -> Any:
+        return Task(key, _nowhere)
+
+
+def _nowhere() -> None:
+    return None
+
+
+class LoadLayer(AwkwardInputLayer):
+    """dask-awkward's input layer, except that its inputs are the results of other tasks."""
+
+    def __init__(self, name: str, resolve_name: str, npartitions: int, io_func: Any) -> None:
+        self.name = name
+        self.resolve_name = resolve_name
+        self.npartitions = npartitions
+        self.inputs = range(npartitions)
+        self.io_func = io_func
+        self.label = None
+        self.produces_tasks = False
+        self.creation_info = None
+        self._is_projectable = None
+        Blockwise.__init__(
+            self,
+            output=name,
+            output_indices="i",
+            task=Task(name, io_func, TaskRef(blockwise_token(0))),
+            indices=[(resolve_name, "i")],
+            numblocks={resolve_name: (npartitions,)},
+        )
+
+    def project(self, report: Any, state: Any) -> LoadLayer:
+        """Return the layer that reads only the columns that were touched."""
+        return self._with(self.io_func.project(report=report, state=state))
+
+    def project_manually(self, columns: frozenset[str]) -> LoadLayer:
+        """Return the layer that reads only the given columns."""
+        return self._with(self.io_func.project_manually(columns))
+
+    def _with(self, io_func: Any) -> LoadLayer:
+        return LoadLayer(self.name, self.resolve_name, self.npartitions, io_func)
+
+
+class LoadPartition:
+    """Read a partition from the place that its resolve task has found.
+
+    What it knows of columns and projection is uproot's reader's own.
+
+    Parameters
+    ----------
+    handle : TransformHandle
+    delivered : DeliveredForm
+    reader : object
+        From `coffea_sx.readers.root.blockwise_reader`.
+    steps : int
+        Into how many partitions each file is divided.
+    """
+
+    def __init__(
+        self, handle: TransformHandle, delivered: DeliveredForm, reader: Any, steps: int
+    ) -> None:
+        self.handle = handle
+        self.delivered = delivered
+        self.reader = reader
+        self.steps = steps
+
+    @property
+    def return_report(self) -> bool:
+        """Whether a call returns a row of the report too."""
+        return self.handle.address.on_failure == "skip"
+
+    @property
+    def expected_form(self) -> Form:
+        """Form of the events."""
+        return self.reader.expected_form
+
+    def __call__(self, place: Place) -> Any:
+        """Read one partition."""
+        if not self.return_report:
+            return self._read(place)
+        if isinstance(place.outcome, Failed):
+            return self._missing(
+                place,
+                "transform",
+                TransformFailed.__name__,
+                place.outcome.reason or "no reason given",
+            )
+        start = perf_counter()
+        try:
+            array = self._read(place)
+        except ReadError as error:
+            return self._missing(place, "read", type(error).__name__, str(error))
+        return array, report.success(
+            place.partition, place.outcome, len(array), perf_counter() - start
+        )
+
+    def _read(self, place: Place) -> Any:
+        outcome = place.outcome
+        if isinstance(outcome, Failed):
+            raise TransformFailed(
+                f"ServiceX could not transform {outcome.input_file}: {outcome.reason}",
+                request_id=self.handle.address.request_id,
+                input_file=outcome.input_file,
+                reason=outcome.reason,
+            )
+        connect(self.handle.address)  # the file system asks who knows the transform
+        array = read(
+            outcome,
+            self.handle.address.request_id,
+            self.delivered,
+            self.reader,
+            place.step,
+            self.steps,
+        )
+        note_read(self.handle, Read(place.partition, len(array), time()))
+        return array
+
+    def _missing(self, place: Place, stage: str, kind: str, message: str) -> tuple[Any, Any]:
+        row = report.failure(place.partition, place.outcome, stage, kind, message)
+        return self.reader.mock_empty(backend="cpu"), row
+
+    def _with(self, reader: Any) -> LoadPartition:
+        return LoadPartition(self.handle, self.delivered, reader, self.steps)
+
+    # dask-awkward's protocols, as uproot's reader implements them
+
+    def mock(self) -> Any:
+        """Return events without data."""
+        return self.reader.mock()
+
+    def mock_empty(self, backend: str) -> Any:
+        """Return no events, of the right form."""
+        return self.reader.mock_empty(backend)
+
+    def prepare_for_projection(self) -> Any:
+        """Return events without data that note which columns are touched."""
+        return self.reader.prepare_for_projection()
+
+    def project(self, *, report: Any, state: Any) -> LoadPartition:
+        """Return the function that reads only the columns that were touched."""
+        return self._with(self.reader.project(report=report, state=state))
+
+    def project_manually(self, columns: frozenset[str]) -> LoadPartition:
+        """Return the function that reads only the given columns."""
+        return self._with(self.reader.project_manually(columns))
+
+    def necessary_columns(self, *, report: Any, state: Any) -> frozenset[str]:
+        """Return the columns that were touched."""
+        return self.reader.necessary_columns(report=report, state=state)
+
+
+def build(
+    handle: TransformHandle,
+    delivered: DeliveredForm,
+    form_mapping: Any,
+    n_files: int,
+    steps: int,
+) -> Any:
+    """Build the graph of the events of a transform. No request is made.
+
+    Parameters
+    ----------
+    handle : TransformHandle
+    delivered : DeliveredForm
+    form_mapping : object
+        What makes events of columns: coffea's ``_map_schema_uproot``.
+    n_files, steps : int
+        Input files, and partitions a file.
+
+    Returns
+    -------
+    dask_awkward.Array
+        With ``on_failure="skip"`` a tuple of it and its report.
+    """
+    npartitions = n_files * steps
+    load = LoadPartition(handle, delivered, blockwise_reader(delivered, form_mapping), steps)
+    # dask-awkward's own constructor makes the collections and the report; then its input layer,
+    # which takes plain values only, is replaced by ours.
+    token = tokenize(handle, steps, str(load.expected_form.to_dict()))
+    made = dak.from_map(load, range(npartitions), label="load", token=token)
+    if isinstance(made, tuple):
+        return tuple(_grafted(array, load, npartitions, steps) for array in made)
+    return _grafted(made, load, npartitions, steps)
+
+
+def _grafted(array: Any, load: LoadPartition, npartitions: int, steps: int) -> Any:
+    graph = array.dask
+    (load_name,) = (n for n, layer in graph.layers.items() if isinstance(layer, AwkwardInputLayer))
+    resolve_name = load_name.replace("load-", "resolve-", 1)
+    layers = {
+        **graph.layers,
+        load_name: LoadLayer(load_name, resolve_name, npartitions, load),
+        resolve_name: ResolveLayer(resolve_name, load.handle, npartitions, steps),
+    }
+    dependencies = {**graph.dependencies, load_name: {resolve_name}, resolve_name: set()}
+    return dak.lib.core.new_array_object(
+        HighLevelGraph(layers, dependencies),
+        array.name,
+        meta=array._meta,
+        divisions=array.divisions,
+    )

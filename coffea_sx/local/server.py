@@ -1,0 +1,357 @@
+"""The life of a ServiceX for one machine: a thread, a socket, a directory."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import functools
+import html
+import http.client
+import importlib.util
+import shutil
+import socket
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from .state import State
+    from .tokens import Tokens
+    from .web import Exchange
+    from .work import BeforeReport, Work
+
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 30.0
+EXCHANGES_KEPT = 100_000
+
+
+class LocalServiceX:
+    """A ServiceX server in a thread of this process.
+
+    It answers what a ServiceX of 2026 answers, transforms files with func_adl_uproot in
+    processes of its own, and serves the results as an object store. Only this machine can reach
+    it.
+
+    Parameters
+    ----------
+    directory : path-like, optional
+        Where requests and results are kept. A server that starts in the directory of an earlier
+        one goes on with what that one left undone. By default a temporary directory that is
+        removed at the end.
+    workers : int
+        How many files are transformed at once.
+    port : int
+        TCP port; 0 takes a free one.
+    tokens : bool
+        Whether clients need the `refresh_token`.
+    python : bool, optional
+        Whether to offer the code generator ``python`` (PythonFunction). It runs the client's code
+        with your rights, and without tokens every user of this machine is a client: take
+        ``tokens=True`` where others work too. By default it is offered when `tokens` is.
+    datasets : mapping of str to sequence of str, optional
+        The files of DIDs, as in ``{"rucio://user:ttbar": ["/data/a.root"]}``.
+    url_expiry_s : int
+        Life time of the URLs that ``file-urls`` gives, in seconds.
+    access_token_s : float
+        Life time of access tokens, in seconds.
+    before_report : callable, optional
+        ``async def before_report(input_path)``, awaited on the server's event loop between the
+        transform of a file and its result row.
+
+    Attributes
+    ----------
+    exchanges : collections.deque of Exchange
+        The newest answered requests, oldest first.
+
+    Raises
+    ------
+    ConfigurationError
+        Without the optional dependencies, when another server uses the directory, or when the
+        port is taken.
+
+    Examples
+    --------
+    >>> with LocalServiceX() as server:
+    ...     server.url.startswith("http://127.0.0.1:")
+    True
+    """
+
+    def __init__(
+        self,
+        directory: str | Path | None = None,
+        workers: int = 2,
+        port: int = 0,
+        *,
+        tokens: bool = False,
+        python: bool | None = None,
+        datasets: Mapping[str, Sequence[str]] | None = None,
+        url_expiry_s: int = 600,
+        access_token_s: float = 21600,
+        before_report: BeforeReport | None = None,
+    ) -> None:
+        _require_extra()
+        if workers < 1:
+            raise ConfigurationError(f"workers={workers}: at least one is needed")
+        self._given_directory = None if directory is None else Path(directory).absolute()
+        self._workers = workers
+        self._port = port
+        self._uses_tokens = tokens
+        self._offers_python = tokens if python is None else python
+        self._datasets = {did: tuple(paths) for did, paths in (datasets or {}).items()}
+        self._url_expiry_s = url_expiry_s
+        self._access_token_s = access_token_s
+        self._before_report = before_report
+        self._running: _Running | None = None
+        self.exchanges: deque[Exchange] = deque(maxlen=EXCHANGES_KEPT)
+
+    # ---- life
+
+    def start(self) -> LocalServiceX:
+        """Start to answer; nothing happens when it does already.
+
+        Raises
+        ------
+        ConfigurationError
+            When the directory or the port is taken.
+        """
+        if self._running is None:
+            directory = self._given_directory or Path(tempfile.mkdtemp(prefix="servicex-"))
+            try:
+                self._running = _Running(self, directory)
+            except BaseException:
+                self._remove(directory)
+                raise
+            _stop_at_exit(self)
+        return self
+
+    def stop(self) -> None:
+        """End the thread and the processes, and close everything; idempotent."""
+        running, self._running = self._running, None
+        if running is not None:
+            _live.discard(self)
+            running.stop()
+            self._remove(running.directory)
+
+    def _remove(self, directory: Path) -> None:
+        if self._given_directory is None:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def __enter__(self) -> LocalServiceX:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    # ---- facts
+
+    @property
+    def url(self) -> str:
+        """The endpoint, ``http://127.0.0.1:PORT``."""
+        return f"http://{self._need().address}"
+
+    @property
+    def directory(self) -> Path:
+        """Where requests and results are kept."""
+        return self._need().directory
+
+    @property
+    def refresh_token(self) -> str | None:
+        """The token that clients need, None when they need none."""
+        tokens = self._need().tokens
+        return None if tokens is None else tokens.refresh_token
+
+    def servicex_yaml(self) -> str:
+        """Return the text of a ``servicex.yaml`` that names this server "local"."""
+        lines = ["api_endpoints:", f"  - endpoint: {self.url}", "    name: local"]
+        if self.refresh_token is not None:
+            lines.append(f"    token: {self.refresh_token}")
+        return "\n".join(["default_endpoint: local", *lines, ""])
+
+    def _need(self) -> _Running:
+        if self._running is None:
+            raise ConfigurationError("the LocalServiceX is not running: use `with` or start()")
+        return self._running
+
+    def __repr__(self) -> str:
+        where = "stopped" if self._running is None else self.url
+        return f"<LocalServiceX {where}, {self._workers} workers>"
+
+    def _repr_html_(self) -> str:
+        if self._running is None:
+            return f"<code>{html.escape(repr(self))}</code>"
+        rows = {
+            "endpoint": self.url,
+            "directory": str(self.directory),
+            "workers": str(self._workers),
+            "tokens": "required" if self._uses_tokens else "not used",
+            "answered requests": str(len(self.exchanges)),
+        }
+        cells = "".join(
+            f"<tr><th>{name}</th><td>{html.escape(value)}</td></tr>" for name, value in rows.items()
+        )
+        return f"<b>LocalServiceX</b><table>{cells}</table>"
+
+
+class _Running:
+    """Everything that exists between start and stop."""
+
+    def __init__(self, server: LocalServiceX, directory: Path) -> None:
+        self.directory = directory
+        self.tokens: Tokens | None = None
+        self._failure: BaseException | None = None
+        with contextlib.ExitStack() as opened:
+            self._socket = opened.enter_context(_listen(server._port))
+            self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
+            self._state = opened.enter_context(contextlib.closing(_open_state(directory)))
+            self._http, self._work = self._build(server)
+            self._thread = threading.Thread(
+                target=self._run, name=f"LocalServiceX {self.address}", daemon=True
+            )
+            self._thread.start()
+            self._wait_until_up()
+            opened.pop_all()
+
+    def _build(self, server: LocalServiceX) -> tuple[uvicorn.Server, Work]:
+        import uvicorn
+
+        from .rest import Rest
+        from .signatures import Keys
+        from .tokens import Tokens
+        from .transformer import CODEGENS, PYTHON
+        from .work import Work
+
+        state = self._state
+        if server._uses_tokens:
+            self.tokens = Tokens(
+                state.secret("token-key"), state.secret("refresh-id"), server._access_token_s
+            )
+        keys = Keys(state.secret("access-key")[:20], state.secret("secret-key"))
+        work = Work(state, server._workers, server._datasets, server._before_report)
+        codegens = (*CODEGENS, PYTHON) if server._offers_python else CODEGENS
+        rest = Rest(state, work, keys, self.tokens, self.address, server._url_expiry_s, codegens)
+        config = uvicorn.Config(
+            rest.application(server.exchanges.append),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            loop="asyncio",
+            ws="none",
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=1,
+        )
+        return uvicorn.Server(config), work
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:
+            self._failure = error
+
+    async def _serve(self) -> None:
+        self._work.start()
+        try:
+            await self._http.serve(sockets=[self._socket])
+        finally:
+            await self._work.stop()
+
+    def _wait_until_up(self) -> None:
+        end = time.monotonic() + START_TIMEOUT_S
+        while not self._http.started:
+            if not self._thread.is_alive() or time.monotonic() > end:
+                self._http.should_exit = True
+                self._thread.join(STOP_TIMEOUT_S)
+                raise ConfigurationError("the server did not start") from self._failure
+            time.sleep(0.005)
+        connection = http.client.HTTPConnection(self.address, timeout=START_TIMEOUT_S)
+        with contextlib.closing(connection):
+            connection.request("GET", "/servicex")
+            connection.getresponse().read()
+
+    def stop(self) -> None:
+        self._http.should_exit = True
+        self._thread.join(STOP_TIMEOUT_S)
+        self._socket.close()
+        self._state.close()
+
+
+_live: set[LocalServiceX] = set()
+_lock = threading.Lock()
+_default: LocalServiceX | None = None
+
+
+def default() -> LocalServiceX:
+    """Return the server of this process, started at the first call and stopped at the end.
+
+    Raises
+    ------
+    ConfigurationError
+        Without the optional dependencies.
+    """
+    global _default
+    with _lock:
+        if _default is None:
+            _default = LocalServiceX()
+        return _default.start()
+
+
+def _stop_at_exit(server: LocalServiceX) -> None:
+    """Stop a server before the interpreter waits for its processes to finish their files."""
+    _live.add(server)
+    with contextlib.suppress(RuntimeError):  # the interpreter is ending already
+        _register_stop_all()
+
+
+@functools.cache
+def _register_stop_all() -> None:
+    # The functions of `atexit` come too late: executors are waited for before.
+    register = getattr(threading, "_register_atexit", atexit.register)
+    register(_stop_all)
+
+
+def _stop_all() -> None:
+    for server in list(_live):
+        server.stop()
+
+
+def _listen(port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise ConfigurationError(f"port {port} cannot be used: {error}") from error
+    return listener
+
+
+def _open_state(directory: Path) -> State:
+    from .state import State
+
+    return State(directory)
+
+
+def _require_extra() -> None:
+    missing: list[Any] = [
+        name for name in ("starlette", "uvicorn") if importlib.util.find_spec(name) is None
+    ]
+    if missing:
+        raise ConfigurationError(
+            f"LocalServiceX needs {' and '.join(missing)}: "
+            'install with `pip install "coffea_sx[local]"`'
+        )

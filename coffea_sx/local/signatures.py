@@ -1,0 +1,210 @@
+"""Who may read objects: signatures of requests and of URLs, as S3 defines them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit, urlunsplit
+
+from minio import signer
+from minio.credentials import Credentials
+
+REGION = "us-east-1"
+MAX_EXPIRES_S = 7 * 24 * 3600
+MAX_SKEW = timedelta(minutes=15)
+
+_AUTHORIZATION = re.compile(
+    r"AWS4-HMAC-SHA256\s+Credential=(?P<key>[^/]+)/(?P<day>\d{8})/(?P<region>[^/]+)/s3/aws4_request,"
+    r"\s*SignedHeaders=(?P<signed>[^,]+),\s*Signature=(?P<signature>[0-9a-f]+)"
+)
+_CREDENTIAL = re.compile(r"(?P<key>[^/]+)/(?P<day>\d{8})/(?P<region>[^/]+)/s3/aws4_request")
+
+
+class SignatureError(Exception):
+    """A request may not read.
+
+    Attributes
+    ----------
+    code, message : str
+        What S3 says.
+    status : int
+        The HTTP status.
+    """
+
+    def __init__(self, code: str, message: str, status: int = 403) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.status = status
+
+
+_MISMATCH = (
+    "SignatureDoesNotMatch",
+    "The request signature we calculated does not match the signature you provided. "
+    "Check your key and signing method.",
+)
+
+
+@dataclass(frozen=True)
+class SignedRequest:
+    """The parts of a request that signatures cover.
+
+    Attributes
+    ----------
+    method : str
+    path : str
+        As sent, percent-encoded.
+    query : str
+        As sent.
+    headers : mapping of str to str
+        With names in lower case.
+    """
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """The decoded query."""
+        return dict(parse_qsl(self.query, keep_blank_values=True))
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The key pair of a server: checks signatures, and signs URLs."""
+
+    access_key: str
+    secret_key: str = field(repr=False)
+
+    def check(self, request: SignedRequest) -> None:
+        """Raise SignatureError unless the request is signed with these keys.
+
+        Raises
+        ------
+        SignatureError
+        """
+        parameters = request.parameters
+        if "X-Amz-Signature" in parameters:
+            self._check_presigned_v4(request, parameters)
+        elif "AWSAccessKeyId" in parameters:
+            self._check_presigned_v2(request, parameters)
+        elif request.headers.get("authorization", "").startswith("AWS4-HMAC-SHA256"):
+            self._check_header_v4(request)
+        else:
+            raise SignatureError("AccessDenied", "Access Denied.")
+
+    def presign(self, url: str, expires_s: int) -> tuple[str, int]:
+        """Return a URL that anyone can GET for some seconds, and when it ends (epoch)."""
+        date = datetime.now(timezone.utc).replace(microsecond=0)
+        signed = signer.presign_v4(
+            method="GET",
+            url=urlsplit(url),
+            region=REGION,
+            credentials=Credentials(self.access_key, self.secret_key),
+            date=date,
+            expires=expires_s,
+        )
+        return urlunsplit(signed), int(date.timestamp()) + expires_s
+
+    def _check_key(self, access_key: str) -> None:
+        if not hmac.compare_digest(access_key.encode(), self.access_key.encode()):
+            raise SignatureError(
+                "InvalidAccessKeyId",
+                "The Access Key Id you provided does not exist in our records.",
+            )
+
+    def _check_header_v4(self, request: SignedRequest) -> None:
+        given = _AUTHORIZATION.fullmatch(request.headers["authorization"].strip())
+        if given is None:
+            raise SignatureError(
+                "AuthorizationHeaderMalformed", "The authorization header is malformed.", 400
+            )
+        self._check_key(given["key"])
+        date = _amz_date(request.headers.get("x-amz-date", ""), given["day"])
+        if abs(datetime.now(timezone.utc) - date) > MAX_SKEW:
+            raise SignatureError(
+                "RequestTimeTooSkewed",
+                "The difference between the request time and the server's time is too large.",
+            )
+        signed = given["signed"].split(";")
+        if "host" not in signed or not set(signed) <= set(request.headers):
+            raise SignatureError(*_MISMATCH)
+        computed = signer.sign_v4_s3(
+            method=request.method,
+            url=_canonical_url(request, request.query),
+            region=given["region"],
+            headers={name: request.headers[name] for name in signed},
+            credentials=Credentials(self.access_key, self.secret_key),
+            content_sha256=request.headers.get("x-amz-content-sha256", "UNSIGNED-PAYLOAD"),
+            date=date,
+        )["Authorization"]
+        _compare(given["signature"], computed.rpartition("=")[2])
+
+    def _check_presigned_v4(self, request: SignedRequest, parameters: dict[str, str]) -> None:
+        given = _CREDENTIAL.fullmatch(parameters.get("X-Amz-Credential", ""))
+        expires = parameters.get("X-Amz-Expires", "")
+        if given is None or not expires.isdigit() or int(expires) > MAX_EXPIRES_S:
+            raise SignatureError(
+                "AuthorizationQueryParametersError", "The signature's parameters are wrong.", 400
+            )
+        self._check_key(given["key"])
+        date = _amz_date(parameters.get("X-Amz-Date", ""), given["day"])
+        own = "&".join(pair for pair in request.query.split("&") if not pair.startswith("X-Amz-"))
+        signed = signer.presign_v4(
+            method=request.method,
+            url=_canonical_url(request, own),
+            region=given["region"],
+            credentials=Credentials(self.access_key, self.secret_key),
+            date=date,
+            expires=int(expires),
+        )
+        _compare(parameters["X-Amz-Signature"], signed.query.rpartition("=")[2])
+        if date.timestamp() + int(expires) < time.time():
+            raise SignatureError("AccessDenied", "Request has expired")
+
+    def _check_presigned_v2(self, request: SignedRequest, parameters: dict[str, str]) -> None:
+        self._check_key(parameters["AWSAccessKeyId"])
+        expires = parameters.get("Expires", "")
+        text = f"{request.method}\n\n\n{expires}\n{_canonical_path(request.path)}"
+        digest = hmac.new(self.secret_key.encode(), text.encode(), hashlib.sha1).digest()
+        _compare(parameters.get("Signature", ""), base64.b64encode(digest).decode())
+        if not expires.isdigit() or int(expires) < time.time():
+            raise SignatureError("AccessDenied", "Request has expired")
+
+
+def _compare(given: str, computed: str) -> None:
+    if not hmac.compare_digest(given.encode(), computed.encode()):
+        raise SignatureError(*_MISMATCH)
+
+
+def _amz_date(text: str, day: str) -> datetime:
+    try:
+        date = datetime.strptime(text, "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
+    except ValueError:
+        raise SignatureError("AccessDenied", "X-Amz-Date is missing or malformed") from None
+    if not text.startswith(day):
+        raise SignatureError(*_MISMATCH)
+    return date
+
+
+def _canonical_path(path: str) -> str:
+    # HTTP clients differ in which characters they encode; what is signed does not.
+    return quote(unquote(path), safe="/-_.~")
+
+
+def _canonical_url(request: SignedRequest, query: str) -> SplitResult:
+    pairs = (pair.partition("=") for pair in query.split("&") if pair)
+    canonical = "&".join(
+        f"{quote(unquote(name), safe='-_.~')}={quote(unquote(value), safe='-_.~')}"
+        for name, _, value in pairs
+    )
+    host = request.headers.get("host", "")
+    return SplitResult("http", host, _canonical_path(request.path), canonical, "")

@@ -1,0 +1,144 @@
+"""What surrounds the REST handlers: error pages, the record of exchanges, the host check."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .tokens import TokenError
+
+_PAGES = {
+    404: (
+        "Not Found",
+        "The requested URL was not found on the server. "
+        "If you entered the URL manually please check your spelling and try again.",
+    ),
+    400: (
+        "Bad Request",
+        "The browser (or proxy) sent a request that this server could not understand.",
+    ),
+    405: ("Method Not Allowed", "The method is not allowed for the requested URL."),
+    500: (
+        "Internal Server Error",
+        "The server encountered an internal error and was unable to complete your request. "
+        "Either the server is overloaded or there is an error in the application.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One answered request.
+
+    Attributes
+    ----------
+    time : float
+        When it came in, in seconds since the epoch.
+    method, path : str
+        Without the query.
+    status : int
+    nbytes_sent : int
+        Bytes of the response's body.
+    """
+
+    time: float
+    method: str
+    path: str
+    status: int
+    nbytes_sent: int
+
+
+class RefusalError(Exception):
+    """A request is answered with an error."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+async def _refusal(request: Request, error: Any) -> Response:
+    return JSONResponse({"message": error.message}, status_code=error.status)
+
+
+async def _token_refusal(request: Request, error: Any) -> Response:
+    return JSONResponse(error.body, status_code=error.status)
+
+
+async def _routing_error(request: Request, error: Any) -> Response:
+    return page(error.status_code, error.headers)
+
+
+async def _internal_error(request: Request, error: Any) -> Response:
+    return page(500)
+
+
+def page(status: int, headers: Any = None) -> Response:
+    """Return the HTML page of an error."""
+    title, text = _PAGES.get(status, _PAGES[500])
+    return HTMLResponse(
+        f"<!doctype html>\n<html lang=en>\n<title>{status} {title}</title>\n"
+        f"<h1>{title}</h1>\n<p>{text}</p>\n",
+        status_code=status,
+        headers=headers,
+    )
+
+
+class Counted:
+    """Reports every exchange, and answers only those who ask for this machine.
+
+    The check of the host name keeps web pages out that make a browser look it up as 127.0.0.1.
+    """
+
+    def __init__(self, application: ASGIApp, report: Callable[[Exchange], None]) -> None:
+        self._application = application
+        self._report = report
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        start = time.time()
+        status, nbytes, is_reported = 500, 0, False
+
+        def report() -> None:
+            nonlocal is_reported
+            is_reported = True
+            self._report(Exchange(start, scope["method"], scope["path"], status, nbytes))
+
+        async def counting_send(message: Message) -> None:
+            nonlocal status, nbytes
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            elif scope["method"] != "HEAD":
+                nbytes += len(message.get("body", b""))
+            # Before the client sees the end, so that it finds its own request in the record.
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                report()
+            await send(message)
+
+        application = self._application if _is_local(scope) else page(400)
+        try:
+            await application(scope, receive, counting_send)
+        finally:
+            if not is_reported:
+                report()
+
+
+def _is_local(scope: Scope) -> bool:
+    """Whether the client knows the server by a name of this machine."""
+    host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+    return host.partition(":")[0] in ("127.0.0.1", "localhost")
+
+
+ERROR_HANDLERS: dict[Any, Any] = {
+    HTTPException: _routing_error,
+    RefusalError: _refusal,
+    TokenError: _token_refusal,
+    Exception: _internal_error,
+}

@@ -1,0 +1,1 @@
+"""Read the columns of a delivered file."""

@@ -1,0 +1,151 @@
+"""From the name of an object to a URL that can be read for a short time.
+
+Only the process that owns the transform makes URLs; others ask it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from time import time
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..errors import AccessError
+from .client import ServiceXClient
+
+# A URL that we sign ourselves lives as long as a slow read of one file, not longer.
+SIGNED_FOR_S = 600
+# Names in one request for URLs; servers answer it in one go.
+BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Permission to read one object for a while.
+
+    Attributes
+    ----------
+    url : str
+        With a signature; shown in no message.
+    headers : dict
+        To be sent along.
+    expires_at : float
+        Seconds since the epoch.
+    """
+
+    url: str = field(repr=False)
+    headers: dict[str, str] = field(repr=False)
+    expires_at: float
+
+    def is_fresh(self) -> bool:
+        """Whether the grant will outlive a request that starts now."""
+        return time() < self.expires_at - min(60.0, 0.1 * SIGNED_FOR_S)
+
+
+class Access:
+    """Make and keep the grants for the objects of one transform.
+
+    Parameters
+    ----------
+    client : ServiceXClient
+    request_id : str
+    """
+
+    def __init__(self, client: ServiceXClient, request_id: str) -> None:
+        self._client = client
+        self._request_id = request_id
+        self._grants: dict[str, Grant] = {}
+        self._lock = threading.Lock()
+
+    def grants(
+        self, names: Sequence[str], *, refresh: bool = False, also: Iterable[str] = ()
+    ) -> dict[str, Grant]:
+        """Return grants for objects, making those that are missing or about to expire.
+
+        Parameters
+        ----------
+        names : sequence of str
+        refresh : bool
+            Make new ones even if the old ones seem to be good.
+        also : iterable of str
+            Names that will be asked for soon, to save a request for each.
+
+        Raises
+        ------
+        AccessError
+            If the server gives no URL for an object, or one that is not http(s).
+        """
+        with self._lock:
+            wanted = [n for n in names if refresh or not self._has_fresh(n)]
+            if wanted:
+                soon = [n for n in also if n not in wanted and not self._has_fresh(n)]
+                self._grants.update(self._make((wanted + soon)[: max(BATCH, len(wanted))]))
+            return {name: self._given(name) for name in names}
+
+    def _given(self, name: str) -> Grant:
+        grant = self._grants.get(name)
+        if grant is None:
+            raise AccessError(
+                f"ServiceX gives no http(s) URL for the object {name!r} of request "
+                f"{self._request_id}.",
+                request_id=self._request_id,
+                object_name=name,
+            )
+        return grant
+
+    def _has_fresh(self, name: str) -> bool:
+        grant = self._grants.get(name)
+        return grant is not None and grant.is_fresh()
+
+    def _make(self, names: Sequence[str]) -> dict[str, Grant]:
+        if "generate_file_urls" in self._client.info().capabilities:
+            return self._asked_for(names)
+        return self._signed(names)
+
+    def _asked_for(self, names: Sequence[str]) -> dict[str, Grant]:
+        answer = self._client.file_urls(self._request_id, names)
+        grants = {name: _grant(answer.get(name)) for name in names}
+        return {name: grant for name, grant in grants.items() if grant is not None}
+
+    def _signed(self, names: Sequence[str]) -> dict[str, Grant]:
+        """Sign with the keys in the status, as servers before 2026 want it."""
+        import minio
+
+        status = self._client.status(self._request_id)
+        try:
+            store = minio.Minio(
+                status["minio-endpoint"],
+                access_key=status["minio-access-key"],
+                secret_key=status["minio-secret-key"],
+                secure=bool(status["minio-secured"]),
+                region="us-east-1",  # else minio asks the server for it
+            )
+        except (KeyError, TypeError, ValueError):
+            raise AccessError(
+                f"The status of request {self._request_id} does not say where its results are.",
+                request_id=self._request_id,
+            ) from None
+        expires_at = time() + SIGNED_FOR_S
+        lifetime = timedelta(seconds=SIGNED_FOR_S)
+        return {
+            name: Grant(
+                store.presigned_get_object(self._request_id, name, expires=lifetime),
+                {},
+                expires_at,
+            )
+            for name in names
+        }
+
+
+def _grant(answer: Any) -> Grant | None:
+    """Understand ``[url, headers, expiry]``; None if it is anything else, or not of the web."""
+    try:
+        url, headers, expires_at = answer
+        if urlsplit(url).scheme in ("http", "https"):
+            return Grant(url, dict(headers or {}), float(expires_at))
+    except (TypeError, ValueError, AttributeError):
+        pass
+    return None

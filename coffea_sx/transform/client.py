@@ -1,0 +1,313 @@
+"""The REST interface of a ServiceX server, and the one place where its failures become ours."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from time import time
+from typing import Any, TypeVar
+
+import httpx
+import tenacity
+
+from ..errors import (
+    NotAuthorized,
+    ProtocolError,
+    RequestRefused,
+    ServerError,
+    TransformGone,
+    Unreachable,
+)
+from ..query import Selection
+from ..redact import Secret, redact
+from .endpoint import Endpoint
+
+logger = logging.getLogger(__name__)
+
+TRANSIENT = {429, 500, 502, 503, 504}
+TIMEOUT = httpx.Timeout(60, connect=10)
+TRANSFORMATION = "/servicex/transformation"
+
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """What a server says of itself."""
+
+    version: str
+    codegens: dict[str, str]
+    capabilities: frozenset[str]
+
+
+class _TransientError(Exception):
+    """Try again; the cause is what is raised in the end."""
+
+    def __init__(self, cause: Exception, retry_after: float | None = None) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+        self.retry_after = retry_after
+
+
+class ServiceXClient:
+    """Requests to one ServiceX.
+
+    Parameters
+    ----------
+    endpoint : Endpoint
+    patience_s : float
+        How long a request may be repeated while the server does not answer, seconds.
+
+    Notes
+    -----
+    Reading is repeated on transient errors; submitting is repeated only if no connection was made,
+    so that no transform runs twice. An access token is renewed once when the server refuses it.
+    """
+
+    def __init__(self, endpoint: Endpoint, patience_s: float = 5.0) -> None:
+        self.endpoint = endpoint
+        self.patience_s = patience_s
+        self._http = httpx.Client(base_url=endpoint.url, timeout=TIMEOUT, follow_redirects=False)
+        self._access_token: Secret | None = None
+        self._token_lock = threading.Lock()
+        self._info: ServerInfo | None = None
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def info(self) -> ServerInfo:
+        """Ask once what the server can do. One request, the first time."""
+        if self._info is None:
+            said = self._get("/servicex")
+            self._info = ServerInfo(
+                self._part("app-version", str, said),
+                self._part("code-gen-image", dict, said),
+                frozenset(self._part("capabilities", list, {"capabilities": [], **said})),
+            )
+        return self._info
+
+    def check_authorized(self) -> None:
+        """Find out, before anything is submitted, whether the server accepts our token."""
+        # A request that nobody has: 404 says that the token was accepted.
+        try:
+            self.status("00000000-0000-0000-0000-000000000000")
+        except TransformGone:
+            return
+
+    def submit(self, selection: Selection, *, did: str | None, files: Sequence[str] | None) -> str:
+        """Submit a transform; return its request id."""
+        body: dict[str, Any] = {
+            "title": selection.title,
+            "selection": selection.text,
+            "codegen": selection.codegen,
+            "result-destination": "object-store",
+            "result-format": selection.result_format,
+        }
+        if did is None:
+            body["file-list"] = list(files or ())
+        else:
+            body["did"] = did
+        return self._part("request_id", str, self._request("POST", TRANSFORMATION, json=body))
+
+    def status(self, request_id: str) -> dict[str, Any]:
+        """Return the status of a transform. It holds the keys of the store: never print it."""
+        return self._part(None, dict, self._get(f"{TRANSFORMATION}/{request_id}"))
+
+    def results(self, request_id: str) -> list[dict[str, Any]]:
+        """Return all rows of results, unsorted.
+
+        Always the full list: a server asked for later rows only leaves out those that were
+        committed late.
+        """
+        return self._part("results", list, self._get(f"{TRANSFORMATION}/{request_id}/results"))
+
+    def reasons(self, request_id: str) -> dict[str, str]:
+        """Return why input files failed, by path, if the server keeps that."""
+        if "transformation_errors" not in self.info().capabilities:
+            return {}
+        answer = self._get(f"{TRANSFORMATION}/{request_id}/errors")
+        return {row["file-path"]: row["info"] for row in self._part("errors", list, answer)}
+
+    def dataset(self, dataset_id: int) -> dict[str, Any]:
+        """Return a dataset with its files and the state of its look-up."""
+        return self._part(None, dict, self._get(f"/servicex/datasets/{dataset_id}"))
+
+    def file_urls(self, request_id: str, names: Sequence[str]) -> dict[str, Any]:
+        """Ask for ``[url, headers, expiry]`` of objects. Needs ``generate_file_urls``."""
+        answer = self._request(
+            "POST",
+            f"{TRANSFORMATION}/file-urls",
+            json={"request_id": request_id, "file_list": list(names)},
+            repeatable=True,
+        )
+        return self._part("uris", dict, answer)
+
+    def cancel(self, request_id: str) -> None:
+        """Cancel a transform."""
+        method = "POST" if "post_cancel_transform" in self.info().capabilities else "GET"
+        self._request(method, f"{TRANSFORMATION}/{request_id}/cancel", repeatable=True)
+
+    def _part(self, name: str | None, kind: type[Part], answer: Any) -> Part:
+        """Return a part of an answer, if it is of the kind that a ServiceX gives."""
+        part = answer if name is None else answer.get(name) if isinstance(answer, dict) else None
+        if not isinstance(part, kind):
+            raise ProtocolError(
+                f"{self.endpoint.url} answers, but not as a ServiceX does. Is the address right?"
+            )
+        return part
+
+    def _get(self, path: str) -> Any:
+        return self._request("GET", path, repeatable=True)
+
+    def _request(
+        self, method: str, path: str, *, json: Any = None, repeatable: bool = False
+    ) -> Any:
+        attempts = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_TransientError),
+            stop=tenacity.stop_before_delay(self.patience_s),
+            wait=_pause,
+            reraise=True,
+        )
+        try:
+            return attempts(self._once, method, path, json, repeatable)
+        except _TransientError as error:
+            raise error.cause from None
+
+    def _once(self, method: str, path: str, json: Any, repeatable: bool) -> Any:
+        response = self._send(method, path, json, repeatable)
+        if response.status_code == httpx.codes.UNAUTHORIZED and self._renew():
+            response = self._send(method, path, json, repeatable)
+        return self._answer(response, repeatable)
+
+    def _send(self, method: str, path: str, json: Any, repeatable: bool) -> httpx.Response:
+        if self._http.is_closed:
+            raise ServerError(
+                f"The connection to {self.endpoint.url} was closed with the watch of its transform."
+            )
+        try:
+            return self._http.request(method, path, json=json, headers=self._authorization())
+        except httpx.TransportError as error:
+            cause = Unreachable(
+                f"ServiceX at {self.endpoint.url} does not answer {method} {path}: "
+                f"{type(error).__name__}: {error}. Is the address right, and the server running?",
+                url=redact(self.endpoint.url),
+            )
+            if "CERTIFICATE" in str(error).upper():
+                raise cause from None
+            if repeatable or isinstance(error, httpx.ConnectError):
+                raise _TransientError(cause) from None
+            raise cause from None
+
+    def _answer(self, response: httpx.Response, repeatable: bool) -> Any:
+        if response.is_success:
+            return self._json(response)
+        refusal = self._refusal(response)
+        # ServiceX answers 500 to requests that it will never accept, but not to reading.
+        if response.status_code in TRANSIENT and (repeatable or response.status_code == 429):
+            raise _TransientError(refusal, _retry_after(response))
+        raise refusal
+
+    def _json(self, response: httpx.Response) -> Any:
+        try:
+            return response.json()
+        except ValueError:
+            raise ProtocolError(
+                f"{self.endpoint.url} answered {response.request.url.path} with something that is "
+                "not JSON. Is the address that of a ServiceX?"
+            ) from None
+
+    def _refusal(self, response: httpx.Response) -> Exception:
+        status, message = response.status_code, _message(response)
+        path = response.request.url.path
+        if status in (401, 403, 422):
+            return NotAuthorized(
+                f"ServiceX at {self.endpoint.url} does not accept this user: {message} "
+                f"[{status}]. Put a valid token into servicex.yaml, or name a file that holds "
+                "one in BEARER_TOKEN_FILE.",
+                status=status,
+            )
+        if status == 404 and path.startswith(f"{TRANSFORMATION}/"):
+            return TransformGone(f"{self.endpoint.url}: {message}", status=status)
+        return RequestRefused(
+            f"ServiceX at {self.endpoint.url} refused {response.request.method} {path}: "
+            f"{message} [{status}]",
+            status=status,
+        )
+
+    def _authorization(self) -> dict[str, str]:
+        token = self._access_token or self._renewed()
+        return {"Authorization": f"Bearer {token.reveal()}"} if token else {}
+
+    def _renew(self) -> bool:
+        """Get another access token; say whether there is one to try."""
+        with self._token_lock:
+            refused = self._access_token
+            self._access_token = None
+        renewed = self._renewed()
+        return renewed is not None and renewed != refused
+
+    def _renewed(self) -> Secret | None:
+        bearer = self.endpoint.bearer()
+        if bearer is not None:
+            return bearer
+        if self.endpoint.refresh_token is None:
+            return None
+        with self._token_lock:
+            if self._access_token is None:
+                self._access_token = self._exchanged(self.endpoint.refresh_token)
+            return self._access_token
+
+    def _exchanged(self, refresh_token: Secret) -> Secret:
+        headers = {"Authorization": f"Bearer {refresh_token.reveal()}"}
+        try:
+            response = self._http.post("/token/refresh", headers=headers)
+        except httpx.TransportError as error:
+            raise _TransientError(
+                Unreachable(
+                    f"ServiceX at {self.endpoint.url} does not answer: {type(error).__name__}: "
+                    f"{error}"
+                )
+            ) from None
+        if response.status_code in TRANSIENT and response.status_code != 500:
+            raise _TransientError(self._refusal(response), _retry_after(response))
+        if not response.is_success:
+            raise NotAuthorized(
+                f"ServiceX at {self.endpoint.url} does not accept the refresh token of "
+                f"servicex.yaml: {_message(response)} [{response.status_code}]. Get a new one "
+                "from the web page of the server.",
+                status=response.status_code,
+            )
+        return Secret(self._part("access_token", str, self._json(response)))
+
+
+def _pause(state: tenacity.RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    retry_after = getattr(error, "retry_after", None)
+    backoff = tenacity.wait_random_exponential(multiplier=0.2, max=5)(state)
+    return max(retry_after or 0.0, backoff)
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    value = response.headers.get("Retry-After")
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        try:
+            return max(0.0, parsedate_to_datetime(value).timestamp() - time())
+        except ValueError:
+            return None
+
+
+def _message(response: httpx.Response) -> str:
+    """Find the words in an error: handlers say ``message``, the token check ``msg``."""
+    try:
+        said = response.json()
+        return str(said.get("message") or said.get("msg") or said)
+    except (ValueError, AttributeError):
+        return response.reason_phrase

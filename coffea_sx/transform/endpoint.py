@@ -1,0 +1,106 @@
+"""Which ServiceX: from ``backend``, ``url`` and ``config_path`` to an address and a token."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ..errors import ConfigurationError
+from ..redact import Secret
+
+LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointName:
+    """How to find an endpoint again in another process: names and paths, no secrets."""
+
+    backend: str | None
+    url: str | None
+    config_path: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """The address of a ServiceX, and the refresh token for it."""
+
+    url: str
+    refresh_token: Secret | None
+    name: EndpointName
+
+    def bearer(self) -> Secret | None:
+        """Read the facility's token, anew at each call because facilities rotate it.
+
+        Raises
+        ------
+        ConfigurationError
+            If ``BEARER_TOKEN_FILE`` names a file that cannot be read.
+        """
+        path = os.environ.get("BEARER_TOKEN_FILE")
+        if not path:
+            return None
+        try:
+            return Secret(Path(path).read_text().strip())
+        except OSError as error:
+            raise ConfigurationError(
+                f"BEARER_TOKEN_FILE names {path}, which cannot be read: {error.strerror}"
+            ) from None
+
+
+def find_endpoint(name: EndpointName) -> Endpoint:
+    """Look up the endpoint of a name, as the servicex client does.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no ``servicex.yaml``, it is not valid, or it does not know the backend; if both
+        a backend and a URL are given; if a token would be sent unencrypted to another machine.
+    """
+    if name.url and name.backend:
+        raise ConfigurationError("Give backend= (a name in servicex.yaml) or url=, not both.")
+    url, token = (name.url, "") if name.url else _configured(name)
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigurationError(f"{url!r} is not the http(s) address of a ServiceX.")
+    endpoint = Endpoint(url.rstrip("/"), Secret(token) if token else None, name)
+    has_token = endpoint.refresh_token is not None or endpoint.bearer() is not None
+    if has_token and parts.scheme == "http" and parts.hostname not in LOOPBACK:
+        raise ConfigurationError(
+            f"A token would be sent unencrypted to {parts.hostname}; use the https address."
+        )
+    return endpoint
+
+
+def _configured(name: EndpointName) -> tuple[str, str]:
+    from servicex.configuration import Configuration
+    from yaml import YAMLError
+
+    try:
+        config = Configuration.read(name.config_path)
+    except NameError:
+        where = name.config_path or "this directory, the ones above it and your home directory"
+        raise ConfigurationError(
+            f"There is no servicex.yaml in {where}. Write one, or give url=; url='local' starts a "
+            "ServiceX on this machine."
+        ) from None
+    except (OSError, YAMLError) as error:
+        raise ConfigurationError(
+            f"{name.config_path or 'servicex.yaml'} cannot be read: {type(error).__name__}"
+        ) from None
+    except ValueError as error:
+        where = name.config_path or "The servicex.yaml that was found"
+        # The values may hold a token: name the places only.
+        places = [".".join(map(str, e["loc"])) for e in getattr(error, "errors", list)()]
+        raise ConfigurationError(
+            f"{where} is not valid: {', '.join(places) or 'see its syntax'}"
+        ) from None
+    endpoints = config.endpoint_dict()
+    backend = name.backend or config.default_endpoint or next(iter(endpoints), None)
+    if backend not in endpoints:
+        raise ConfigurationError(
+            f"{config.config_file} knows no backend {backend!r}; it knows "
+            f"{', '.join(map(repr, endpoints)) or 'none'}."
+        )
+    return endpoints[backend].endpoint, endpoints[backend].token or ""

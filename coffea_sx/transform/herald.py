@@ -1,0 +1,150 @@
+"""In the process that owns a transform: carry its news to the boards of clusters."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pickle
+import threading
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from distributed import Client
+
+from ..errors import ServiceXError
+from .board import POLL_S, Board, topic
+from .outcomes import Outcome, Read
+from .watch import Watch
+
+logger = logging.getLogger(__name__)
+
+_heralds: weakref.WeakKeyDictionary[Client, set[str]] = weakref.WeakKeyDictionary()
+_heralds_lock = threading.Lock()
+
+
+def announce(watch: Watch) -> None:
+    """Serve the workers of every cluster that this process is a client of.
+
+    Called when a graph leaves the process, which is when there are workers to serve.
+    """
+    # A graph may be submitted by any client, not only by the current one, and does not say which.
+    for client in list(Client._instances):
+        if client.status not in ("running", "connecting"):
+            continue
+        with _heralds_lock:
+            served = _heralds.setdefault(client, set())
+            if watch.address.key in served:
+                continue
+            served.add(watch.address.key)
+        client.loop.add_callback(_Herald(client, watch).serve)
+
+
+class _Herald:
+    """Carry news between a watch and the board of one cluster, on the loop of the client."""
+
+    def __init__(self, client: Client, watch: Watch) -> None:
+        self._client = client
+        # Held weakly until a worker waits: a graph that is dropped unused ends its watch, and then
+        # the herald; but futures may outlive the graph that they were made of.
+        self._watch_ref = weakref.ref(watch)
+        self._wanted: Watch | None = None
+        self._key = watch.address.key
+        self._batches: list[bytes] = []
+        self._published = 0
+        self._news = asyncio.Event()
+
+    async def serve(self) -> None:
+        watch = self._watch_ref()
+        if watch is None:
+            return
+        loop = asyncio.get_running_loop()
+        herald = weakref.ref(self)
+
+        def listener(outcomes: Sequence[Outcome], ending: ServiceXError | None) -> None:
+            with suppress(RuntimeError):  # the loop of a client that was closed
+                loop.call_soon_threadsafe(_append, herald, outcomes, ending)
+
+        try:
+            await self._client.register_plugin(Board())
+            self._client.subscribe_topic(topic(self._key), self._note_read)
+            self._append(*watch.subscribe(listener))
+            del watch
+            await asyncio.gather(self._publish(), self._answer())
+        except (OSError, asyncio.CancelledError, RuntimeError, AttributeError) as error:
+            if self._client.status == "running":
+                raise
+            # The client was closed; workers of its cluster no longer wait for us.
+            logger.debug("A herald ends: %s", type(error).__name__)
+        finally:
+            watch = self._watch_ref()
+            if watch is not None:
+                watch.unsubscribe(listener)
+            with _heralds_lock:
+                _heralds.get(self._client, set()).discard(self._key)
+
+    def _append(self, outcomes: Sequence[Outcome], ending: ServiceXError | None) -> None:
+        if outcomes or ending is not None:
+            self._batches.append(pickle.dumps((list(outcomes), ending)))
+            self._news.set()
+
+    def _note_read(self, event: tuple[float, tuple[int, int, float]]) -> None:
+        watch = self._watch_ref()
+        if watch is not None:
+            watch.note_read(Read(*event[1]))
+
+    def _is_over(self) -> bool:
+        return self._watch_ref() is None or self._client.status not in ("running", "connecting")
+
+    async def _publish(self) -> None:
+        while not self._is_over():
+            if self._published < len(self._batches):
+                self._news.clear()
+                start = self._published
+                self._published = await self._client.scheduler.servicex_publish(
+                    transform=self._key,
+                    client=self._client.id,
+                    batches=self._batches[start:],
+                    start=start,
+                )
+                continue
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._news.wait(), POLL_S)
+
+    async def _answer(self) -> None:
+        loop = asyncio.get_running_loop()
+        while not self._is_over():
+            said = await self._client.scheduler.servicex_asks(
+                transform=self._key, wanted=self._wanted is not None, timeout=POLL_S
+            )
+            watch = self._watch_ref()
+            if watch is None:
+                return
+            if said["wanted"]:
+                self._wanted = watch
+                watch.start()
+            if said["asks"]:
+                grants = await loop.run_in_executor(None, _grant, watch, said["asks"])
+                await self._client.scheduler.servicex_answer(transform=self._key, grants=grants)
+            del watch
+
+
+def _append(
+    herald: weakref.ref[_Herald], outcomes: Sequence[Outcome], ending: ServiceXError | None
+) -> None:
+    alive = herald()
+    if alive is not None:
+        alive._append(outcomes, ending)
+
+
+def _grant(watch: Watch, asks: Sequence[tuple[int, tuple[str, bool]]]) -> dict[int, bytes]:
+    """Make the grants that were asked for; an error is an answer too."""
+    grants: dict[int, bytes] = {}
+    for number, (name, refresh) in asks:
+        try:
+            answer: Any = watch.grant(name, refresh=refresh)
+        except ServiceXError as error:
+            answer = error
+        grants[number] = pickle.dumps(answer)
+    return grants

@@ -1,0 +1,70 @@
+"""What became of one input file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A result that can be read.
+
+    Attributes
+    ----------
+    index : int
+        Position of the input file, and so of the partition.
+    input_file : str
+    object_name : str
+        Name of the result in the store.
+    nbytes : int
+        Size of the result as the server tells it, bytes.
+    n_events : int
+        Events as the server counts them.
+    created_at : str
+        When the server wrote it down, in its own words.
+    """
+
+    index: int
+    input_file: str
+    object_name: str
+    nbytes: int
+    n_events: int
+    created_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An input file that could not be transformed.
+
+    Attributes
+    ----------
+    index : int
+    input_file : str
+    reason : str or None
+        What the server said, if it says anything.
+    """
+
+    index: int
+    input_file: str
+    reason: str | None
+
+
+Outcome: TypeAlias = Delivered | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A partition that was read.
+
+    Attributes
+    ----------
+    partition : int
+    n_events : int
+    finished_at : float
+        Seconds since the epoch, by the clock of the reader.
+    """
+
+    partition: int
+    n_events: int
+    finished_at: float

@@ -1,0 +1,125 @@
+"""What all tests share: a ServiceX, input files, queries, recordings, and servers with faults."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from strategies import Play, ScriptedServer, columns
+
+from coffea_sx.dataset import InputFiles
+from coffea_sx.demo.samples import make_samples
+from coffea_sx.local import LocalServiceX
+from coffea_sx.query import Selection, select
+from coffea_sx.transform.client import ServiceXClient
+from coffea_sx.transform.endpoint import EndpointName, find_endpoint
+from coffea_sx.transform.polling import Pace
+from coffea_sx.transform.source import TransformAddress
+from coffea_sx.transform.watch import Watch
+
+RECORDINGS = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def servicex() -> Iterator[LocalServiceX]:
+    """One ServiceX for all tests that do not disturb it."""
+    with LocalServiceX(workers=2) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def nano_files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Eight files of 500 events."""
+    return make_samples(tmp_path_factory.mktemp("nano"), n_files=8, n_events=500)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Recordings of real servers."""
+    if not RECORDINGS.is_dir():
+        pytest.skip(f"there are no recordings of real servers at {RECORDINGS}")
+    return RECORDINGS
+
+
+@pytest.fixture(scope="session")
+def selection() -> Selection:
+    """A selection of two columns."""
+    return select(columns("MET_pt", "Muon_pt"), codegen="uproot")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_tokens() -> Iterator[None]:
+    """No test sends the token of whoever runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("BEARER_TOKEN_FILE", raising=False)
+        yield
+
+
+def connected(url: str, patience_s: float = 5.0) -> ServiceXClient:
+    """Make a client of a server."""
+    return ServiceXClient(find_endpoint(EndpointName(None, url, None)), patience_s)
+
+
+FAST = Pace(busy_s=0.02, idle_s=0.1, stall_s=10.0, settle_s=0.3, outage_s=2.0)
+
+
+@pytest.fixture
+def client_of() -> Iterator[Callable[..., ServiceXClient]]:
+    """Make clients of servers: ``client_of(url, patience_s)``."""
+    clients: list[ServiceXClient] = []
+
+    def make(url: str, patience_s: float = 5.0) -> ServiceXClient:
+        clients.append(connected(url, patience_s))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def watching() -> Iterator[Callable[..., Watch]]:
+    """Submit a selection and watch it: ``watching(server, selection, files)``."""
+    watches: list[Watch] = []
+
+    def start(
+        server: LocalServiceX,
+        selection: Selection,
+        files: Sequence[str],
+        on_failure: str = "raise",
+        pace: Pace = FAST,
+    ) -> Watch:
+        client = connected(server.url)
+        request_id = client.submit(selection, did=None, files=files)
+        address = TransformAddress(request_id, client.endpoint.name, on_failure)
+        watches.append(Watch(client, address, InputFiles(tuple(files)), pace))
+        return watches[-1]
+
+    yield start
+    for watch in watches:
+        watch.close()
+
+
+@pytest.fixture
+def scripted() -> Iterator[Callable[[Play], ScriptedServer]]:
+    """Start servers that functions play: ``scripted(play)``."""
+    servers: list[ScriptedServer] = []
+
+    def start(play: Play) -> ScriptedServer:
+        servers.append(ScriptedServer(play))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def closed_port() -> int:
+    """A port at which nobody listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+    return port

@@ -1,0 +1,139 @@
+"""What func_adl_uproot makes of a query, and errors in the words of the query."""
+
+from __future__ import annotations
+
+import awkward as ak
+import pytest
+from servicex import query as q
+from strategies import columns
+
+from coffea_sx.errors import QueryError, UnknownColumn
+from coffea_sx.forms.sample import input_form
+from coffea_sx.forms.translation import translated_form, unknown_column
+from coffea_sx.query import select
+
+SCALARS = [
+    "(call Count (call EventDataset 'bogus.root' 'Events'))",
+    "(call Sum (call Select (call EventDataset 'bogus.root' 'Events') "
+    "(lambda (list e) (subscript e 'MET_pt'))))",
+]
+
+
+@pytest.fixture(scope="module")
+def form(nano_files):
+    return input_form({nano_files[0]: "Events"}, None)
+
+
+def events():
+    return q.FuncADL_Uproot().FromTree("Events")
+
+
+def translate(query, form):
+    return translated_form(select(query, codegen="uproot").text, form)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        events().Select(lambda e: {"n": e["nMuno"]}),
+        events().Select(lambda e: {"n": e.nMuno}),
+        events().Where(lambda e: e["nMuno"] > 1).Select(lambda e: {"n": e["nMuon"]}),
+        events().Where(lambda e: e.nMuno > 1).Select(lambda e: {"n": e["nMuon"]}),
+        columns("MET_pt", "nMuno"),
+    ],
+    ids=["subscript", "attribute", "where", "where attribute", "text"],
+)
+def test_unknown_column(query, form):
+    with pytest.raises(UnknownColumn) as caught:
+        translate(query, form)
+    assert caught.value.column == "nMuno"
+
+
+@pytest.mark.parametrize("query", [columns("nMuno"), events().Select(lambda e: {"n": e.nMuno})])
+def test_the_nearest_columns_are_named(query, form):
+    with pytest.raises(UnknownColumn, match="Did you mean 'nMuon'") as caught:
+        translate(query, form)
+    assert caught.value.nearest[0] == "nMuon"
+    assert set(caught.value.nearest) <= set(form.fields)
+
+
+def test_nothing_is_near():
+    error = unknown_column("zzz", ["pt", "eta"])
+    assert error.nearest == []
+    assert "Did you mean" not in str(error)
+
+
+def test_names_with_odd_characters(form):
+    with pytest.raises(UnknownColumn) as caught:
+        translate(columns("L1 seed: 'x'".replace("'", "")), form)
+    assert caught.value.column == "L1 seed: x"
+
+
+def test_a_jagged_condition_on_events(form):
+    query = events().Where(lambda e: e["Muon_pt"] > 20).Select(lambda e: {"a": e["MET_pt"]})
+    with pytest.raises(QueryError, match="jagged"):
+        translate(query, form)
+
+
+@pytest.mark.parametrize("text", SCALARS)
+def test_scalars_are_no_events(text, form):
+    with pytest.raises(QueryError, match="one row for each event"):
+        translate(text, form)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(call Nonsense (call EventDataset 'bogus.root' 'Events'))",
+        "(call Select (call EventDataset 'bogus.root' 'Events'))",
+        "(call Select (call EventDataset 'bogus.root' 'Events') (lambda (list e) (call f e)))",
+        "(call Select (call EventDataset 'bogus.root' 'Events') (lambda (list e) missing))",
+    ],
+)
+def test_what_cannot_be_translated(text, form):
+    with pytest.raises(QueryError):
+        translate(text, form)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "(call __import__ 'os')",
+        "(call (attr (call __import__ 'os') 'getcwd'))",
+        "(attr e '__class__')",
+    ],
+)
+def test_text_is_not_a_way_to_run_other_code(body, form, monkeypatch):
+    ran = []
+    monkeypatch.setattr("os.getcwd", lambda: ran.append(1) or "/")
+    text = f"(call Select (call EventDataset 'bogus.root' 'Events') (lambda (list e) {body}))"
+    with pytest.raises(QueryError):
+        translate(text, form)
+    assert not ran
+
+
+def test_types_are_those_of_the_input(form):
+    translated = translate(
+        events().Select(
+            lambda e: {
+                "run": e["run"],
+                "scaled": e["Muon_pt"] / 1000.0,
+                "n": e["Muon_pt"].Count(),
+                "is_hard": e["MET_pt"] > 25,
+            }
+        ),
+        form,
+    )
+    assert str(translated.type) == ("{run: uint32, scaled: var * float32, n: int64, is_hard: bool}")
+
+
+def test_the_input_form_is_not_changed(form):
+    before = form.to_dict()
+    translate(columns("MET_pt"), form)
+    assert form.to_dict() == before
+
+
+def test_nothing_is_computed():
+    """A form that no file has is enough."""
+    form = ak.forms.RecordForm([ak.forms.NumpyForm("float64")], ["x"])
+    assert str(translate(columns("x"), form).type) == "{x: float64}"

@@ -1,0 +1,280 @@
+"""Start, stop, restart, death: nothing is lost and nothing is left behind."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from coffea_sx.errors import ConfigurationError
+from coffea_sx.local import LocalServiceX, default
+from coffea_sx.local.state import State
+from coffea_sx.local.transformer import generate_source
+
+SLOW_SERVER = """
+import asyncio, sys
+from coffea_sx.local import LocalServiceX
+
+async def slowly(path):
+    await asyncio.sleep(0 if path == sys.argv[2] else 3600)
+
+server = LocalServiceX(sys.argv[1], before_report=slowly).start()
+print(server.url, flush=True)
+sys.stdin.read()
+"""
+
+UNGUARDED_SCRIPT = """
+import sys, time, httpx
+from coffea_sx.local import LocalServiceX
+
+print("started")
+server = LocalServiceX().start()
+body = {
+    "codegen": "uproot", "selection": sys.argv[1], "result-destination": "object-store",
+    "result-format": "parquet", "file-list": sys.argv[2:],
+}
+answer = httpx.post(server.url + "/servicex/transformation", json=body).json()
+url = f"{server.url}/servicex/transformation/{answer['request_id']}"
+while (status := httpx.get(url).json())["status"] == "Running":
+    time.sleep(0.05)
+print(status["files-completed"], server.directory)
+"""
+
+
+def environment() -> dict[str, str]:
+    import coffea_sx
+
+    (package,) = coffea_sx.__path__
+    return {**os.environ, "PYTHONPATH": str(Path(package).parent)}
+
+
+def pool_processes() -> set[int]:
+    return {child.pid for child in multiprocessing.active_children() if child.pid}
+
+
+def test_nothing_is_left(inputs, client):
+    client.wait(client.submit(inputs))  # the fork server, which stays, runs now
+    threads, processes = threading.active_count(), pool_processes()
+    server = LocalServiceX()
+    assert repr(server) == "<LocalServiceX stopped, 2 workers>"
+    with server:
+        directory, url = server.directory, server.url
+        body = {
+            "codegen": "uproot",
+            "selection": "(call EventDataset 'bogus.root' 'Events')",
+            "result-destination": "object-store",
+            "result-format": "root-file",
+            "file-list": [str(path) for path in inputs],
+        }
+        assert httpx.post(f"{url}/servicex/transformation", json=body).status_code == 200
+        deadline = time.monotonic() + 30
+        while pool_processes() <= processes and time.monotonic() < deadline:
+            time.sleep(0.005)
+        assert pool_processes() > processes
+        assert server.start() is server
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+        assert stat.S_IMODE((directory / "servicex.sqlite").stat().st_mode) == 0o600
+    server.stop()
+    assert not directory.exists()
+    assert threading.active_count() == threads
+    assert pool_processes() == processes
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", int(url.rpartition(":")[2]))) != 0
+    with pytest.raises(ConfigurationError, match="not running"):
+        _ = server.url
+
+
+def test_starts_again_after_a_stop(inputs):
+    server = LocalServiceX()
+    for _ in range(2):
+        with server:
+            assert httpx.get(f"{server.url}/servicex").status_code == 200
+            assert "secret" not in server._repr_html_()
+
+
+def test_two_servers_on_one_directory(tmp_path):
+    with LocalServiceX(tmp_path) as first:
+        with pytest.raises(ConfigurationError, match="one LocalServiceX at a time"):
+            LocalServiceX(tmp_path).start()
+        assert httpx.get(f"{first.url}/servicex").status_code == 200
+    with LocalServiceX(tmp_path):
+        pass
+
+
+def test_port_that_is_taken():
+    with LocalServiceX() as first:
+        port = int(first.url.rpartition(":")[2])
+        with pytest.raises(ConfigurationError, match=f"port {port}"):
+            LocalServiceX(port=port).start()
+
+
+def test_no_workers():
+    with pytest.raises(ConfigurationError, match="workers=0"):
+        LocalServiceX(workers=0)
+
+
+def test_missing_extra(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigurationError, match=r'pip install "coffea_sx\[local\]"'):
+        LocalServiceX()
+
+
+def test_import_is_light():
+    code = (
+        "import sys, coffea_sx; before = set(sys.modules); import coffea_sx.local; "
+        "new = {name.partition('.')[0] for name in set(sys.modules) - before}; "
+        "print(new & {'starlette', 'uvicorn', 'uproot', 'awkward', 'dask', 'minio'})"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True
+    )
+    assert found.stdout.strip() == "set()"
+
+
+def test_killed_server_goes_on_where_it_was(tmp_path, serve, inputs):
+    arguments = [sys.executable, "-c", SLOW_SERVER, str(tmp_path), str(inputs[0])]
+    with subprocess.Popen(
+        arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        url = process.stdout.readline().strip()
+        body = {
+            "codegen": "uproot",
+            "selection": "(call Select (call EventDataset 'bogus.root' 'Events') (lambda (list e) "
+            "(dict (list 'MET_pt') (list (subscript e 'MET_pt')))))",
+            "result-destination": "object-store",
+            "result-format": "root-file",
+            "file-list": [str(path) for path in inputs],
+        }
+        answer = httpx.post(f"{url}/servicex/transformation", json=body, timeout=30)
+        request_id = answer.json()["request_id"]
+        rows: list[dict[str, object]] = []
+        while not rows:
+            answer = httpx.get(f"{url}/servicex/transformation/{request_id}/results")
+            rows = answer.json()["results"]
+            time.sleep(0.02)
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        _, alive = psutil.wait_procs(children, timeout=10)
+        assert alive == []
+    client = serve(tmp_path)
+    status = client.wait(request_id)
+    assert (status["status"], status["files-completed"]) == ("Complete", 4)
+    assert client.rows(request_id)[0] == rows[0]
+    assert len(client.objects(request_id)) == 4
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_states_that_a_crash_leaves_are_taken_up(tmp_path, inputs, serve, query):
+    state = State(tmp_path)
+    source = generate_source(query)
+
+    def add(did_id: int, status: str) -> str:
+        return state.add_request(
+            title=None,
+            did_id=did_id,
+            selection=query,
+            source=source,
+            codegen="uproot",
+            result_format="root-file",
+            status=status,
+        )
+
+    paths = [str(path) for path in inputs]
+    not_started = add(state.dataset_of_list(paths), "Lookup")
+    did_id, _ = state.dataset_of_did("rucio://a:b", "rucio")
+    looking = [add(did_id, "Lookup"), add(did_id, "Pending Lookup")]
+    all_done = add(state.dataset_of_list([]), "Running")
+    state.close()
+    client = serve(tmp_path, datasets={"rucio://a:b": paths})
+    for request_id in [not_started, *looking]:
+        status = client.wait(request_id)
+        assert (status["status"], status["files"], status["files-completed"]) == ("Complete", 4, 4)
+    assert client.wait(all_done)["status"] == "Complete"
+
+
+def test_keys_and_objects_stay_in_the_directory(tmp_path, serve, inputs):
+    first = serve(tmp_path, tokens=False)
+    request_id = first.submit(inputs[:1])
+    status = first.wait(request_id)
+    before = first.objects(request_id)
+    first.server.stop()
+    second = serve(tmp_path)
+    assert second.objects(request_id) == before
+    assert second.status(request_id)["minio-secret-key"] == status["minio-secret-key"]
+
+
+def test_script_without_main_guard(tmp_path, inputs, query):
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED_SCRIPT)
+    found = subprocess.run(
+        [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", script, query, *inputs],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=60,
+        check=True,
+    )
+    assert found.stderr == ""
+    started, result = found.stdout.splitlines()
+    count, directory = result.split()
+    assert (started, count) == ("started", "4")
+    assert not Path(directory).exists()  # never stopped, cleaned at the end of the process
+
+
+def test_exit_does_not_wait_for_a_file(tmp_path, query):
+    fifo = tmp_path / "fifo.root"
+    os.mkfifo(fifo)  # opening it waits for ever
+    script = tmp_path / "script.py"
+    text = UNGUARDED_SCRIPT.partition("url = ")[0] + "time.sleep(2)\nprint(server.directory)\n"
+    script.write_text(text)
+    found = subprocess.run(
+        [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", script, query, fifo],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=40,
+        check=True,
+    )
+    assert found.stderr == ""
+    assert not Path(found.stdout.split()[1]).exists()
+
+
+def test_default_server():
+    server = default()
+    assert default() is server
+    assert httpx.get(f"{server.url}/servicex").status_code == 200
+    server.stop()
+    assert default() is server
+    server.stop()
+
+
+def test_dead_pool_process_fails_one_file(serve, inputs):
+    client = serve(workers=1)
+    before = pool_processes()
+    fifo = client.server.directory / "fifo.root"
+    os.mkfifo(fifo)  # opening it waits for ever
+    request_id = client.submit([inputs[0], fifo, inputs[1]])
+    client.wait(request_id, n_rows=1)
+    time.sleep(0.3)
+    (pid,) = pool_processes() - before
+    os.kill(pid, signal.SIGKILL)
+    status = client.wait(request_id)
+    assert (status["files-completed"], status["files-failed"]) == (2, 1)
+    assert client.reasons(request_id) == {str(fifo): "the transformer process died"}
+    (pid,) = pool_processes() - before
+    os.kill(pid, signal.SIGKILL)  # while it is idle
+    assert client.wait(client.submit([inputs[0]]))["files-completed"] == 1

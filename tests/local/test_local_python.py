@@ -1,0 +1,195 @@
+"""The code generator ``python``: functions of clients, for those whom the owner lets in."""
+
+from __future__ import annotations
+
+import io
+from base64 import b64encode
+
+import awkward as ak
+import pyarrow.parquet
+import pytest
+import uproot
+from servicex.query import PythonFunction
+
+from coffea_sx.local import LocalServiceX
+
+HEAD = "import awkward as ak, numpy as np, os, uproot\n"
+REFUSED = "Invalid Codegen Image Passed in Request: python"
+
+
+def run_query(input_filenames=None):
+    import uproot
+
+    with uproot.open({input_filenames: "Events"}) as tree:
+        return tree.arrays(["MET_pt", "Muon_pt"])
+
+
+def encoded(source: str) -> str:
+    return b64encode(source.encode()).decode()
+
+
+def returning(expression: str) -> str:
+    return encoded(f"{HEAD}def run_query(path):\n    return {expression}\n")
+
+
+@pytest.fixture(scope="module")
+def pythonic(client):
+    with LocalServiceX(workers=1, python=True) as running:
+        own = type(client)(running)
+        with own.http:
+            yield own
+
+
+@pytest.fixture
+def deliver(pythonic, inputs):
+    """Run a selection over the first input file; give the delivered bytes and the events."""
+
+    def run(selection: str, result_format: str = "root-file"):
+        request_id = pythonic.submit(
+            inputs[:1], codegen="python", selection=selection, **{"result-format": result_format}
+        )
+        pythonic.wait(request_id)
+        (row,) = pythonic.rows(request_id)
+        if row["transform_status"] == "failure":
+            return None, pythonic.reasons(request_id)[str(inputs[0])]
+        (content,) = pythonic.objects(request_id).values()
+        return io.BytesIO(content), row["total-events"]
+
+    return run
+
+
+def trees(content):
+    with uproot.open(content) as file:
+        assert set(file.classnames().values()) == {"TTree"}
+        return {name: file[name].arrays() for name in file.keys(cycle=False)}
+
+
+def test_a_function_of_servicex(deliver, inputs):
+    selection = PythonFunction(run_query).generate_selection_string()
+    content, n_events = deliver(selection)
+    expected = run_query(str(inputs[0]))
+    assert n_events == len(expected) == 50
+    (found,) = trees(content).values()
+    assert found.fields == ["MET_pt", "nMuon_pt", "Muon_pt"]
+    assert ak.array_equal(found[expected.fields], expected, check_parameters=False)
+    content, n_events = deliver(selection, "parquet")
+    assert n_events == 50
+    found = ak.from_arrow(pyarrow.parquet.read_table(content))
+    assert found.to_list() == expected.to_list()
+
+
+def test_a_dict_is_one_tree_for_each_key(deliver):
+    selection = returning('{"a": ak.Array([{"x": 1}] * 3), "b": ak.Array([[1.5], []])}')
+    content, n_events = deliver(selection)
+    found = trees(content)
+    assert {name: tree.fields for name, tree in found.items()} == {
+        "a": ["x"],
+        "b": ["nbranch", "branch"],
+    }
+    assert found["b"].branch.to_list() == [[1.5], []]
+    assert n_events == 2
+    content, n_events = deliver(selection, "parquet")
+    assert n_events == 3
+    assert pyarrow.parquet.read_table(content).to_pydict() == {"x": [1, 1, 1]}
+
+
+def test_an_array_without_fields(deliver):
+    content, _ = deliver(returning("ak.Array([1, 2])"))
+    assert trees(content)["servicex"].to_list() == [{"branch": 1}, {"branch": 2}]
+    content, _ = deliver(returning("ak.Array([1, 2])"), "parquet")
+    assert pyarrow.parquet.read_table(content).column_names == [""]
+
+
+@pytest.mark.parametrize(
+    ("expression", "branches"),
+    [("ak.Array([])", ["branch"]), ('ak.Array([{"x": [1]}])[:0]', ["x"])],
+)
+def test_without_events_branches_have_no_types(deliver, expression, branches):
+    content, n_events = deliver(returning(expression))
+    assert n_events == 0
+    (found,) = trees(content).values()
+    assert str(found.type) == f"0 * {{{branches[0]}: float64}}"
+
+
+@pytest.mark.parametrize(
+    ("expression", "reason"),
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("uproot.open(path + 'x')", "FileNotFoundError"),
+        ("None", "TypeError: run_query must return an awkward array or a dict of them, not NoneT"),
+        ('{"a": np.zeros(2)}', "not ndarray"),
+        ("{}", "ValueError: run_query returned no arrays"),
+        ("(_ for _ in ()).throw(KeyboardInterrupt('x'))", "KeyboardInterrupt: x"),
+        ("os._exit(1)", "the transformer process died"),
+    ],
+)
+def test_a_function_that_fails(deliver, expression, reason):
+    content, said = deliver(returning(expression))
+    assert content is None
+    assert reason in said
+
+
+def test_a_format_that_it_cannot_write(deliver):
+    content, said = deliver(returning("ak.Array([1])"), "root-rntuple")
+    assert content is None
+    assert "cannot be written as 'root-rntuple'" in said
+
+
+def test_files_share_no_globals(pythonic, inputs):
+    count = "def run_query(path):\n    seen.append(path)\n    return ak.Array([len(seen)])"
+    selection = encoded(f"{HEAD}seen = []\n{count}")
+    request_id = pythonic.submit(inputs[:2], codegen="python", selection=selection)
+    pythonic.wait(request_id)
+    contents = pythonic.objects(request_id).values()
+    found = [trees(io.BytesIO(content))["servicex"].branch.to_list() for content in contents]
+    assert found == [[1], [1]]
+
+
+@pytest.mark.parametrize(
+    ("selection", "message"),
+    [
+        ("", "empty string"),
+        ("(call Select)", "base64"),
+        ("ä", "ASCII"),
+        (encoded("def other(path): pass"), "defines no function run_query"),
+        (encoded("def run_query(path) pass"), "expected ':'"),
+        (encoded("run_query = 'ä'.join"), "'ascii' codec"),
+        (b64encode(b"\0").decode(), "null bytes"),
+    ],
+)
+def test_selections_that_are_no_function(pythonic, inputs, selection, message):
+    answer = pythonic.post(inputs[:1], codegen="python", selection=selection)
+    assert answer.status_code == 500
+    said = answer.json()["message"]
+    assert "Failed to generate translation code: " in said
+    assert message.lower() in said.lower()
+
+
+def test_a_function_with_another_way_to_its_name(pythonic, inputs):
+    selection = encoded(f"{HEAD}run_query = lambda path: ak.Array([1])")
+    assert pythonic.submit(inputs[:1], codegen="python", selection=selection)
+
+
+def test_not_offered_unless_asked_for(client, inputs):
+    assert "python" not in client.http.get("/servicex").json()["code-gen-image"]
+    answer = client.post(inputs[:1], codegen="python", selection=returning("ak.Array([1])"))
+    assert (answer.status_code, answer.json()["message"]) == (500, REFUSED)
+
+
+@pytest.mark.parametrize(
+    ("options", "is_offered"),
+    [
+        ({"python": True}, True),
+        ({"tokens": True}, True),
+        ({"tokens": True, "python": False}, False),
+        ({"python": False}, False),
+    ],
+)
+def test_who_is_let_in(serve, options, is_offered):
+    offered = serve(**options).http.get("/servicex").json()["code-gen-image"]
+    assert ("python" in offered) is is_offered
+
+
+def test_with_tokens_nobody_else_runs_code(serve, inputs):
+    answer = serve(tokens=True).post(inputs[:1], codegen="python", selection=returning("1"))
+    assert answer.status_code == 401

@@ -1,0 +1,243 @@
+"""Bytes of an object: complete, or an error; and no signature in any of them."""
+
+from __future__ import annotations
+
+import pickle
+import time
+import traceback
+
+import pytest
+import urllib3
+from strategies import Answer, serve_file
+
+from coffea_sx.errors import AccessError, ObjectGone, ReadError, Truncated
+from coffea_sx.storage import transport
+from coffea_sx.storage.transport import fetch
+from coffea_sx.transform.access import Grant
+
+CONTENT = bytes(range(256)) * 40
+GOOD = serve_file(CONTENT)
+
+
+def s3_error(status, code):
+    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>no</Message></Error>"
+    return Answer(status, body.encode(), {"Content-Type": "application/xml"})
+
+
+def part(start, stop, body=None, **more):
+    """Answer 206 with a range, and perhaps another body."""
+    where = {"Content-Range": f"bytes {start}-{stop - 1}/{len(CONTENT)}"}
+    return Answer(206, CONTENT[start:stop] if body is None else body, where, **more)
+
+
+class Store:
+    """A store with faults: each fault replaces one answer, then it is good."""
+
+    def __init__(self, scripted, *faults, forever=False):
+        self.faults, self.forever = list(faults), forever
+        self.server = scripted(self.play)
+        self.refreshed: list[bool] = []
+
+    def play(self, asked):
+        if self.forever:
+            return self.faults[0]
+        return self.faults.pop(0) if self.faults else GOOD(asked)
+
+    def grant(self, refresh):
+        self.refreshed.append(refresh)
+        n = len(self.refreshed)
+        url = f"{self.server.url}/b/o?X-Amz-Signature=CANARY{n}"
+        return Grant(url, {"X-Token": "CANARY"}, time.time() + 600)
+
+    def fetch(self, start=100, stop=300, patience_s=3.0):
+        return fetch(":data:o.root", self.grant, start, stop, patience_s)
+
+
+@pytest.fixture
+def store(scripted):
+    return lambda *faults, **options: Store(scripted, *faults, **options)
+
+
+def text_of(error):
+    """Everything that may be printed or sent of an error."""
+    seen, chain = set(), [error]
+    texts = []
+    while chain:
+        one = chain.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        chain += [one.__cause__, one.__context__]
+        texts += [repr(one), str(one), repr(vars(one))]
+    texts += traceback.format_exception(error)
+    return "\n".join(texts) + repr(pickle.dumps(error))
+
+
+def test_a_range_and_the_size(store):
+    good = store()
+    assert good.fetch(100, 300) == (CONTENT[100:300], len(CONTENT))
+    assert good.fetch(0, 1) == (CONTENT[:1], len(CONTENT))
+    assert good.fetch(0, len(CONTENT))[0] == CONTENT
+    assert good.refreshed == [False] * 3
+    assert good.server.asked[0].headers["X-Token"] == "CANARY"
+
+
+def test_less_comes_back_at_the_end(store):
+    assert store().fetch(len(CONTENT) - 5, len(CONTENT) + 100)[0] == CONTENT[-5:]
+
+
+def test_beyond_the_end(store):
+    assert store().fetch(len(CONTENT), len(CONTENT) + 10)[0] == b""
+    assert store().fetch(len(CONTENT) + 5, len(CONTENT) + 10)[0] == b""
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *(Answer(status) for status in (408, 429, 500, 502, 503, 504)),
+        s3_error(503, "SlowDown"),
+        part(100, 300, CONTENT[100:200]),
+        part(100, 300, CONTENT[100:200], claims=200),
+        part(100, 200),
+        part(0, 200),
+        part(101, 300),
+        part(100, 300, claims=500),
+        part(100, 300, CONTENT[100:200], claims=200, fault="reset"),
+        Answer(200, CONTENT[:50], claims=len(CONTENT)),
+        Answer(200, CONTENT[:50], claims=len(CONTENT), fault="reset"),
+    ],
+    ids=lambda a: (
+        f"{a.status}-{a.headers.get('Content-Range', '')}-{len(a.body)}-{a.claims}-{a.fault}"
+    ),
+)
+def test_what_helps_is_tried_again(store, fault):
+    broken = store(fault, fault)
+    assert broken.fetch() == (CONTENT[100:300], len(CONTENT))
+    assert len(broken.server.asked) == 3
+
+
+def test_a_store_without_ranges(store):
+    assert store(Answer(200, CONTENT)).fetch() == (CONTENT[100:300], len(CONTENT))
+
+
+@pytest.mark.parametrize(
+    "where",
+    [{}, {"Content-Range": ""}, {"Content-Range": "bytes */100"}, {"Content-Range": "bytes 1-2/*"}],
+)
+def test_a_part_that_does_not_say_which(store, where):
+    with pytest.raises(ReadError, match="without saying which"):
+        store(Answer(206, CONTENT[100:300], where), forever=True).fetch(patience_s=0.5)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        s3_error(403, "AccessDenied"),
+        s3_error(403, "InvalidAccessKeyId"),
+        s3_error(403, "SignatureDoesNotMatch"),
+        s3_error(400, "ExpiredToken"),
+        Answer(401),
+        Answer(403),
+    ],
+)
+def test_a_url_that_is_no_longer_good_is_replaced_once(store, refusal):
+    expired = store(refusal)
+    assert expired.fetch()[0] == CONTENT[100:300]
+    assert expired.refreshed == [False, True]
+    urls = [asked.path for asked in expired.server.asked]
+    assert urls == ["/b/o?X-Amz-Signature=CANARY1", "/b/o?X-Amz-Signature=CANARY2"]
+
+
+def test_a_store_that_refuses_always(store):
+    refusing = store(s3_error(403, "AccessDenied"), forever=True)
+    with pytest.raises(AccessError, match=r"403 AccessDenied") as caught:
+        refusing.fetch()
+    assert refusing.refreshed == [False, True]
+    assert len(refusing.server.asked) == 2
+    assert caught.value.object_name == ":data:o.root"
+    assert "CANARY" not in text_of(caught.value)
+
+
+def test_a_refusal_after_an_outage_is_still_refreshed(store):
+    broken = store(Answer(503), Answer(403), Answer(503))
+    assert broken.fetch()[0] == CONTENT[100:300]
+    assert broken.refreshed == [False, True]
+
+
+@pytest.mark.parametrize("code", ["NoSuchKey", "NoSuchBucket"])
+def test_an_object_that_is_gone(store, code):
+    gone = store(s3_error(404, code), forever=True)
+    with pytest.raises(ObjectGone, match=f"404 {code}") as caught:
+        gone.fetch()
+    assert "CANARY" not in text_of(caught.value)
+    assert pickle.loads(pickle.dumps(caught.value)).object_name == ":data:o.root"
+
+
+def test_an_object_that_is_not_there_yet(store):
+    """A store may show an object a moment after the server has reported it."""
+    assert store(s3_error(404, "NoSuchKey")).fetch()[0] == CONTENT[100:300]
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_redirects_are_not_followed(store, scripted, status):
+    other = scripted(GOOD)
+    with pytest.raises(ReadError):
+        store(Answer(status, b"", {"Location": f"{other.url}/b/o"}), forever=True).fetch()
+    assert other.asked == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        (Answer(503), ReadError),
+        (part(100, 300, CONTENT[100:200]), Truncated),
+        (part(100, 300, CONTENT[100:200], claims=200), ReadError),
+        (Answer(200, CONTENT[:50], claims=len(CONTENT), fault="reset"), ReadError),
+    ],
+)
+def test_patience_ends(store, fault, kind):
+    start = time.monotonic()
+    broken = store(fault, forever=True)
+    with pytest.raises(kind, match=r":data:o\.root") as caught:
+        broken.fetch(patience_s=0.8)
+    assert time.monotonic() - start < 2
+    assert len(broken.server.asked) > 1
+    assert "CANARY" not in text_of(caught.value)
+    assert isinstance(caught.value, OSError)
+
+
+def test_a_store_that_never_answers(store, monkeypatch):
+    monkeypatch.setattr(transport, "TIMEOUT", urllib3.Timeout(0.2))
+    transport._connections.cache_clear()
+    try:
+        with pytest.raises(ReadError, match="Timeout") as caught:
+            store(Answer(fault="hang"), forever=True).fetch(patience_s=0.5)
+        assert "CANARY" not in text_of(caught.value)
+    finally:
+        transport._connections.cache_clear()
+
+
+def test_a_store_that_nobody_runs(closed_port):
+    def grant(refresh):
+        return Grant(f"http://127.0.0.1:{closed_port}/o?Signature=CANARY", {}, 0)
+
+    with pytest.raises(ReadError, match=r":o\.root") as caught:
+        fetch(":o.root", grant, 0, 10, patience_s=0.5)
+    assert "CANARY" not in text_of(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://", "http://[::1/o?Signature=CANARY", "http://a b/o?x=CANARY"]
+)
+def test_an_address_that_is_none(url):
+    with pytest.raises(ReadError) as caught:
+        fetch(":o.root", lambda refresh: Grant(url, {}, 0), 0, 10, patience_s=0.3)
+    assert "CANARY" not in text_of(caught.value)
+
+
+def test_the_error_of_whoever_gives_the_url_is_passed_on():
+    def grant(refresh):
+        raise AccessError("no URL", object_name="o")
+
+    with pytest.raises(AccessError, match="no URL"):
+        fetch("o", grant, 0, 10)

@@ -1,0 +1,109 @@
+"""The command `coffea-sx`, as a user runs it."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from coffea_sx.cli import main
+
+COMMAND = [sys.executable, "-m", "coffea_sx"]
+
+
+@pytest.mark.slow
+def test_demo(tmp_path: Path) -> None:
+    picture = tmp_path / "plot.png"
+    done = subprocess.run(
+        [*COMMAND, "demo", "--files", "12", "--events", "5000", "--out", str(picture)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "the same, bin by bin" in done.stdout
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "Traceback" not in done.stderr
+    moments = re.findall(r"^ *([0-9.]+)  (.*)$", done.stdout, re.MULTILINE)
+    order = [name for _, name in moments]
+    assert order.index("graph built") < order.index("first file delivered")
+    assert order.index("first partition read") < order.index("last file delivered")
+
+
+def test_serve(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [*COMMAND, "serve", "--directory", str(tmp_path / "state"), "--tokens"],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as server:
+        try:
+            assert server.stdout is not None
+            lines: list[str] = []
+            while not any("token" in line for line in lines):
+                lines.append(server.stdout.readline())
+                assert lines[-1], "the server ended"
+            (endpoint,) = yaml.safe_load("".join(lines))["api_endpoints"]
+            said = httpx.get(f"{endpoint['endpoint']}/servicex").json()
+            assert "uproot" in said["code-gen-image"]
+            refused = httpx.get(f"{endpoint['endpoint']}/servicex/transformation")
+            assert refused.status_code == 401
+        finally:
+            server.send_signal(signal.SIGTERM)
+        assert server.wait(20) == 0
+
+
+def test_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--port", "70000"]) == 1
+    assert capsys.readouterr().err.startswith("coffea-sx: port 70000 cannot be used")
+    with pytest.raises(SystemExit):
+        main(["demo", "--files", "0"])
+    assert "0 is not a positive number" in capsys.readouterr().err
+
+
+def test_a_saved_form_is_an_input_form(
+    nano_files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from coffea_sx.forms.sample import input_form
+
+    saved = tmp_path / "form.json"
+    assert main(["form", f"{nano_files[0]}:Events", "--save", str(saved)]) == 0
+    assert "columns saved" in capsys.readouterr().out
+    of_file = input_form({nano_files[0]: "Events"}, None)
+    assert input_form(str(saved), None).type == of_file.type
+    assert main(["form", f"{nano_files[0]}:Events"]) == 0
+    assert re.search(r"^Muon_pt +var \* float32$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_check_says_what_is_delivered_and_missed(
+    nano_files: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = ["--input", f"{nano_files[0]}:Events"]
+    assert main(["check", "coffea_sx.demo.analysis:dimuon_query", *options]) == 0
+    said = capsys.readouterr().out
+    assert "root-file with tree 'servicex'" in said
+    assert "NanoAODSchema misses nothing." in said
+
+    ids = "(subscript e 'run') (subscript e 'luminosityBlock') (subscript e 'event')"
+    selection = tmp_path / "selection.txt"
+    selection.write_text(
+        "(call Select (call EventDataset 'bogus.root' 'Events') (lambda (list e) (dict (list 'run' "
+        f"'luminosityBlock' 'event' 'Muon_pt') (list {ids} (subscript e 'Muon_pt')))))"
+    )
+    assert main(["check", str(selection), "--codegen", "uproot", *options]) == 1
+    assert "events.Muon needs Muon_charge" in capsys.readouterr().out
+
+    assert main(["check", "coffea_sx.demo.analysis:no_query", *options]) == 1
+    assert "There is no query" in capsys.readouterr().err
+    assert main(["check", str(selection), "--codegen", "uproot", "--schema", "X", *options]) == 1
+    assert "has no X" in capsys.readouterr().err

@@ -1,0 +1,228 @@
+"""Input files: their order, their names in the store, and lists that cannot be told apart."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from servicex import dataset as d
+from servicex.minio_adapter import MinioAdapter
+from strategies import input_files
+
+from coffea_sx.dataset import MAX_OBJECT_NAME, InputFiles, identify, listed, object_name
+from coffea_sx.errors import DatasetError
+
+
+@pytest.mark.parametrize(
+    ("given_files", "says"),
+    [
+        (["/a.root", "/b.root", "/a.root"], "/a.root.*twice"),
+        (["/a.root", "/b,c.root"], "comma in '/b,c.root'"),
+        (["/data/a:b.root", "/data/a/b.root"], "same object name"),
+        (["/d/a.root", ":d:a.root"], "same object name"),
+        (["davs://se.org/a.root", "https://se.org/a.root"], "."),
+        (["root://cache.org//root://se.org//a.root", "root://se.org//a.root"], "."),
+        ([], "empty"),
+        ((), "empty"),
+        ("", "empty"),
+        (["/a.root", ""], "empty"),
+        (d.FileList([]), "empty"),
+        (d.FileList(["/a.root", "/a.root"]), "twice"),
+        (None, "NoneType"),
+        (3, "int"),
+        ({"/a.root", "/b.root"}, "set"),
+        ({"/a.root": "Events"}, "dict"),
+        (iter(["/a.root"]), "list_iterator"),
+        (b"/a.root", "."),
+        ([b"/a.root"], "."),
+        ([None], "."),
+        (["/a.root", 3], "."),
+    ],
+    ids=str,
+)
+def test_refused(given_files, says):
+    with pytest.raises(DatasetError, match=says):
+        identify(given_files)
+
+
+def test_the_error_names_the_file():
+    with pytest.raises(DatasetError) as caught:
+        identify(["/b.root", "/a.root", "/a.root"])
+    assert caught.value.input_file == "/a.root"
+
+
+def test_two_long_paths_with_one_tail_are_two_objects():
+    tail = "x" * 300 + ".root"
+    files = identify([f"/a/{tail}", f"/b/{tail}"]).files
+    assert files.index_of("elsewhere", object_name(f"/b/{tail}")) == 1
+
+
+def test_the_list_of_the_caller_is_neither_sorted_nor_kept():
+    mine = ["/z.root", "/a.root", "/m.root"]
+    found = identify(mine)
+    assert mine == ["/z.root", "/a.root", "/m.root"]
+    assert found.files.paths == ("/z.root", "/a.root", "/m.root")
+    mine.append("/b.root")
+    assert len(found.files) == 3
+
+
+def test_a_file_list_of_servicex_keeps_its_order():
+    mine = ["/z.root", "/a.root"]
+    found = identify(d.FileList(mine))
+    assert (found.did, found.files.paths) == (None, ("/z.root", "/a.root"))
+    assert mine == ["/z.root", "/a.root"]
+
+
+@pytest.mark.parametrize(
+    "one", ["/data/a.root", Path("/data/a.root"), d.FileList("/data/a.root"), ["/data/a.root"]]
+)
+def test_one_file(one):
+    assert identify(one).files.paths == ("/data/a.root",)
+
+
+def test_paths_become_text():
+    assert identify([Path("/a.root"), "/b.root"]).files.paths == ("/a.root", "/b.root")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "did"),
+    [
+        (d.Rucio("user.me:ttbar"), "rucio://user.me:ttbar"),
+        (d.Rucio("user.me:ttbar", num_files=3), "rucio://user.me:ttbar?files=3"),
+        (d.CERNOpenData(6004), "cernopendata://6004"),
+        (d.XRootD("root://se.org//store/*.root"), "xrootd://root://se.org//store/*.root"),
+    ],
+)
+def test_dids_are_left_to_the_server(dataset, did):
+    assert identify(dataset).did == did
+    assert identify(dataset).files is None
+
+
+def test_a_dataset_is_a_value():
+    assert identify(["/a.root"]) == identify(["/a.root"])
+    assert len({identify(["/a.root"]), identify(["/a.root"])}) == 1
+    assert identify(["/a.root", "/b.root"]) != identify(["/b.root", "/a.root"])
+
+
+def test_object_name_of_a_long_path_as_the_server_wrote_it(shared):
+    recorded = json.loads((shared / "data/servicex/exchanges/long_name.json").read_text())
+    rows = list(recorded_rows(recorded))
+    assert rows
+    for row in rows:
+        # The recording writes /data/ for the folder of the input, so its digest is another one.
+        ours, theirs = object_name(row["file-path"]), row["s3-object-name"]
+        assert len(ours) == len(theirs) == MAX_OBJECT_NAME
+        assert (ours[0], ours[41:]) == (theirs[0], theirs[41:])
+
+
+@given(st.text("abc/:ä", min_size=1, max_size=12), st.integers(0, 300))
+def test_object_name_is_what_the_servicex_client_expects(path, length):
+    path += "x" * length
+    assert object_name(path) == OfServers.hash_path(path.replace("/", ":"))
+
+
+class OfServers(MinioAdapter):
+    """The servicex client shortens the names of local files by the rule of servers, but to 60."""
+
+    MAX_PATH_LEN = MAX_OBJECT_NAME
+
+
+def test_every_recorded_object_name(shared):
+    n = 0
+    for path in sorted((shared / "data/servicex/exchanges").glob("*.json")):
+        for row in recorded_rows(json.loads(path.read_text())):
+            if row["transform_status"] == "success" and len(row["file-path"]) < MAX_OBJECT_NAME:
+                name = object_name(row["file-path"])
+                assert row["s3-object-name"] in (name, name + ".parquet"), path
+                n += 1
+    assert n > 100
+
+
+def recorded_rows(recorded):
+    exchanges = recorded.get("exchanges", []) if isinstance(recorded, dict) else recorded
+    for exchange in exchanges:
+        response = exchange.get("response")
+        if isinstance(response, dict):
+            yield from response.get("results", [])
+
+
+@pytest.mark.parametrize("length", [254, 255, 256, 257, 1000])
+def test_object_names_are_never_too_long(length):
+    name = object_name("x" * length)
+    assert len(name) == min(length, MAX_OBJECT_NAME)
+
+
+@pytest.mark.parametrize(
+    ("submitted", "in_the_row"),
+    [
+        ("/data/a.root", "/data/a.root"),
+        ("davs://se.org:2880/a.root", "https://se.org:2880/a.root"),
+        ("root://se.org//a.root", "root://cache.org//root://se.org//a.root"),
+        ("davs://se.org/a.root", "root://cache.org//https://se.org/a.root"),
+        ("http://se.org/a.root", "root://cache.org//http://se.org/a.root"),
+        ("root://cache.org//root://se.org//a.root", "root://se.org//a.root"),
+        ("root://se.org//a.root,https://se.org/a.root", "https://se.org/a.root"),
+        ("davs://one.org/a.root,root://two.org//a.root", "root://two.org//a.root"),
+        ("davs://one.org/a.root,root://two.org//a.root", "https://one.org/a.root"),
+        (
+            "http://one.org/a.root,root://two.org//a.root",
+            "root://cache.org//root://two.org//a.root",
+        ),
+    ],
+)
+def test_the_path_in_a_row_may_be_written_otherwise(submitted, in_the_row):
+    files = InputFiles(("/first.root", submitted, "/last.root"))
+    assert files.index_of(in_the_row, "none") == 1
+
+
+@pytest.mark.parametrize("suffix", ["", ".parquet"])
+def test_an_object_name_is_enough(suffix):
+    files = InputFiles(("/a.root", "davs://se.org/b.root,/c.root"))
+    assert files.index_of("?", ":a.root" + suffix) == 0
+    assert files.index_of("?", object_name("https://se.org/b.root" + suffix)) == 1
+    assert files.index_of("?", ":c.root" + suffix) == 1
+
+
+def test_an_unknown_row_has_no_index():
+    files = InputFiles(("/a.root", "none"))
+    assert files.index_of("/b.root", ":b.root") is None
+    assert files.index_of("/b.root", "none") is None
+    assert files.index_of("", "") is None
+
+
+@given(input_files())
+def test_each_file_is_found_by_path_and_by_object(files):
+    for i, path in enumerate(files.paths):
+        assert files.index_of(path, object_name(path)) == i
+        assert files.index_of(path, "none") == i
+        assert files.index_of("unknown", object_name(as_read(path))) == i
+
+
+@given(input_files(), st.sampled_from(["root://cache.org//", "root://cache.org:1094//"]))
+def test_each_file_is_found_behind_a_cache(files, cache):
+    for i, path in enumerate(files.paths):
+        if "://" in path:
+            assert files.index_of(cache + as_read(path), "none") == i
+
+
+def as_read(path: str) -> str:
+    """Write a path as transformers do."""
+    return "https://" + path.removeprefix("davs://") if path.startswith("davs://") else path
+
+
+TWINS = ["/a", ":a", "davs://h/a", "https://h/a", "root://h//a", "root://c//root://h//a", "a", "b"]
+
+
+@given(st.lists(st.sampled_from(TWINS), max_size=4, unique=True) | st.lists(st.text(max_size=6)))
+def test_any_list_is_refused_or_unambiguous(paths):
+    try:
+        files = listed(paths)
+    except DatasetError:
+        return
+    assert files.paths == tuple(paths)
+    indices = list(range(len(paths)))
+    assert [files.index_of(path, "none") for path in paths] == indices
+    assert [files.index_of("?", object_name(as_read(path))) for path in paths] == indices

@@ -1,0 +1,240 @@
+"""Events on dask.distributed: workers learn outcomes from the owner, and hold no slot waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import awkward as ak
+import dask
+import pytest
+from coffea.nanoevents import NanoEventsFactory
+from distributed import Client, LocalCluster, wait
+
+from coffea_sx.demo.analysis import DimuonProcessor, SelectionSchema, dimuon_query
+from coffea_sx.demo.samples import make_samples
+from coffea_sx.errors import QueryError, TransformFailed
+from coffea_sx.local import LocalServiceX
+
+# distributed 2025.3 with its own dependencies, when clusters come and go in one process
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Port .* is already in use:UserWarning"),
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+    # the comparison is computed without the cluster, on purpose
+    pytest.mark.filterwarnings("ignore:Running on a single-machine scheduler:UserWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    """A cluster of two processes with two threads each."""
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
+        client.run(_warm)
+        yield client
+
+
+def _warm() -> None:
+    import coffea_sx.demo.analysis  # noqa: F401
+
+
+def events_of(server: LocalServiceX, files: list[str], **options: Any) -> Any:
+    factory = NanoEventsFactory.from_servicex(
+        dimuon_query(), files, url=server.url, schemaclass=SelectionSchema, **options
+    )
+    return factory, factory.events()
+
+
+def test_the_processor_runs_unchanged(
+    client: Client, servicex: LocalServiceX, nano_files: list[str]
+) -> None:
+    processor = DimuonProcessor()
+    _, events = events_of(servicex, nano_files, ignore_cache=True)
+    (of_servicex,) = dask.compute(processor.process(events))
+    direct = NanoEventsFactory.from_root(
+        dict.fromkeys(nano_files, "Events"), mode="dask", schemaclass=SelectionSchema
+    ).events()
+    (of_root,) = dask.compute(processor.process(direct))
+    (serial,) = dask.compute(processor.process(events), scheduler="synchronous")
+    assert of_servicex == of_root == serial
+
+
+def test_workers_ask_servicex_nothing(
+    client: Client, servicex: LocalServiceX, nano_files: list[str]
+) -> None:
+    factory, events = events_of(servicex, nano_files, ignore_cache=True)
+    before = len(servicex.exchanges)
+    events.Muon.pt.compute()
+    asked = [e for e in list(servicex.exchanges)[before:] if e.path.startswith("/servicex")]
+    # One owner asks, whatever the number of workers, threads and partitions.
+    assert {e.path.rsplit("/", 1)[-1] for e in asked} <= {
+        "results",
+        "file-urls",
+        "errors",
+        factory.request_id,
+        "servicex",
+    }
+    assert len(factory.reads) == 8
+
+
+class Reversed:
+    """Let results be reported in reverse order, one per interval; an async server-side pace."""
+
+    def __init__(self, files: list[str], interval_s: float) -> None:
+        self.rank = {path: len(files) - 1 - i for i, path in enumerate(files)}
+        self.interval_s = interval_s
+        self.transformed = 0
+        self.started: float | None = None
+        self.last_reported = 0.0
+
+    async def __call__(self, path: str) -> None:
+        self.transformed += 1
+        while self.transformed < len(self.rank):
+            await asyncio.sleep(0.01)
+        if self.started is None:
+            self.started = time.time()
+        await asyncio.sleep(self.started + self.rank[path] * self.interval_s - time.time())
+        self.last_reported = time.time()
+
+
+def _busy(events: Any, seconds: float) -> Any:
+    """Take a known time for each partition, without the processor."""
+    time.sleep(seconds)
+    return events
+
+
+@pytest.mark.slow
+def test_analysis_overlaps_delivery_in_reverse_order(client: Client, tmp_path: Path) -> None:
+    n_files, interval_s = 100, 0.05
+    files = make_samples(tmp_path, n_files, n_events=50)
+    pace = Reversed(files, interval_s)
+    with LocalServiceX(before_report=pace) as server:
+        _, events = events_of(server, files)
+        numbers = events.event.map_partitions(_busy, seconds=0.1, meta=events.event._meta)
+        computed = numbers.compute()
+        done = time.time()
+        start_again = time.time()
+        again = numbers.compute()
+        analysis = time.time() - start_again  # the same, of files that are all there
+    assert pace.started is not None
+    delivery = pace.last_reported - pace.started
+    assert done - pace.started < 1.3 * max(delivery, analysis)
+    assert ak.array_equal(computed, again)
+    files_in_order = (computed // 50).to_list()
+    assert files_in_order == sorted(files_in_order)  # partition i holds input file i
+    assert len(set(files_in_order)) == n_files
+
+
+def test_a_partition_is_its_input_file_in_any_order(client: Client, tmp_path: Path) -> None:
+    files = make_samples(tmp_path, 12, n_events=60)
+    with LocalServiceX(before_report=Reversed(files, 0.02)) as server:
+        _, events = events_of(server, files)
+        for i in (3, 11, 0):
+            numbers = events.partitions[i].event.compute()
+            assert set(ak.to_list(numbers // 60)) == {i}
+
+
+def test_a_killed_worker_changes_nothing(servicex: LocalServiceX, nano_files: list[str]) -> None:
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
+        _, events = events_of(servicex, nano_files, ignore_cache=True)
+        slow = events.event.map_partitions(_busy, seconds=0.5, meta=events.event._meta)
+        future = client.compute(slow)
+        time.sleep(1.0)
+        assert not future.done()
+        victim = next(iter(client.run(os.getpid).values()))
+        os.kill(victim, signal.SIGKILL)
+        wait(future, timeout=60)
+        after = future.result()
+        serial = events.event.compute(scheduler="synchronous")
+    assert ak.array_equal(after, serial)
+
+
+def test_a_failed_file_ends_the_wait_on_workers(
+    client: Client, nano_files: list[str], tmp_path: Path
+) -> None:
+    corrupt = tmp_path / "corrupt.root"
+    corrupt.write_bytes(b"root" + bytes(2000))
+    files = [*nano_files[:5], str(corrupt), *nano_files[5:7]]
+    with LocalServiceX() as server:
+        _, events = events_of(server, files)
+        start = time.monotonic()
+        with pytest.raises(TransformFailed, match=str(corrupt)) as caught:
+            events.Muon.pt.compute()
+        assert time.monotonic() - start < 20
+        assert caught.value.input_file == str(corrupt)
+        assert caught.value.reason
+
+        _, (events, report) = events_of(server, files, on_failure="skip")
+        numbers, rows = dask.compute(events.event, report)
+        (failed,) = rows[~ak.is_none(rows.exception)].to_list()
+        assert failed["input_file"] == str(corrupt)
+        assert ak.sum(rows.n_events) == len(numbers) > 0
+
+
+def test_workers_that_come_later_learn_everything(
+    servicex: LocalServiceX, nano_files: list[str]
+) -> None:
+    _, events = events_of(servicex, nano_files, ignore_cache=True)
+    serial = events.event.compute(scheduler="synchronous")
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
+        assert ak.array_equal(events.event.compute(), serial)
+        cluster.scale(2)
+        client.wait_for_workers(2, timeout=30)
+        again = events.event.map_partitions(_busy, seconds=0.05, meta=events.event._meta)
+        assert ak.array_equal(again.compute(), serial)
+
+
+def test_a_cluster_in_this_process(servicex: LocalServiceX, nano_files: list[str]) -> None:
+    _, events = events_of(servicex, nano_files, ignore_cache=True)
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0"
+        ) as cluster,
+        Client(cluster),
+    ):
+        distributed = events.event.compute()
+    assert ak.array_equal(distributed, events.event.compute(scheduler="synchronous"))
+
+
+def test_futures_outlive_their_graph(
+    client: Client, servicex: LocalServiceX, nano_files: list[str]
+) -> None:
+    import gc
+
+    _, events = events_of(servicex, nano_files, ignore_cache=True)
+    expected = events.event.compute(scheduler="synchronous")
+    _, events = events_of(servicex, nano_files, ignore_cache=True)
+    persisted = events.event.persist()
+    del events
+    gc.collect()
+    assert ak.array_equal(persisted.compute(), expected)
+
+
+def test_deriving_a_form_is_silent_beside_a_cluster(client: Client, nano_files: list[str]) -> None:
+    import warnings
+
+    from coffea_sx import derive_form
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "Muon_pt" in derive_form(dimuon_query(), {nano_files[0]: "Events"}).columns
+        with pytest.raises(QueryError, match="does not fit the type"):
+            derive_form(
+                "(call Select (call EventDataset 'bogus.root' 'Events') (lambda (list e) "
+                "(dict (list 'a') (list (+ (subscript e 'nJet') 99999999999)))))",
+                {nano_files[0]: "Events"},
+                codegen="uproot",
+            )

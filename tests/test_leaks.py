@@ -1,0 +1,175 @@
+"""No token, key or signature leaves the process that owns it: canaries, looked for everywhere."""
+
+from __future__ import annotations
+
+import io
+import logging
+import pickle
+import shutil
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import dask
+import pytest
+from coffea.nanoevents import NanoEventsFactory
+from distributed import Client, LocalCluster
+
+from coffea_sx.demo.analysis import SelectionSchema, dimuon_query
+from coffea_sx.local import LocalServiceX
+from coffea_sx.transform.access import Access, Grant
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Running on a single-machine scheduler:UserWarning"),
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+]
+
+
+class Canaries:
+    """Everything that must not be seen, and everything that was said."""
+
+    def __init__(self, server: LocalServiceX, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.secrets: set[str] = {str(server.refresh_token)}
+        self.log = io.StringIO()
+        self._watch_grants(monkeypatch)
+        self._watch_client(monkeypatch)
+
+    def _watch_grants(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        made = Access._make
+
+        def make(access: Access, names: Any) -> dict[str, Grant]:
+            grants = made(access, names)
+            for grant in grants.values():
+                query = grant.url.partition("?")[2]
+                self.secrets.update(
+                    part.partition("=")[2]
+                    for part in query.split("&")
+                    if part.startswith(("X-Amz-Signature", "X-Amz-Credential"))
+                )
+            return grants
+
+        monkeypatch.setattr(Access, "_make", make)
+
+    def _watch_client(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from coffea_sx.transform.client import ServiceXClient
+
+        status, exchanged = ServiceXClient.status, ServiceXClient._exchanged
+
+        def noted_status(client: Any, request_id: str) -> Any:
+            said = status(client, request_id)
+            self.secrets.update((said["minio-access-key"], said["minio-secret-key"]))
+            return said
+
+        def noted_token(client: Any, refresh_token: Any) -> Any:
+            token = exchanged(client, refresh_token)
+            self.secrets.add(token.reveal())
+            return token
+
+        monkeypatch.setattr(ServiceXClient, "status", noted_status)
+        monkeypatch.setattr(ServiceXClient, "_exchanged", noted_token)
+
+    def assert_absent(self, where: str, what: str | bytes) -> None:
+        text = what.decode("latin-1") if isinstance(what, bytes) else what
+        assert len(self.secrets) > 1  # the refresh token and the access token at least
+        seen = [secret for secret in self.secrets if secret in text]
+        assert not seen, f"{len(seen)} secrets in {where}"
+
+
+@pytest.fixture
+def canaries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Canaries, LocalServiceX]]:
+    with LocalServiceX(tokens=True) as server:
+        (tmp_path / "servicex.yaml").write_text(server.servicex_yaml())
+        found = Canaries(server, monkeypatch)
+        handler = logging.StreamHandler(found.log)
+        root = logging.getLogger()
+        level = root.level
+        root.addHandler(handler)
+        root.setLevel(logging.DEBUG)
+        yield found, server
+        root.removeHandler(handler)
+        root.setLevel(level)
+
+
+def submitted(directory: Path, files: list[str], **options: Any) -> Any:
+    return NanoEventsFactory.from_servicex(
+        dimuon_query(),
+        files,
+        config_path=directory / "servicex.yaml",
+        schemaclass=SelectionSchema,
+        **options,
+    )
+
+
+def test_success_on_a_cluster(
+    canaries: tuple[Canaries, LocalServiceX], tmp_path: Path, nano_files: list[str]
+) -> None:
+    found, _ = canaries
+    factory = submitted(tmp_path, nano_files)
+    events = factory.events()
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
+        dask.compute(events.Muon.pt)
+        worker_logs = str(client.get_worker_logs()) + str(client.get_scheduler_logs())
+    factory.status()
+    graph = dask.optimize(events)[0].dask
+    # as dask pickles it: coffea's behaviours hold functions that plain pickle does not take
+    found.assert_absent("the pickled graph", cloudpickle.dumps(events.dask))
+    found.assert_absent("the optimised graph", cloudpickle.dumps(graph))
+    found.assert_absent("the pickled factory", cloudpickle.dumps(factory))
+    for thing in (factory, events, events.dask, factory.files, factory.status(), factory._watch):
+        found.assert_absent(f"repr of {type(thing).__name__}", repr(thing))
+        html = getattr(thing, "_repr_html_", str)()
+        found.assert_absent(f"HTML of {type(thing).__name__}", html)
+    for thing in factory._watch.access._grants.values():
+        found.assert_absent("repr of a grant", repr(thing))
+    found.assert_absent("the logs of workers", worker_logs)
+    found.assert_absent("our log", found.log.getvalue())
+    assert "/results" in found.log.getvalue()  # the log does say what was asked
+
+
+@pytest.mark.parametrize("fault", ["expired", "gone", "corrupt", "failed"])
+def test_faults(
+    canaries: tuple[Canaries, LocalServiceX],
+    tmp_path: Path,
+    nano_files: list[str],
+    fault: str,
+) -> None:
+    found, server = canaries
+    files = [shutil.copy(path, tmp_path) for path in nano_files[:3]]
+    if fault == "failed":
+        Path(files[1]).write_bytes(b"root" + bytes(2000))
+    factory = submitted(tmp_path, files)
+    events = factory.events()
+    if fault != "failed":
+        events.event.compute(scheduler="synchronous")
+        _provoke(fault, server, factory)
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - any: what it says is tested
+        events.Muon.pt.compute(scheduler="synchronous")
+    text = "".join(traceback.format_exception(caught.value))
+    assert "coffea_sx.errors" in text
+    found.assert_absent("the traceback", text)
+    found.assert_absent("the pickled error", pickle.dumps(caught.value))
+    found.assert_absent("our log", found.log.getvalue())
+
+
+def _provoke(fault: str, server: LocalServiceX, factory: Any) -> None:
+    objects = sorted((server.directory / "objects" / factory.request_id).iterdir())
+    access = factory._watch.access
+    if fault == "gone":
+        client = factory._watch.client
+        client._request("DELETE", f"/servicex/transformation/{factory.request_id}")
+    elif fault == "corrupt":
+        objects[0].write_bytes(bytes(objects[0].stat().st_size))
+    else:
+        stale = {
+            name: Grant(grant.url.replace("X-Amz-Signature=", "X-Amz-Signature=0"), {}, 2e9)
+            for name, grant in access._grants.items()
+        }
+        access._grants.update(stale)
+        access._make = lambda names: {name: stale[name] for name in names}

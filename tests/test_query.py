@@ -1,0 +1,110 @@
+"""From a query to a selection, or to an error that says what is wrong."""
+
+from __future__ import annotations
+
+import pytest
+from servicex import query as q
+from servicex.models import ResultFormat
+from strategies import columns
+
+from coffea_sx.errors import QueryError
+from coffea_sx.query import RESULT_FORMATS, select
+
+
+def test_func_adl_query():
+    query = q.FuncADL_Uproot().FromTree("Events").Select(lambda e: {"pt": e["MET_pt"]})
+    selection = select(query)
+    assert selection.codegen == "uproot"
+    assert selection.is_func_adl_uproot
+    assert selection.tree == "Events"
+    assert selection.result_format == "root-file"
+    assert "(subscript e 'MET_pt')" in selection.text
+    assert selection.title
+
+
+def test_text_is_sent_as_it_is():
+    text = columns("MET_pt")
+    selection = select(text, codegen="uproot", title="mine")
+    assert (selection.text, selection.tree, selection.title) == (text, "Events", "mine")
+
+
+def test_text_needs_a_codegen():
+    with pytest.raises(QueryError, match="codegen="):
+        select(columns("MET_pt"))
+
+
+def test_a_given_codegen_wins():
+    query = q.FuncADL_Uproot().FromTree("Events").Select(lambda e: {"pt": e["MET_pt"]})
+    selection = select(query, codegen="uproot-new")
+    assert selection.codegen == "uproot-new"
+    assert not selection.is_func_adl_uproot
+
+
+def test_other_codegens_are_not_parsed():
+    selection = select("print('hello')", codegen="python")
+    assert (selection.tree, selection.is_func_adl_uproot) == (None, False)
+
+
+def test_raw_and_python_queries():
+    raw = q.UprootRaw([{"treename": "Events", "filter_name": ["MET_pt"]}])
+    assert select(raw).codegen == "uproot-raw"
+
+    def run_query(input_filenames=None):
+        return []
+
+    assert select(q.PythonFunction().with_uproot_function(run_query)).codegen == "python"
+
+
+def test_a_query_without_tree():
+    query = q.FuncADL_Uproot().Select(lambda e: {"pt": e["MET_pt"]})
+    with pytest.raises(QueryError, match=r"which tree.*FromTree"):
+        select(query)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(call EventDataset 'bogus.root')",
+        "(call EventDataset)",
+        "(call Select (call EventDataset 'bogus.root') (lambda (list e) e))",
+    ],
+)
+def test_text_without_tree(text):
+    with pytest.raises(QueryError, match="which tree"):
+        select(text, codegen="uproot")
+
+
+def test_text_that_reads_nothing():
+    with pytest.raises(QueryError, match="EventDataset"):
+        select("(list 1 2)", codegen="uproot")
+
+
+@pytest.mark.parametrize("text", ["", "(", "nonsense (", "(call Select", "SELECT pt FROM Events"])
+def test_not_qastle(text):
+    with pytest.raises(QueryError, match=r"not valid qastle|EventDataset"):
+        select(text, codegen="uproot")
+
+
+def test_formats_as_text_and_as_enum():
+    text = columns("MET_pt")
+    for given in ("root-file", ResultFormat.root_ttree):
+        assert select(text, codegen="uproot", result_format=given).result_format == "root-file"
+
+
+@pytest.mark.parametrize("given", ["arrow", "", None, "ROOT-FILE", 3])
+def test_unknown_formats(given):
+    with pytest.raises(QueryError, match="ServiceX delivers no") as caught:
+        select(columns("MET_pt"), codegen="uproot", result_format=given)
+    assert all(name in str(caught.value) for name in RESULT_FORMATS)
+
+
+@pytest.mark.parametrize("given", [None, 3, ["Events"], {"a": 1}, b"(call EventDataset)", object])
+def test_not_a_query(given):
+    with pytest.raises(QueryError, match=r"servicex\.query"):
+        select(given)
+
+
+def test_a_selection_is_a_value():
+    text = columns("MET_pt")
+    assert select(text, codegen="uproot") == select(text, codegen="uproot")
+    assert len({select(text, codegen="uproot"), select(text, codegen="uproot")}) == 1

@@ -1,0 +1,264 @@
+"""URLs of objects: asked for or signed, kept while they are good, shown to nobody."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+import httpx
+import pytest
+from strategies import say
+
+from coffea_sx.errors import AccessError, NotAuthorized, ServiceXError, TransformGone
+from coffea_sx.transform.access import BATCH, SIGNED_FOR_S, Access, Grant
+from coffea_sx.transform.client import ServerInfo
+
+INFO = {"app-version": "1", "code-gen-image": {}, "capabilities": ["generate_file_urls"]}
+
+
+class UrlServer:
+    """Gives URLs that live for some time, each another one."""
+
+    def __init__(self, lives_s=600.0):
+        self.lives_s, self.asked_for = lives_s, []
+
+    def __call__(self, asked):
+        if asked.path == "/servicex":
+            return say(INFO)
+        self.asked_for.append(asked.json["file_list"])
+        n, expiry = len(self.asked_for), time.time() + self.lives_s
+        return say(
+            {
+                "uris": {
+                    name: [f"http://store/{quote(name)}?n={n}", {"X-N": str(n)}, expiry]
+                    for name in asked.json["file_list"]
+                }
+            }
+        )
+
+
+@pytest.fixture
+def access_of(scripted, client_of):
+    return lambda play: Access(client_of(scripted(play).url), "d857")
+
+
+@pytest.fixture
+def delivered(servicex, watching, selection, nano_files):
+    """A watch that knows two results."""
+    watch = watching(servicex, selection, nano_files[:2])
+    return watch, [watch.wait(i).object_name for i in range(2)]
+
+
+def read(grant):
+    return httpx.get(grant.url, headers=grant.headers)
+
+
+# -- asked for
+
+
+def test_urls_of_the_server_can_be_read(delivered):
+    watch, names = delivered
+    for name in names:
+        answer = read(watch.grant(name))
+        assert answer.status_code == 200
+        assert answer.content[:4] == b"root"
+
+
+def test_one_request_for_many_and_none_for_those_known(delivered, servicex):
+    watch, names = delivered
+    watch.client.info()
+    before = len(servicex.exchanges)
+    grants = watch.grants(names)
+    assert list(grants) == names
+    assert len(servicex.exchanges) == before + 1
+    assert watch.grants(names) == grants
+    assert watch.grant(names[0]) == grants[names[0]]
+    assert len(servicex.exchanges) == before + 1
+
+
+def test_asking_for_one_brings_the_others(delivered, servicex):
+    watch, names = delivered
+    watch.grant(names[0])
+    before = len(servicex.exchanges)
+    watch.grant(names[1])
+    assert len(servicex.exchanges) == before
+
+
+def test_refresh_asks_again(access_of):
+    play = UrlServer()
+    access = access_of(play)
+    first = access.grants(["a"])["a"]
+    second = access.grants(["a"], refresh=True)["a"]
+    assert first.url != second.url
+    assert access.grants(["a"])["a"] == second
+    assert play.asked_for == [["a"], ["a"]]
+
+
+def test_what_is_about_to_expire_is_asked_for_again(access_of):
+    play = UrlServer(lives_s=20)
+    access = access_of(play)
+    access.grants(["a"])
+    access.grants(["a"])
+    assert len(play.asked_for) == 2
+
+
+def test_headers_and_expiry_are_those_of_the_server(access_of):
+    grant = access_of(UrlServer(600)).grants(["a:b c.root"])["a:b c.root"]
+    assert grant.headers == {"X-N": "1"}
+    assert abs(grant.expires_at - time.time() - 600) < 5
+    assert grant.is_fresh()
+    assert not Grant("u", {}, time.time() + 1).is_fresh()
+    assert not Grant("u", {}, time.time() - 1).is_fresh()
+
+
+def test_requests_are_limited(access_of):
+    play = UrlServer()
+    access = access_of(play)
+    access.grants(["a"], also=[f"n{i}" for i in range(3 * BATCH)])
+    assert [len(names) for names in play.asked_for] == [BATCH]
+    assert play.asked_for[0][0] == "a"
+
+
+def test_many_that_are_wanted_are_all_given(access_of):
+    names = [f"n{i}" for i in range(2 * BATCH + 3)]
+    assert list(access_of(UrlServer()).grants(names)) == names
+
+
+def test_a_url_that_is_missing_for_what_is_not_wanted_yet(access_of):
+    """Other files must not be lost because one has no URL."""
+
+    def play(asked):
+        if asked.path == "/servicex":
+            return say(INFO)
+        return say({"uris": {"a": ["http://store/a", {}, time.time() + 600]}})
+
+    assert access_of(play).grants(["a"], also=["b"])["a"].url == "http://store/a"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["file:///etc/passwd", "ftp://store/a", "simplecache::http://store/a", "/a", "", None, 3, []],
+)
+def test_only_web_addresses(access_of, url):
+    def play(asked):
+        if asked.path == "/servicex":
+            return say(INFO)
+        return say({"uris": {"a": [url, {}, time.time() + 600]}})
+
+    with pytest.raises(AccessError, match=r"http\(s\)") as caught:
+        access_of(play).grants(["a"])
+    assert caught.value.object_name == "a"
+
+
+@pytest.mark.parametrize("uris", [{}, {"b": ["http://store/b", {}, 0]}])
+def test_no_url_for_an_object(access_of, uris):
+    def play(asked):
+        return say(INFO) if asked.path == "/servicex" else say({"uris": uris})
+
+    with pytest.raises(AccessError, match=r"'a'.*d857"):
+        access_of(play).grants(["a"])
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{}, [], None, {"uris": None}, {"uris": {"a": None}}, {"uris": {"a": ["http://store/a"]}},
+     {"uris": {"a": ["http://store/a", {}, None]}}, {"uris": {"a": ["http://store/a", {}, "x"]}}],
+)  # fmt: skip
+def test_nonsense_is_an_error_of_ours(access_of, said):
+    def play(asked):
+        return say(INFO) if asked.path == "/servicex" else say(said)
+
+    with pytest.raises(ServiceXError):
+        access_of(play).grants(["a"])
+
+
+@pytest.mark.parametrize(("status", "kind"), [(404, TransformGone), (403, NotAuthorized)])
+def test_refusals(access_of, status, kind):
+    def play(asked):
+        return say(INFO) if asked.path == "/servicex" else say({"message": "no"}, status)
+
+    with pytest.raises(kind):
+        access_of(play).grants(["a"])
+
+
+def test_asking_for_urls_is_repeated(access_of):
+    play, outage = UrlServer(), [say({}, 503)]
+    access = access_of(
+        lambda asked: outage.pop() if outage and asked.method == "POST" else play(asked)
+    )
+    assert access.grants(["a"])["a"].url
+
+
+# -- signed here
+
+
+@pytest.fixture
+def signing(delivered):
+    """The same server, as if it were of 2025."""
+    watch, names = delivered
+    info = watch.client.info()
+    old = info.capabilities - {"generate_file_urls"}
+    watch.client._info = ServerInfo(info.version, info.codegens, old)
+    return watch, names
+
+
+def test_signed_urls_can_be_read(signing, servicex):
+    watch, names = signing
+    for name in names:
+        answer = read(watch.grant(name))
+        assert answer.status_code == 200
+        assert answer.content[:4] == b"root"
+    assert not any(
+        e.path.endswith("file-urls") and watch.address.request_id in str(e)
+        for e in servicex.exchanges
+    )
+
+
+def test_signed_urls_live_shortly_and_hide_the_secret(signing):
+    watch, names = signing
+    grant = watch.grant(names[0])
+    query = parse_qs(urlsplit(grant.url).query)
+    assert query["X-Amz-Expires"] == [str(SIGNED_FOR_S)]
+    assert unquote(urlsplit(grant.url).path) == f"/{watch.address.request_id}/{names[0]}"
+    assert grant.is_fresh()
+    assert watch.client.status(watch.address.request_id)["minio-secret-key"] not in grant.url
+
+
+def test_a_refresh_signs_with_the_keys_of_today(signing):
+    watch, names = signing
+    first = watch.grant(names[0])
+    real = watch.client.status
+
+    def rotated(request_id):
+        return {**real(request_id), "minio-access-key": "another", "minio-secret-key": "secret"}
+
+    watch.client.status = rotated
+    assert watch.grant(names[0]) == first
+    assert "another" in watch.grant(names[0], refresh=True).url
+
+
+NO_KEYS = dict.fromkeys(["minio-endpoint", "minio-access-key", "minio-secret-key", "minio-secured"])
+
+
+@pytest.mark.parametrize("keys", [{}, NO_KEYS])
+def test_a_status_without_keys(access_of, keys):
+    def play(asked):
+        if asked.path == "/servicex":
+            return say({**INFO, "capabilities": []})
+        return say({"request_id": "d857", "status": "Running", **keys})
+
+    with pytest.raises(AccessError, match="d857"):
+        access_of(play).grants(["a"])
+
+
+# -- shown to nobody
+
+
+def test_a_grant_shows_no_signature(delivered):
+    watch, names = delivered
+    grant = watch.grant(names[0])
+    signature = parse_qs(urlsplit(grant.url).query)["X-Amz-Signature"][0]
+    assert signature not in repr(grant)
+    assert signature not in str([grant])
+    assert pickle.loads(pickle.dumps(grant)) == grant

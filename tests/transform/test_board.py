@@ -1,0 +1,156 @@
+"""The board in the scheduler: what owners publish and workers read, without a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coffea_sx.transform.board import Board
+from coffea_sx.transform.listener import in_worker
+
+SHORT = 0.05
+OWNER = "Client-1"
+
+
+class Scheduler:
+    def __init__(self):
+        self.handlers = {}
+
+
+def test_the_handlers_are_registered():
+    scheduler = Scheduler()
+    asyncio.run(Board().start(scheduler))
+    assert set(scheduler.handlers) == {
+        f"servicex_{name}" for name in ("publish", "asks", "answer", "poll", "ask")
+    }
+
+
+def test_a_board_can_be_sent_to_the_scheduler():
+    assert pickle.loads(pickle.dumps(Board())).name == Board.name
+
+
+def test_this_is_no_worker():
+    assert in_worker() is None
+
+
+@given(st.lists(st.lists(st.binary(max_size=3), max_size=3), max_size=4), st.integers(0, 12))
+def test_what_is_published_is_read_from_any_number_on(parts, start):
+    async def run():
+        board, n = Board(), 0
+        for part in parts:
+            n = await board.publish("t", OWNER, part, n)
+        batches = [batch for part in parts for batch in part]
+        assert n == len(batches)
+        said = await board.poll("t", start, 0)
+        assert said["batches"] == batches[start:]
+
+    asyncio.run(run())
+
+
+def test_publishing_again_changes_nothing():
+    async def run():
+        board = Board()
+        await board.publish("t", OWNER, [b"0", b"1"], 0)
+        assert await board.publish("t", OWNER, [b"1", b"2"], 1) == 3
+        assert (await board.poll("t", 0, 0))["batches"] == [b"0", b"1", b"2"]
+
+    asyncio.run(run())
+
+
+def test_the_transforms_of_a_client_that_left_are_forgotten():
+    async def run():
+        board = Board()
+        await board.publish("a", OWNER, [b"a"], 0)
+        await board.publish("b", "another", [b"b"], 0)
+        board.remove_client(None, OWNER)
+        assert (await board.poll("a", 0, 0))["batches"] == []
+        assert (await board.poll("b", 0, 0))["batches"] == [b"b"]
+
+    asyncio.run(run())
+
+
+def test_transforms_do_not_mix():
+    async def run():
+        board = Board()
+        await board.publish("a", OWNER, [b"a"], 0)
+        assert (await board.poll("b", 0, 0))["batches"] == []
+
+    asyncio.run(run())
+
+
+def test_a_poll_waits_and_is_woken():
+    async def run():
+        board = Board()
+        poll = asyncio.create_task(board.poll("t", 0, 10))
+        await asyncio.sleep(SHORT)
+        assert not poll.done()
+        start = time.monotonic()
+        await board.publish("t", OWNER, [b"news"], 0)
+        assert (await poll)["batches"] == [b"news"]
+        assert time.monotonic() - start < 1
+
+    asyncio.run(run())
+
+
+def test_a_poll_ends_without_news():
+    async def run():
+        said = await asyncio.wait_for(Board().poll("t", 0, SHORT), 2)
+        assert said["batches"] == []
+        assert said["owner_silent_s"] >= SHORT / 2
+
+    asyncio.run(run())
+
+
+def test_the_owner_learns_that_somebody_waits():
+    async def run():
+        board = Board()
+        assert (await board.asks("t", False, SHORT))["wanted"] is False
+        asks = asyncio.create_task(board.asks("t", False, 10))
+        await asyncio.sleep(SHORT)
+        await board.poll("t", 0, 0)
+        assert (await asyncio.wait_for(asks, 1))["wanted"] is True
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("refresh", [False, True])
+def test_a_url_is_asked_for_and_given_and_not_kept(refresh):
+    async def run():
+        board = Board()
+        ask = asyncio.create_task(board.ask("t", ":a.root", refresh, 10))
+        said = await asyncio.wait_for(board.asks("t", False, 10), 1)
+        assert [asked for _, asked in said["asks"]] == [(":a.root", refresh)]
+        ((number, _),) = said["asks"]
+        await board.answer("t", {number: b"CANARY"})
+        assert await asyncio.wait_for(ask, 1) == b"CANARY"
+        assert (await board.asks("t", False, 0))["asks"] == []
+        assert "CANARY" not in repr(vars(board))
+
+    asyncio.run(run())
+
+
+def test_several_workers_get_their_own_answers():
+    async def run():
+        board = Board()
+        asks = [asyncio.create_task(board.ask("t", f":{i}", False, 10)) for i in range(5)]
+        await asyncio.sleep(SHORT)
+        said = await board.asks("t", False, 1)
+        await board.answer("t", {n: name.encode() for n, (name, _) in said["asks"]})
+        assert await asyncio.gather(*asks) == [f":{i}".encode() for i in range(5)]
+
+    asyncio.run(run())
+
+
+def test_an_owner_that_does_not_answer():
+    async def run():
+        board = Board()
+        assert await asyncio.wait_for(board.ask("t", ":a", False, SHORT), 2) is None
+        assert (await board.asks("t", False, 0))["asks"] == []
+        await board.answer("t", {0: b"late"})
+
+    asyncio.run(run())

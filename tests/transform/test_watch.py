@@ -1,0 +1,553 @@
+"""The ledger and the watch: each file has one outcome, and every wait ends."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import pickle
+import random
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given
+from strategies import Answer, histories, row, say
+
+from coffea_sx.dataset import InputFiles
+from coffea_sx.errors import (
+    CountMismatch,
+    OwnerLost,
+    ServerError,
+    ServiceXError,
+    TransformCanceled,
+    TransformFailed,
+    TransformFatal,
+    TransformGone,
+    TransformStalled,
+    Unreachable,
+)
+from coffea_sx.local import LocalServiceX
+from coffea_sx.transform.endpoint import EndpointName
+from coffea_sx.transform.ledger import Ledger
+from coffea_sx.transform.outcomes import Delivered, Failed
+from coffea_sx.transform.polling import Pace
+from coffea_sx.transform.source import TransformAddress, owned
+from coffea_sx.transform.watch import Watch
+
+FAST = Pace(busy_s=0.02, idle_s=0.05, stall_s=1.0, settle_s=0.3, outage_s=1.0)
+
+
+# -- the ledger
+
+
+@given(histories())
+def test_each_file_has_exactly_one_outcome_which_never_changes(history):
+    files, answers = history
+    ledger = Ledger(files)
+    published: Counter[int] = Counter()
+    for answer in answers:
+        before = dict(ledger.outcomes)
+        new = ledger.news(answer)
+        ledger.keep(new)
+        published.update(outcome.index for outcome in new)
+        assert before.items() <= ledger.outcomes.items()
+        assert set(ledger.missing) == set(range(len(files))) - ledger.outcomes.keys()
+    assert ledger.is_complete
+    assert ledger.missing == []
+    assert published == dict.fromkeys(range(len(files)), 1)
+    for i, outcome in ledger.outcomes.items():
+        assert (outcome.index, outcome.input_file) == (i, files.paths[i])
+        assert ledger.news(answers[-1]) == []
+
+
+@given(histories())
+def test_a_result_is_worth_more_than_a_failure_of_the_same_answer(history):
+    files, answers = history
+    ledger = Ledger(files)
+    ledger.keep(ledger.news(answers[-1]))
+    succeeded = {
+        files.index_of(r["file-path"], "none")
+        for r in answers[-1]
+        if r["transform_status"] == "success"
+    }
+    assert {i for i, o in ledger.outcomes.items() if isinstance(o, Delivered)} == succeeded - {None}
+
+
+def test_an_empty_answer_is_no_news():
+    ledger = Ledger(InputFiles(("/a.root",)))
+    assert ledger.news([]) == []
+    assert not ledger.is_complete
+
+
+def test_a_row_tells_what_is_needed():
+    ledger = Ledger(InputFiles(("/a.root",)))
+    (outcome,) = ledger.news([row(7, "/a.root")])
+    assert outcome == Delivered(0, "/a.root", ":a.root", 1007, 70, "2026-11-22T14:43:43.000007")
+
+
+def test_numbers_that_are_missing_are_zero():
+    ledger = Ledger(InputFiles(("/a.root",)))
+    (outcome,) = ledger.news([{**row(1, "/a.root"), "total-events": None, "total-bytes": None}])
+    assert (outcome.n_events, outcome.nbytes) == (0, 0)
+
+
+def test_every_recorded_answer(shared):
+    """Replay all answers of real servers, in the order in which they were given."""
+    n_outcomes = 0
+    for path in sorted((shared / "data/servicex/exchanges").glob("*.json")):
+        recorded = json.loads(path.read_text())
+        exchanges = recorded.get("exchanges", []) if isinstance(recorded, dict) else recorded
+        responses = [e["response"] for e in exchanges if isinstance(e.get("response"), dict)]
+        for request_id in {r["request-id"] for a in responses for r in a.get("results", ())}:
+            n_outcomes += replay(request_id, responses)
+    assert n_outcomes > 100
+
+
+def replay(request_id, responses):
+    answers = [
+        rows
+        for response in responses
+        if (rows := [r for r in response.get("results", ()) if r["request-id"] == request_id])
+    ]
+    paths = dict.fromkeys(r["file-path"] for r in max(answers, key=len))
+    ledger = Ledger(InputFiles(tuple(paths)))
+    seen: dict[int, object] = {}
+    for answer in answers:
+        new = ledger.news(answer)
+        assert not seen.keys() & {o.index for o in new}
+        ledger.keep(new)
+        seen.update((o.index, o) for o in new)
+        assert ledger.outcomes == seen
+    assert ledger.is_complete
+    failed = {r["file-path"] for r in answers[-1] if r["transform_status"] != "success"}
+    assert {o.input_file for o in seen.values() if isinstance(o, Failed)} <= failed
+    return len(seen)
+
+
+# -- the watch, with a real server
+
+
+def test_waiting_in_any_order(servicex, watching, selection, nano_files):
+    watch = watching(servicex, selection, nano_files)
+    order = list(range(len(nano_files)))
+    random.Random(3).shuffle(order)
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = dict(zip(order, pool.map(watch.wait, order), strict=True))
+    for i, path in enumerate(nano_files):
+        assert isinstance(outcomes[i], Delivered)
+        assert (outcomes[i].index, outcomes[i].input_file) == (i, path)
+        assert outcomes[i].n_events == 500
+        assert watch.knows(i)
+        assert watch.wait(i) is outcomes[i]
+    assert watch.ledger.is_complete
+
+
+def test_a_file_is_there_before_the_others(nano_files, selection, watching):
+    released = threading.Event()
+
+    async def before_report(path):
+        while path != nano_files[2] and not released.is_set():
+            await asyncio.sleep(0.01)
+
+    with LocalServiceX(workers=3, before_report=before_report) as server:
+        watch = watching(server, selection, nano_files[:3])
+        assert isinstance(watch.wait(2), Delivered)
+        assert not watch.knows(0)
+        released.set()
+        assert isinstance(watch.wait(0), Delivered)
+        watch.close()
+
+
+@pytest.fixture
+def one_bad_of_eight(nano_files, tmp_path):
+    bad = tmp_path / "bad.root"
+    bad.write_bytes(b"root" + bytes(300))
+    return [*nano_files[:3], str(bad), *nano_files[4:]]
+
+
+def test_one_failed_file_with_raise(servicex, watching, selection, one_bad_of_eight):
+    watch = watching(servicex, selection, one_bad_of_eight, "raise")
+    with pytest.raises(TransformFailed) as caught:
+        watch.wait(3)
+    error = caught.value
+    assert error.input_file == one_bad_of_eight[3]
+    assert error.request_id == watch.address.request_id
+    assert error.reason
+    assert all(part in str(error) for part in (one_bad_of_eight[3], error.reason, "skip"))
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    for i in range(8):
+        with pytest.raises(TransformFailed):
+            watch.wait(i)
+
+
+def test_one_failed_file_with_skip(servicex, watching, selection, one_bad_of_eight):
+    watch = watching(servicex, selection, one_bad_of_eight, "skip")
+    outcomes = [watch.wait(i) for i in range(8)]
+    assert [isinstance(o, Failed) for o in outcomes] == [i == 3 for i in range(8)]
+    assert outcomes[3].reason
+    assert outcomes[3].input_file == one_bad_of_eight[3]
+    assert watch.ending is None
+
+
+def held(nano_files, watching, selection, n=3, on_failure="raise"):
+    """Start a server that never reports, and watch a transform of it."""
+
+    async def before_report(path):
+        await asyncio.sleep(3600)
+
+    server = LocalServiceX(workers=1, before_report=before_report).start()
+    return server, watching(server, selection, nano_files[:n], on_failure)
+
+
+@pytest.mark.parametrize("on_failure", ["raise", "skip"])
+def test_cancel_ends_every_wait(nano_files, watching, selection, on_failure):
+    server, watch = held(nano_files, watching, selection, on_failure=on_failure)
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            waits = [pool.submit(watch.wait, i) for i in range(3)]
+            time.sleep(0.2)
+            watch.client.cancel(watch.address.request_id)
+            for wait in waits:
+                with pytest.raises(TransformCanceled, match="0 of 3") as caught:
+                    wait.result(10)
+                assert caught.value.request_id == watch.address.request_id
+        with pytest.raises(TransformCanceled):
+            watch.wait(0)
+    finally:
+        watch.close()
+        server.stop()
+
+
+def test_a_deleted_transform_is_gone(nano_files, watching, selection):
+    server, watch = held(nano_files, watching, selection)
+    try:
+        request_id = watch.address.request_id
+        watch.client.cancel(request_id)
+        watch.client._http.delete(f"/servicex/transformation/{request_id}").raise_for_status()
+        with pytest.raises(TransformGone, match=request_id):
+            watch.wait(0)
+    finally:
+        watch.close()
+        server.stop()
+
+
+def test_close_ends_waits(nano_files, watching, selection):
+    server, watch = held(nano_files, watching, selection)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            waits = [pool.submit(watch.wait, i) for i in range(2)]
+            time.sleep(0.2)
+            watch.close()
+            for wait in waits:
+                with pytest.raises(OwnerLost, match="closed"):
+                    wait.result(5)
+        with pytest.raises(OwnerLost):
+            watch.wait(0)
+        assert not watch_threads()
+    finally:
+        server.stop()
+
+
+def watch_threads():
+    return [t for t in threading.enumerate() if t.name.startswith("coffea_sx-watch")]
+
+
+def test_nothing_is_asked_before_somebody_waits(servicex, watching, selection, nano_files):
+    watch = watching(servicex, selection, nano_files[:1])
+    request_id = watch.address.request_id
+    time.sleep(0.3)
+    assert not any(request_id in e.path for e in servicex.exchanges)
+    assert not watch.knows(0)
+    assert not watch_threads()
+    watch.wait(0)
+    assert any(request_id in e.path for e in servicex.exchanges)
+
+
+def test_nothing_is_asked_after_all_is_known(servicex, watching, selection, nano_files):
+    watch = watching(servicex, selection, nano_files[:2])
+    for i in range(2):
+        watch.wait(i)
+    deadline = time.monotonic() + 5
+    while watch_threads() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not watch_threads()
+    n = len(servicex.exchanges)
+    watch.wait(0)
+    watch.wait(1)
+    time.sleep(0.2)
+    assert len(servicex.exchanges) == n
+
+
+def test_no_thread_is_left_when_nobody_holds_the_watch(nano_files, client_of, selection):
+    async def before_report(path):
+        await asyncio.sleep(3600)
+
+    with LocalServiceX(workers=1, before_report=before_report) as server:
+        client = client_of(server.url)
+        request_id = client.submit(selection, did=None, files=nano_files[:1])
+        address = TransformAddress(request_id, client.endpoint.name, "raise")
+        watch = Watch(client, address, InputFiles(tuple(nano_files[:1])), FAST)
+        watch.start()
+        time.sleep(0.1)
+        assert watch_threads()
+        assert owned(address) is watch
+        del watch
+        gc.collect()
+        deadline = time.monotonic() + 5
+        while watch_threads() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert not watch_threads()
+        assert owned(address) is None
+
+
+def test_listeners_hear_every_outcome_once(servicex, watching, selection, nano_files):
+    watch = watching(servicex, selection, nano_files[:4])
+    heard, endings = [], []
+
+    def listener(outcomes, ending):
+        heard.extend(outcomes)
+        endings.append(ending)
+
+    assert watch.subscribe(listener) == ([], None)
+    for i in range(4):
+        watch.wait(i)
+    deadline = time.monotonic() + 5
+    while len(heard) < 4 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert sorted(o.index for o in heard) == [0, 1, 2, 3]
+    assert set(endings) == {None}
+    watch.unsubscribe(listener)
+    watch.unsubscribe(listener)
+
+
+# -- the watch, with servers that misbehave
+
+
+class Scripted:
+    """Plays a transform: ``rows`` and ``status`` may change, ``fault`` may replace an answer."""
+
+    def __init__(self, rows=(), status="Running"):
+        self.rows, self.status, self.fault = list(rows), status, None
+
+    def __call__(self, asked):
+        fault = self.fault(asked) if self.fault else None
+        if fault is not None:
+            return fault
+        if asked.path.endswith("/results"):
+            return say({"results": self.rows})
+        if asked.path == "/servicex":
+            return say({"app-version": "1", "code-gen-image": {}, "capabilities": []})
+        return say({"request_id": "d857", "status": self.status, "files": 2})
+
+
+@pytest.fixture
+def watch_of(scripted, client_of):
+    """Watch a scripted transform of two files: ``watch_of(play, pace)``."""
+    watches = []
+
+    def make(play, pace=FAST, on_failure="raise", patience_s=0.3):
+        client = client_of(scripted(play).url, patience_s)
+        address = TransformAddress(
+            "d857", EndpointName(None, client.endpoint.url, None), on_failure
+        )
+        watches.append(Watch(client, address, InputFiles(("/a.root", "/b.root")), pace))
+        return watches[-1]
+
+    yield make
+    for watch in watches:
+        watch.close()
+
+
+A, B = row(1, "/a.root"), row(2, "/b.root")
+
+
+def within(seconds, function, *args):
+    """Call a function that must end in time."""
+    start = time.monotonic()
+    try:
+        return function(*args)
+    finally:
+        assert time.monotonic() - start < seconds
+
+
+def test_complete_with_a_row_missing(watch_of):
+    watch = watch_of(Scripted([A], "Complete"))
+    assert watch.wait(0).index == 0
+    with pytest.raises(CountMismatch, match=r"1 of 2.*/b\.root") as caught:
+        within(3, watch.wait, 1)
+    assert (caught.value.done, caught.value.total) == (1, 2)
+
+
+def test_a_row_that_is_committed_after_the_end(watch_of):
+    play = Scripted([A], "Complete")
+    watch = watch_of(play)
+    watch.wait(0)
+    threading.Timer(0.15, play.rows.append, [B]).start()
+    assert watch.wait(1).index == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [("Canceled", TransformCanceled), ("Fatal", TransformFatal), ("Bad Dataset", ServiceXError)],
+)
+def test_other_ends(watch_of, status, kind):
+    watch = watch_of(Scripted([A], status))
+    with pytest.raises(kind) as caught:
+        within(3, watch.wait, 1)
+    assert "d857" in str(caught.value)
+    assert watch.wait(0).index == 0
+
+
+def test_a_bad_dataset_has_not_stalled(watch_of):
+    watch = watch_of(Scripted([], "Bad Dataset"))
+    with pytest.raises(ServiceXError) as caught:
+        within(3, watch.wait, 0)
+    assert not isinstance(caught.value, TransformStalled)
+
+
+def test_an_unknown_status_is_no_end(watch_of):
+    play = Scripted([A], "Reticulating")
+    watch = watch_of(play)
+    watch.wait(0)
+    time.sleep(0.2)
+    play.rows.append(B)
+    assert watch.wait(1).index == 1
+
+
+def test_a_stall_ends_and_waiting_again_waits_again(watch_of):
+    play = Scripted([A])
+    watch = watch_of(play)
+    with pytest.raises(TransformStalled, match=r"1 of 2.*/b\.root"):
+        within(4, watch.wait, 1)
+    play.rows.append(B)
+    assert watch.wait(1).index == 1
+
+
+def test_canceled_that_becomes_complete(watch_of):
+    """Terminal states of servers of 2024 are not final, but what was said stays said."""
+    play = Scripted([A], "Canceled")
+    watch = watch_of(play)
+    with pytest.raises(TransformCanceled):
+        watch.wait(1)
+    play.status, play.rows = "Complete", [A, B]
+    with pytest.raises(TransformCanceled):
+        watch.wait(1)
+
+
+def test_an_outage_is_survived(watch_of):
+    play = Scripted([A])
+    watch = watch_of(play)
+    watch.wait(0)
+    play.fault = lambda asked: Answer(503)
+    threading.Timer(0.5, lambda: (play.rows.append(B), setattr(play, "fault", None))).start()
+    assert watch.wait(1).index == 1
+
+
+@pytest.mark.parametrize(
+    "fault", [Answer(503), Answer(502), Answer(200, b"{", claims=9, fault="reset")]
+)
+def test_an_outage_ends(watch_of, fault):
+    play = Scripted()
+    play.fault = lambda asked: fault
+    with pytest.raises(ServerError):
+        within(4, watch_of(play).wait, 0)
+
+
+def test_after_an_outage_waiting_again_asks_again(watch_of):
+    play = Scripted([A, B])
+    play.fault = lambda asked: Answer(503)
+    watch = watch_of(play)
+    with pytest.raises(ServerError):
+        watch.wait(0)
+    play.fault = None
+    assert watch.wait(0).index == 0
+
+
+def test_nobody_listens(client_of, closed_port):
+    client = client_of(f"http://127.0.0.1:{closed_port}", 0.2)
+    address = TransformAddress("gone", EndpointName(None, client.endpoint.url, None), "raise")
+    watch = Watch(client, address, InputFiles(("/a.root",)), FAST)
+    with pytest.raises(Unreachable):
+        within(4, watch.wait, 0)
+    watch.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(200, b"<html>"),
+        say([]),
+        say({"results": None}),
+        say({"results": [{}]}),
+        say({"results": [{**A, "id": None}, B]}),
+        say({"results": [{**A, "total-events": "many"}]}),
+    ],
+)
+def test_nonsense_ends(watch_of, answer):
+    play = Scripted()
+    play.fault = lambda asked: answer if asked.path.endswith("/results") else None
+    with pytest.raises(ServerError):
+        within(4, watch_of(play).wait, 0)
+
+
+@pytest.mark.parametrize("said", [{}, {"status": None}, []])
+def test_a_status_that_is_none(watch_of, said):
+    play = Scripted()
+    play.fault = lambda asked: None if asked.path.endswith("/results") else say(said)
+    with pytest.raises(ServiceXError):
+        within(4, watch_of(play).wait, 0)
+
+
+def test_duplicate_and_unknown_rows(watch_of):
+    play = Scripted([A, {**A, "id": 9, "total-events": 77}, row(5, "/strange.root"), B])
+    watch = watch_of(play)
+    assert [watch.wait(i).n_events for i in (0, 1)] == [10, 20]
+
+
+def test_a_failure_without_reasons(watch_of):
+    """Servers before 2026 tell no reasons."""
+    watch = watch_of(Scripted([row(1, "/a.root", failed=True)], "Running"), on_failure="skip")
+    assert watch.wait(0) == Failed(0, "/a.root", None)
+
+
+def test_reasons_that_cannot_be_had_do_not_hide_the_failure(watch_of):
+    play = Scripted([row(1, "/a.root", failed=True)])
+
+    def fault(asked):
+        if asked.path == "/servicex":
+            return say(
+                {
+                    "app-version": "1",
+                    "code-gen-image": {},
+                    "capabilities": ["transformation_errors"],
+                }
+            )
+        return Answer(404) if asked.path.endswith("/errors") else None
+
+    play.fault = fault
+    with pytest.raises(TransformFailed, match=r"/a\.root") as caught:
+        watch_of(play).wait(0)
+    assert caught.value.reason is None
+
+
+def test_several_failures_of_one_answer_are_counted(watch_of):
+    rows = [row(2, "/b.root", failed=True), row(1, "/a.root", failed=True)]
+    with pytest.raises(TransformFailed, match="1 more") as caught:
+        watch_of(Scripted(rows)).wait(1)
+    assert caught.value.input_file == "/a.root"
+
+
+def test_a_listener_that_fails_does_not_stop_the_watch(watch_of):
+    play = Scripted([A])
+    watch = watch_of(play)
+
+    def listener(outcomes, ending):
+        raise RuntimeError("a listener's own fault")
+
+    watch.subscribe(listener)
+    assert watch.wait(0).index == 0
+    play.rows.append(B)
+    assert within(3, watch.wait, 1).index == 1
