@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import json
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import FunctionType
 from typing import Any
 
 from .errors import BadInput, ServiceXError
-from .query import RESULT_FORMATS
+from .query import RESULT_FORMATS, said, unreadable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,6 +69,11 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, default=0, help="TCP port; by default a free one")
     serve.add_argument("--directory", help="keep requests and results there, and go on with them")
     serve.add_argument("--workers", type=_positive, default=2, help="files at once (%(default)s)")
+    serve.add_argument(
+        "--object-store",
+        metavar="s3://HOST:PORT",
+        help="put results there; the keys are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    )
     serve.add_argument("--tokens", action="store_true", help="clients need a token")
     serve.set_defaults(run=_serve)
     return parser
@@ -127,12 +134,31 @@ def _query(text: str) -> Any:
     if Path(text).is_file():
         return Path(text).read_text().strip()
     module, _, name = text.partition(":")
+    if not (module and name):
+        raise BadInput(f"{text!r} is no file, and does not name a query: MODULE:NAME.")
     sys.path.insert(0, "")
     try:
         query = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+        return query() if isinstance(query, FunctionType) else query
+    except (ImportError, AttributeError) as error:
         raise BadInput(f"There is no query {text}: {error}") from None
-    return query() if isinstance(query, FunctionType) else query
+    except Exception as error:
+        # func_adl raises whatever its own look-ups meet first.
+        raise BadInput(
+            f"The query {text} cannot be made{_place(error, module)}: {said(error)} "
+            f"{unreadable(error)}"
+        ) from error
+
+
+def _place(error: Exception, module: str) -> str:
+    """Say on which line of a module an error arose."""
+    spec = importlib.util.find_spec(module)
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if spec is not None and frame.filename == spec.origin
+    ]
+    return f" (line {lines[-1]} of {module})" if lines else ""
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -154,7 +180,13 @@ def _serve(options: argparse.Namespace) -> int:
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    server = LocalServiceX(options.directory, options.workers, options.port, tokens=options.tokens)
+    server = LocalServiceX(
+        options.directory,
+        options.workers,
+        options.port,
+        tokens=options.tokens,
+        object_store=options.object_store,
+    )
     with server:
         print(f"# ServiceX at {server.url}; this is a servicex.yaml for it (Ctrl-C stops it)")
         print(server.servicex_yaml(), flush=True)

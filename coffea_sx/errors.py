@@ -27,6 +27,7 @@
     └── ReadError (OSError)              one delivered file
         ├── AccessError                  no URL, or the store refuses it
         ├── ObjectGone                   the store does not have it
+        ├── ObjectReplaced               it changed while it was read
         ├── Truncated                    fewer bytes than promised
         ├── CorruptFile                  not a file of the promised format
         └── FormMismatch                 other columns or types than promised
@@ -219,6 +220,10 @@ class AccessError(ReadError):
 
 class ObjectGone(ReadError):
     """The store does not have the object."""
+
+
+class ObjectReplaced(ReadError):
+    """The object became another one while it was read."""
 
 
 class Truncated(ReadError):

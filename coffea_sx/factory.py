@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,13 @@ from coffea.nanoevents import NanoAODSchema, NanoEventsFactory
 
 from . import graph
 from .dataset import Dataset, InputFiles, identify
-from .errors import BadInput, QueryError
+from .errors import BadInput
 from .forms.delivered import DeliveredForm, delivered_form, is_derivable, known_form
 from .forms.raw import input_trees
 from .forms.schema import form_mapping, missing
 from .probe import probe_forms
-from .query import RESULT_FORMATS, Selection, select
-from .readers.root import form_of_first
+from .query import Selection, select
+from .readers.partition import form_of_first
 from .transform.client import ServiceXClient
 from .transform.endpoint import Endpoint, EndpointName, find_endpoint
 from .transform.outcomes import Delivered, Failed, Read
@@ -27,7 +28,6 @@ from .transform.source import TransformAddress, owned
 from .transform.submit import check_acceptable, files_of, submit
 from .transform.watch import Watch
 
-READABLE_FORMATS = ("root-file",)
 PROBE = "probe"
 
 
@@ -134,8 +134,8 @@ class ServiceXEventsFactory(NanoEventsFactory):
         schemaclass : coffea schema
         metadata : dict, optional
             Becomes ``events.metadata``.
-        result_format : {"root-file"}
-            Format of the delivered files.
+        result_format : {"root-file", "root-rntuple", "parquet"}
+            Format of the delivered files. The events do not depend on it.
         codegen : str, optional
             Instead of the query's own code generator.
         title : str, optional
@@ -175,15 +175,16 @@ class ServiceXEventsFactory(NanoEventsFactory):
         again, and those that wait for its one file.
         """
         _check(mode, on_failure, steps_per_file)
-        _check_readable(result_format)
         selection = select(query, result_format=result_format, codegen=codegen, title=title)
         wanted = identify(dataset)
-        endpoint = find_endpoint(_endpoint_name(backend, url, config_path))
+        find = partial(_endpoint, backend, url, config_path)
         if isinstance(input_form, str) and input_form == PROBE:
-            input_form = _probed(selection, wanted, endpoint)
+            input_form = _probed(selection, wanted, find())
         delivered = _delivered(selection, form, input_form, wanted)
         if delivered is not None:
             schema = _schema(schemaclass, metadata, delivered)
+        # url="local" starts a server, which a query that cannot work should not.
+        endpoint = find()
         client = ServiceXClient(endpoint)
         try:
             check_acceptable(client, selection)
@@ -304,15 +305,6 @@ class ServiceXEventsFactory(NanoEventsFactory):
         return f"<table><caption>ServiceX events</caption>{cells}</table>"
 
 
-def _check_readable(result_format: str) -> None:
-    value = getattr(result_format, "value", result_format)
-    if value in RESULT_FORMATS and value not in READABLE_FORMATS:
-        raise QueryError(
-            f"Results of the format {value!r} cannot be read yet; choose "
-            f"{' or '.join(map(repr, READABLE_FORMATS))}."
-        )
-
-
 def _check(mode: str, on_failure: str, steps_per_file: int) -> None:
     if mode != "dask":
         raise BadInput(
@@ -330,7 +322,7 @@ def _delivered(
 ) -> DeliveredForm | None:
     """Tell what will be delivered; None if the first delivered file has to tell."""
     if form is not None:
-        return known_form(form)
+        return known_form(form, selection.result_format)
     if is_derivable(selection):
         paths = dataset.files.paths if dataset.files else ()
         return delivered_form(selection, input_form, paths)
@@ -359,14 +351,13 @@ def _probed(selection: Selection, dataset: Dataset, endpoint: Endpoint) -> Any:
     return forms if selection.codegen == "uproot-raw" else forms[trees[0]]
 
 
-def _endpoint_name(
-    backend: str | None, url: str | None, config_path: str | Path | None
-) -> EndpointName:
+def _endpoint(backend: str | None, url: str | None, config_path: str | Path | None) -> Endpoint:
     if url == "local":
         from .local import default
 
         url = default().url
-    return EndpointName(backend, url, None if config_path is None else str(config_path))
+    path = None if config_path is None else str(config_path)
+    return find_endpoint(EndpointName(backend, url, path))
 
 
 def _schema(schemaclass: Any, metadata: dict[str, Any] | None, delivered: DeliveredForm) -> Any:

@@ -22,7 +22,8 @@ from dask_awkward.layers.layers import AwkwardInputLayer
 from . import report
 from .errors import ReadError, TransformFailed
 from .forms import DeliveredForm
-from .readers.root import blockwise_reader, read
+from .readers.partition import blockwise_reader, read
+from .storage.stored import stored_object
 from .transform.outcomes import Failed, Outcome, Read
 from .transform.resolve import TransformHandle, connect, note_read, resolve
 
@@ -163,7 +164,7 @@ class LoadPartition:
     handle : TransformHandle
     delivered : DeliveredForm
     reader : object
-        From `coffea_sx.readers.root.blockwise_reader`.
+        From `coffea_sx.readers.partition.blockwise_reader`.
     steps : int
         Into how many partitions each file is divided.
     """
@@ -215,15 +216,9 @@ class LoadPartition:
                 input_file=outcome.input_file,
                 reason=outcome.reason,
             )
-        connect(self.handle.address)  # the file system asks who knows the transform
-        array = read(
-            outcome,
-            self.handle.address.request_id,
-            self.delivered,
-            self.reader,
-            place.step,
-            self.steps,
-        )
+        connect(self.handle.address)  # the store asks who knows the transform
+        stored = stored_object(self.handle.address.request_id, outcome.object_name, outcome.nbytes)
+        array = read(stored, outcome, self.delivered, self.reader, place.step, self.steps)
         note_read(self.handle, Read(place.partition, len(array), time()))
         return array
 

@@ -3,12 +3,45 @@
 from __future__ import annotations
 
 import ast
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .errors import QueryError
 
 RESULT_FORMATS = ("root-file", "root-rntuple", "parquet")
+_NO_TREE = (
+    "The query does not say which tree to read. Name it first: "
+    'FuncADL_Uproot().FromTree("Events").Select(...).'
+)
+
+Advice = Sequence[tuple[str, str]]
+# What func_adl says where it cannot write a query as a selection, and what to write instead.
+_UNSENDABLE: Advice = (
+    (r"ast\.JoinedStr", "Put together texts before the query: f-strings are not for ServiceX."),
+    (r"ast\.Slice", "There are no slices: write .First() for the first entry of a list."),
+    (r"ast\.NotIn", "Write not (... in [...]) in place of not in."),
+    (r"ast\.Is(Not)?\b", "Compare with == or !=, not with is."),
+    (r"ast\.Set\b", 'Name the columns: Select(lambda e: {"pt": e["pt"]}).'),
+    (
+        r"ast\.",
+        "Only arithmetic, comparisons, and, or, not, if, and calls can be sent to ServiceX.",
+    ),
+)
+# What func_adl says where it cannot read Python; these errors come when the query is written.
+_UNREADABLE: Advice = (
+    (r"KeyError: <ast\.", 'Behind - and not, write e["x"] in place of e.x.'),
+    ("Invalid constant type", "Of your variables a query can hold numbers, texts and bools only."),
+    ("must return a boolean", "Compare with something in the Where: e.x > 0 in place of e.x."),
+    ("not found in dataclass", "A second Select sees only the columns that the first one names."),
+    ("multiple calls on same line", "Call the argument differently in each Select: e, then x."),
+)
+_SOURCE_IS_READ = (
+    "func_adl reads the source code of lambdas: write the query on lines of its own, below the "
+    "def, each lambda in the parentheses of its Select or Where, or as text: "
+    "Select(\"lambda e: {'pt': e.pt}\")."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +109,22 @@ def select(
     return Selection(text, codegen, _format(result_format), tree, title or "coffea_sx")
 
 
+def advice(error: BaseException, table: Advice) -> str:
+    """Return what the first matching row of a table of patterns says on an error, or nothing."""
+    return next((what for pattern, what in table if re.search(pattern, said(error))), "")
+
+
+def said(error: BaseException) -> str:
+    """Write an error as a sentence."""
+    text = f"{type(error).__name__}: {str(error).strip() or 'no reason given'}"
+    return text if text.endswith(".") else f"{text}."
+
+
+def unreadable(error: Exception) -> str:
+    """Say what to change in a query that func_adl refuses while it is written."""
+    return advice(error, _UNREADABLE) or _SOURCE_IS_READ
+
+
 def _text(query: Any) -> tuple[str, str | None]:
     if isinstance(query, str):
         return query, None
@@ -88,13 +137,14 @@ def _text(query: Any) -> tuple[str, str | None]:
         ) from None
     try:
         return generate(), getattr(query, "default_codegen", None)
-    except ValueError as error:
-        if "FromTree" in str(error):
-            raise QueryError(
-                "The query does not say which tree to read. Name it first: "
-                'FuncADL_Uproot().FromTree("Events").Select(...).'
-            ) from None
-        raise QueryError(f"The query cannot be written as a selection: {error}") from error
+    except Exception as error:
+        if isinstance(error, ValueError) and "FromTree" in str(error):
+            raise QueryError(_NO_TREE) from None
+        # qastle raises whatever its look-ups meet first.
+        raise QueryError(
+            f"The query cannot be written as a selection: {said(error)} "
+            f"{advice(error, _UNSENDABLE)}".rstrip()
+        ) from error
 
 
 def _format(result_format: str) -> str:
@@ -114,15 +164,13 @@ def _tree(text: str) -> str | None:
         tree = qastle.text_ast_to_python_ast(text)
     except Exception as error:
         raise QueryError(
-            f"The selection is not valid qastle, which the code generator 'uproot' reads: {error}"
+            "The selection is not valid qastle, which the code generator 'uproot' reads. Has the "
+            f"query a constant that is no number, text or bool? {str(error).strip()}"
         ) from error
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "EventDataset":
             names = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
             if len(names) > 1 and isinstance(names[1], str):
                 return names[1]
-            raise QueryError(
-                "The query does not say which tree to read. Name it first: "
-                'FuncADL_Uproot().FromTree("Events").Select(...).'
-            )
+            raise QueryError(_NO_TREE)
     raise QueryError("The selection reads no EventDataset, so there is nothing to select from.")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import platform
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from strategies import Play, ScriptedServer, columns
+from strategies import Play, ScriptedServer, columns, connected
 
 from coffea_sx.dataset import InputFiles
 from coffea_sx.demo.samples import make_samples
+from coffea_sx.errors import ConfigurationError
 from coffea_sx.local import LocalServiceX
 from coffea_sx.query import Selection, select
+from coffea_sx.testing.store import S3Store
 from coffea_sx.transform.client import ServiceXClient
-from coffea_sx.transform.endpoint import EndpointName, find_endpoint
 from coffea_sx.transform.polling import Pace
 from coffea_sx.transform.source import TransformAddress
 from coffea_sx.transform.watch import Watch
@@ -27,6 +30,19 @@ def servicex() -> Iterator[LocalServiceX]:
     """One ServiceX for all tests that do not disturb it."""
     with LocalServiceX(workers=2) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def s3_store() -> Iterator[S3Store]:
+    """One S3 server for all tests that do not disturb it."""
+    try:
+        store = S3Store()
+    except ConfigurationError as missing:
+        if sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64"):
+            raise
+        pytest.skip(str(missing))  # there is no wheel of it for every machine
+    with store:
+        yield store
 
 
 @pytest.fixture(scope="session")
@@ -55,11 +71,6 @@ def no_tokens() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("BEARER_TOKEN_FILE", raising=False)
         yield
-
-
-def connected(url: str, patience_s: float = 5.0) -> ServiceXClient:
-    """Make a client of a server."""
-    return ServiceXClient(find_endpoint(EndpointName(None, url, None)), patience_s)
 
 
 FAST = Pace(busy_s=0.02, idle_s=0.1, stall_s=10.0, settle_s=0.3, outage_s=2.0)

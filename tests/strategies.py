@@ -19,6 +19,16 @@ from hypothesis import strategies as st
 
 from coffea_sx.dataset import InputFiles, object_name
 from coffea_sx.errors import DatasetError
+from coffea_sx.transform.client import ServiceXClient
+from coffea_sx.transform.endpoint import EndpointName, find_endpoint
+
+# -- clients
+
+
+def connected(url: str, patience_s: float = 5.0) -> ServiceXClient:
+    """Make a client of a server."""
+    return ServiceXClient(find_endpoint(EndpointName(None, url, None)), patience_s)
+
 
 # -- strategies: paths, histories of results, URLs with secrets
 
@@ -257,20 +267,21 @@ def _handler(server: ScriptedServer, play: Play) -> type[BaseHTTPRequestHandler]
     return Handler
 
 
-def serve_file(content: bytes) -> Play:
+def serve_file(content: bytes, etag: str = '"one"') -> Play:
     """Serve a file with ranges."""
 
     def play(asked: Asked) -> Answer:
         if asked.method == "HEAD":
             return Answer(200, b"", {"Accept-Ranges": "bytes"}, claims=len(content))
+        tag = {"ETag": etag} if etag else {}
         wanted = asked.headers.get("Range")
         if wanted is None:
-            return Answer(200, content)
+            return Answer(200, content, tag)
         first, last = wanted.removeprefix("bytes=").split("-")
-        start, stop = int(first), min(int(last) + 1, len(content))
+        start, stop = int(first), min(int(last or len(content)) + 1, len(content))
         if start >= len(content):
-            return Answer(416)
+            return Answer(416, b"", {"Content-Range": f"bytes */{len(content)}"})
         where = {"Content-Range": f"bytes {start}-{stop - 1}/{len(content)}"}
-        return Answer(206, content[start:stop], where)
+        return Answer(206, content[start:stop], where | tag)
 
     return play

@@ -107,3 +107,49 @@ def test_check_says_what_is_delivered_and_missed(
     assert "There is no query" in capsys.readouterr().err
     assert main(["check", str(selection), "--codegen", "uproot", "--schema", "X", *options]) == 1
     assert "has no X" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("minus", r'\(line 5 of written\): KeyError.*e\["x"\] in place of e\.x'),
+        ("two", r"\(line 8 of written\).*Call the argument differently"),
+        ("captured", r"\(line 12 of written\).*numbers, texts and bools only"),
+        ("one_line", r"\(line 14 of written\).*lines of its own"),
+        ("absent", "There is no query written:absent"),
+    ],
+)
+def test_queries_that_cannot_be_written(
+    name: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "written.py").write_text(
+        "from servicex.query import FuncADL_Uproot\n"
+        "events = FuncADL_Uproot().FromTree('Events')\n"
+        "\n"
+        "def minus():\n"
+        "    return events.Select(lambda e: {'a': -e.x})\n"
+        "\n"
+        "def two():\n"
+        "    return events.Select(lambda e: {'a': e.x}).Select(lambda e: {'b': e.a})\n"
+        "\n"
+        "def captured():\n"
+        "    cuts = [1]\n"
+        "    return events.Where(lambda e: e.x > cuts[0])\n"
+        "\n"
+        "def one_line(): return events.Select(lambda e: {'a': e.x})\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "written", raising=False)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert main(["check", f"written:{name}", "--input", "sample.root:Events"]) == 1
+    assert re.search(said, capsys.readouterr().err, re.DOTALL)
+    monkeypatch.delitem(sys.modules, "written", raising=False)
+
+
+def test_what_names_no_query(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "query", "--input", "sample.root:Events"]) == 1
+    assert "MODULE:NAME" in capsys.readouterr().err

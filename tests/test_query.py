@@ -8,7 +8,7 @@ from servicex.models import ResultFormat
 from strategies import columns
 
 from coffea_sx.errors import QueryError
-from coffea_sx.query import RESULT_FORMATS, select
+from coffea_sx.query import RESULT_FORMATS, select, unreadable
 
 
 def test_func_adl_query():
@@ -83,6 +83,41 @@ def test_text_that_reads_nothing():
 def test_not_qastle(text):
     with pytest.raises(QueryError, match=r"not valid qastle|EventDataset"):
         select(text, codegen="uproot")
+
+
+@pytest.mark.parametrize(
+    ("body", "what_to_change"),
+    [
+        ("f'{e.x}'", "f-strings are not for ServiceX"),
+        ("e.xs[:2]", r"write \.First\(\)"),
+        ("e.x not in [1, 2]", r"Write not \(\.\.\. in \[\.\.\.\]\)"),
+        ("e.x is 1", "Compare with =="),
+        ("{e.x}", "Name the columns"),
+        ("e.x @ e.y", "Only arithmetic"),
+        ("(y := e.x)", "Only arithmetic"),
+        ("e.x * 1j", "a constant that is no number"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*is. with:SyntaxWarning")
+def test_what_cannot_be_sent_says_what_to_change(body, what_to_change):
+    query = q.FuncADL_Uproot().FromTree("Events").Select(f"lambda e: {{'a': {body}}}")
+    with pytest.raises(QueryError, match=what_to_change):
+        select(query)
+
+
+def test_limits_of_func_adl_say_what_to_change():
+    """They are met while a query is written, before it can be given to anybody."""
+    events = q.FuncADL_Uproot().FromTree("Events")
+    with pytest.raises(KeyError) as minus:
+        events.Select(lambda e: {"a": -e.x})
+    assert 'e["x"] in place of e.x' in unreadable(minus.value)
+    with pytest.raises(ValueError, match="on same line") as twice:
+        events.Select(lambda e: {"a": e.x}).Select(lambda e: {"b": e.a})
+    assert "Call the argument differently" in unreadable(twice.value)
+    with pytest.raises(ValueError, match="boolean") as no_condition:
+        events.Where(lambda e: e.x)
+    assert "e.x > 0" in unreadable(no_condition.value)
+    assert "lines of its own" in unreadable(AssertionError())
 
 
 def test_formats_as_text_and_as_enum():

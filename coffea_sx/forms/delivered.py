@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FormError, QueryError
-from ..query import Selection, select
+from ..query import Advice, Selection, advice, said, select
+from .counters import with_counters
 from .observed import documented, observed_forms
 from .raw import input_trees, raw_forms
 from .rowless import without_rows
@@ -22,7 +23,27 @@ from .translation import translated_form
 from .writers import TREE, write, write_trees
 from .xaod import is_xaod, xaod_form
 
-_COUNTED_BY = re.compile(r"\[(?P<counter>\w+)\]")
+# What uproot's writer says of a result, and what to ask for instead.
+_UNWRITABLE: Advice = (
+    (
+        r"ROOT file:\s+(.*\* )?\?",
+        "A TTree has no missing values, which Max, Min and others give of empty lists: ask for the "
+        'lists, and take ak.max of them when they are delivered, or take result_format="parquet".',
+    ),
+    (
+        "fields of a record",
+        'Ask for columns side by side in place of records: {"muon_pt": ..., "muon_eta": ...}.',
+    ),
+    (
+        "at least one branch",
+        'Name the columns: Select(lambda e: {"pt": e["Muon_pt"]}).',
+    ),
+    (
+        "to ROOT file",
+        "In a TTree a column is a number, or a list of numbers, for each event.",
+    ),
+)
+_COUNTED_BY = re.compile(r"\[(?P<counter>[^\[\]]+)\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +70,17 @@ class DeliveredForm:
     def base_form(self) -> Any:
         """Form of the tree that events are made of (``awkward.forms.RecordForm``)."""
         return self.trees[self.tree]
+
+    @property
+    def events_form(self) -> Any:
+        """Form of what events are made of: the same for every format, so with all counters."""
+        is_counted = self.result_format == "root-file"
+        return self.base_form if is_counted else with_counters(self.base_form)
+
+    @property
+    def is_rntuple(self) -> bool:
+        """Whether the trees are RNTuples."""
+        return self.result_format == "root-rntuple"
 
     @property
     def columns(self) -> list[str]:
@@ -169,24 +201,37 @@ def delivered_form(
 
 def _func_adl(selection: Selection, input_form: Any) -> DeliveredForm:
     form = translated_form(selection.text, input_form)
-    written = _written(partial(write, without_rows(form)), form, selection.result_format)
+    written = _written(partial(write, without_rows(form)), [form], selection.result_format)
     given = set(form.fields) if form.is_record else set()
     return replace(written, clashes=tuple(sorted(given.intersection(written.counters))))
 
 
 def _raw(selection: Selection, given: Any, paths: Sequence[str]) -> DeliveredForm:
     names = input_trees(selection.text)
+    if not names:
+        raise QueryError(
+            "The query copies objects and reads no tree, so there are no events in what it "
+            'delivers: name one, {"treename": "Events"}.'
+        )
     forms = raw_forms(selection.text, sample_forms(given, names, paths))
     if not forms:
         raise QueryError(
             f"The input has none of the trees {', '.join(map(repr, names))}, so nothing would be "
             "delivered."
         )
+    for name in forms:
+        if ";" in name:
+            raise QueryError(
+                f"The delivered tree cannot be called {name!r}: name it yourself, "
+                f'{{"treename": {{"{name}": "{name.partition(";")[0]}"}}}}.'
+            )
     arrays = {name: without_rows(form) for name, form in forms.items()}
-    return _written(partial(write_trees, arrays, {}), forms, selection.result_format)
+    return _written(partial(write_trees, arrays, {}), list(forms.values()), selection.result_format)
 
 
-def _written(writer: Callable[[Any, str], int], what: Any, result_format: str) -> DeliveredForm:
+def _written(
+    writer: Callable[[Any, str], int], forms: Sequence[Any], result_format: str
+) -> DeliveredForm:
     """Write arrays without rows, and look at the file."""
     file = _Unclosed()
     try:
@@ -194,30 +239,27 @@ def _written(writer: Callable[[Any, str], int], what: Any, result_format: str) -
     except Exception as error:
         # Whatever the writer raises here it would raise on the server, for every file.
         raise QueryError(
-            f"The result of the query cannot be written as {result_format!r}: "
-            f"{type(error).__name__}: {error}.{_advice(what)}"
+            f"{_unwritable(forms, result_format)} cannot be written as {result_format!r}: "
+            f"{said(error)} "
+            f"{advice(error, _UNWRITABLE)}".rstrip()
         ) from error
     file.seek(0)
     trees = observed_forms(file, result_format)
     return DeliveredForm(trees, next(iter(trees)), result_format)
 
 
-def _advice(what: Any) -> str:
-    """Say what may help with a result that cannot be written."""
-    if isinstance(what, Mapping):
-        return ""
-    if not what.is_record:
-        return (
-            f" The query gives one column without a name, of type {what.type}; name it: "
-            'Select(lambda event: {"name": ...}).'
-        )
-    hint = ""
-    if "?" in str(what.type):
-        hint = (
-            " A TTree has no missing values, which Max, Min and others give of empty lists: take "
-            'result_format="root-rntuple" or "parquet", or select what is always there.'
-        )
-    return f" The types of the columns are {what.type}.{hint}"
+def _unwritable(forms: Sequence[Any], result_format: str) -> str:
+    """Name the first column that cannot be written alone, or all."""
+    from awkward.forms import RecordForm
+
+    for form in forms:
+        for name in form.fields if form.is_record else ():
+            alone = RecordForm([form.content(name)], [name])
+            try:
+                write(without_rows(alone), _Unclosed(), result_format)
+            except Exception:
+                return f"The column {name!r} of the result, of type {form.content(name).type},"
+    return f"The result of the query, of type {' and '.join(str(form.type) for form in forms)},"
 
 
 class _Unclosed(io.BytesIO):
@@ -227,7 +269,7 @@ class _Unclosed(io.BytesIO):
         pass
 
 
-def known_form(given: Any) -> DeliveredForm:
+def known_form(given: Any, result_format: str = "root-file") -> DeliveredForm:
     """Take the delivered form from a user who knows it.
 
     Parameters
@@ -235,14 +277,21 @@ def known_form(given: Any) -> DeliveredForm:
     given : DeliveredForm, awkward.forms.RecordForm, dict, str or Path
         A form, the same as a dict, or the path of a JSON file. It is of a tree named ``servicex``
         unless it is a `DeliveredForm`.
+    result_format : {"root-file", "root-rntuple", "parquet"}
+        What is delivered.
 
     Raises
     ------
     FormError
-        If it is none of these, or not a record of columns.
+        If it is none of these, not a record of columns, or of another result format.
     """
     if isinstance(given, DeliveredForm):
+        if given.result_format != result_format:
+            raise FormError(
+                f"form= is of {given.result_format!r}, and the results are to be "
+                f"{result_format!r}: derive it with result_format={result_format!r}."
+            )
         return given
     is_path = isinstance(given, (str, Path))
     form = saved_form(given) if is_path else record_form(given, "form=")
-    return DeliveredForm({TREE: documented(form)}, TREE)
+    return DeliveredForm({TREE: documented(form)}, TREE, result_format)

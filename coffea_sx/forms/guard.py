@@ -7,7 +7,7 @@ fit into the promised type without loss are converted to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,18 @@ from ..errors import FormMismatch
 
 
 def check(
-    tree: Any, columns: Iterable[str], promised: Any, input_file: str, object_name: str = ""
+    found: Mapping[str, Any],
+    columns: Iterable[str],
+    promised: Any,
+    input_file: str,
+    object_name: str = "",
 ) -> dict[str, Any]:
-    """Make sure that the columns of a tree are what the form says.
+    """Make sure that the columns of a file are what the form says.
 
     Parameters
     ----------
-    tree : uproot.TTree
+    found : mapping of str to awkward.forms.Form
+        The columns of the file.
     columns : iterable of str
         Those that will be read.
     promised : awkward.forms.RecordForm
@@ -39,15 +44,14 @@ def check(
     FormMismatch
         At the first column that is missing or has another type.
     """
-    present = set(tree.keys(full_paths=True))
     wider: dict[str, Any] = {}
     for column in sorted(columns):
         expected = promised.content(column)
-        found = tree[column].interpretation.awkward_form(tree.file) if column in present else None
-        if found is not None and _bare_type(found) == _bare_type(expected):
+        form = found.get(column)
+        if form is not None and _bare_type(form) == _bare_type(expected):
             continue
-        if found is None or not _holds(expected, found):
-            raise _mismatch(column, expected, found, input_file, object_name)
+        if form is None or not _holds(expected, form):
+            raise _mismatch(column, expected, form, input_file, object_name)
         wider[column] = np.dtype(_leaf(expected).primitive)
     return wider
 

@@ -32,7 +32,7 @@ def observed_forms(source: Any, result_format: str) -> dict[str, Any]:
         If a column cannot be read back as awkward arrays.
     """
     if result_format == "parquet":
-        return {NO_TREE: _parquet_form(source)}
+        return {NO_TREE: parquet_form(_parquet_schema(source))}
     return _root_forms(source)
 
 
@@ -61,25 +61,46 @@ def _form_of(tree: Any) -> Any:
         return _rntuple_form(tree)
     from coffea.util import _is_interpretable
 
-    seen: list[Any] = []
-
-    def keep(form: Any) -> Any:
-        seen.append(form)
-        return uproot._dask.TrivialFormMapping()(form)
-
     try:
-        uproot.dask(
-            tree,
-            full_paths=True,
-            ak_add_doc=DOCUMENTATION,
-            filter_branch=_is_interpretable,
-            form_mapping=keep,
+        form = uproot_form(
+            tree, full_paths=True, ak_add_doc=DOCUMENTATION, filter_branch=_is_interpretable
         )
     except ValueError as error:
         raise FormError(
             f"The tree {tree.name!r} has no columns that can be read: {error}"
         ) from None
-    return _with_strings(seen[0], tree)
+    return _with_strings(form, tree)
+
+
+class _FormSeen(Exception):
+    """Ends `uproot.dask` as soon as it knows a form."""
+
+    def __init__(self, form: Any) -> None:
+        super().__init__()
+        self.form = form
+
+
+def uproot_form(tree: Any, **options: Any) -> Any:
+    """Return the form that ``uproot.dask`` gives to an open tree.
+
+    Parameters
+    ----------
+    tree : uproot.TTree or uproot.models.RNTuple
+    **options
+        Of ``uproot.dask``.
+    """
+    import uproot
+
+    def end(form: Any) -> Any:
+        # Going on, dask would name the graph by pickling the open tree, which recurses until
+        # Python ends it.
+        raise _FormSeen(form)
+
+    try:
+        uproot.dask(tree, form_mapping=end, **options)
+    except _FormSeen as seen:
+        return seen.form
+    raise AssertionError("uproot.dask asks its mapping for a form")
 
 
 def _with_strings(form: Any, tree: Any) -> Any:
@@ -113,11 +134,26 @@ def _rntuple_form(ntuple: Any) -> Any:
     return form.copy(contents=contents, parameters={"__doc__": ntuple.description}, form_key=None)
 
 
-def _parquet_form(source: Any) -> Any:
-    import awkward as ak
+def _parquet_schema(source: Any) -> Any:
+    import fsspec
     import pyarrow.parquet
 
-    form = ak.from_arrow_schema(pyarrow.parquet.read_schema(source))
+    if not isinstance(source, str):
+        return pyarrow.parquet.read_schema(source)
+    with fsspec.open(source) as file:
+        return pyarrow.parquet.read_schema(file)
+
+
+def parquet_form(schema: Any) -> Any:
+    """Return the form of a Parquet file (``awkward.forms.RecordForm``).
+
+    Parameters
+    ----------
+    schema : pyarrow.Schema
+    """
+    import awkward as ak
+
+    form = ak.from_arrow_schema(schema)
     if not form.is_record:
         # The one column of a query that names none.
         form = ak.forms.RecordForm([form], [""])

@@ -17,6 +17,7 @@ import awkward as ak
 import uproot
 
 from ..errors import QueryError
+from ..query import said
 from .rowless import RowlessTree
 from .translation import unknown_column
 
@@ -32,6 +33,11 @@ _AS_THEY_ARE = (
     *("flatten", "is_none", "isclose", "mask", "num", "pad_none", "singletons", "sort", "where"),
 )
 _GETTER = "get"
+_ADVICE = (
+    "A cut has one answer for each event, any(Muon_pt > 20), or one for each entry of lists that "
+    "all have the same lengths."
+)
+_COLUMNS_SHOWN = 10
 
 
 def parse(selection: str) -> list[dict[str, Any]]:
@@ -235,11 +241,14 @@ def _form(name: str, tree: Any, query: Mapping[str, Any], standard_axis: bool) -
     except Exception as error:
         # Whatever uproot raises here it would raise on the server, for every file.
         raise QueryError(
-            f"The query does not fit the tree {name!r}: {type(error).__name__}: "
-            f"{str(error).strip()}"
+            f"The query does not fit the tree {name!r}: {said(error)} "
+            f"{_ADVICE if query.get('cut') else ''}".rstrip()
         ) from error
     if not array.fields:
-        raise QueryError(f"No column of the tree {name!r} passes the filters of the query.")
+        raise QueryError(
+            f"No column of the tree {name!r} passes the filters of the query; it has "
+            f"{', '.join(map(repr, tree.keys(full_paths=False)[:_COLUMNS_SHOWN]))}."
+        )
     form = array.layout.form
     if "EmptyArray" in form.to_json():
         raise QueryError(

@@ -10,9 +10,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import FormError
+from ..query import said
+from .observed import uproot_form
 
 # A few corrupt files at the head of a list should not hide the form of the rest.
 SAMPLES_TRIED = 3
+_SERVERS_TOO = (
+    "func_adl_uproot reads trees in the same way, so such a tree fails on the server too; give a "
+    "sample of another kind, or what is delivered as form=."
+)
+_CLASSNAMES = ("TTree", "TNtuple*", "ROOT::RNTuple")
 
 Form_ = TypeVar("Form_")
 
@@ -58,7 +65,8 @@ def input_form(given: Any, tree: str | None, paths: Sequence[str] = ()) -> Any:
         if len(given) != 1:
             raise FormError(f"One sample file is enough, input_form names {len(given)}.")
         ((path, name),) = given.items()
-        return form_of_file(str(path), name or tree)
+        _check_tree(str(path), name, tree)
+        return form_of_file(str(path), tree or name)
     return form_of_tree(given)
 
 
@@ -94,8 +102,25 @@ def sample_forms(given: Any, trees: Sequence[str], paths: Sequence[str] = ()) ->
     return {trees[0]: input_form(given, trees[0])}
 
 
+def _check_tree(path: str, name: str | None, tree: str | None) -> None:
+    """Refuse a sample of another tree than that of the query."""
+    if name and tree and _without_cycle(name) != _without_cycle(tree):
+        raise FormError(
+            f"The query reads the tree {tree!r}, and input_form= names {name!r} of {path}. Correct "
+            "the one that is wrong; if the sample's tree has another name than that of the input "
+            "files, give it open.",
+            path=path,
+        )
+
+
+def _without_cycle(name: str) -> str:
+    return name.lstrip("/").partition(";")[0]
+
+
 def _forms_of_file(path: str, trees: Sequence[str]) -> dict[str, Any]:
     with _opened(path) as file:
+        if not any(name in file for name in trees):
+            raise _no_tree(path, file, trees)
         return {name: form_of_tree(file[name]) for name in trees if name in file}
 
 
@@ -133,12 +158,17 @@ def form_of_file(path: str, tree: str | None) -> Any:
         )
     with _opened(path) as file:
         if tree not in file:
-            raise FormError(
-                f"There is no tree {tree!r} in the sample file {path}; it holds "
-                f"{', '.join(map(repr, file.keys(cycle=False))) or 'nothing'}.",
-                path=path,
-            )
+            raise _no_tree(path, file, [tree])
         return form_of_tree(file[tree])
+
+
+def _no_tree(path: str, file: Any, wanted: Sequence[str]) -> FormError:
+    there = dict.fromkeys(file.keys(cycle=False, filter_classname=_CLASSNAMES))
+    return FormError(
+        f"There is no tree {' or '.join(map(repr, wanted))} in the sample file {path}; its trees "
+        f"are {', '.join(map(repr, there)) or 'none'}. Is the tree of the query spelt as there?",
+        path=path,
+    )
 
 
 @contextmanager
@@ -164,13 +194,47 @@ def form_of_tree(tree: Any) -> Any:
     import uproot
     from coffea.util import _is_interpretable
 
-    if not isinstance(tree, _trees()):
+    if isinstance(tree, uproot.behaviors.RNTuple.HasFields):
+        raise FormError(
+            f"The {_named(tree)} is an RNTuple, which func_adl_uproot does not read: give a TTree. "
+            "For UprootRaw, which does, give what it delivers as form=."
+        )
+    if not isinstance(tree, uproot.behaviors.TBranch.HasBranches):
         raise FormError(
             "Expected a sample file {path: tree}, an open TTree, an awkward form or the path of a "
             f"saved form; got {type(tree).__name__}."
         )
-    columns = uproot.dask(tree, filter_branch=partial(_is_interpretable, emit_warning=False))
-    return columns.layout.form
+    is_understood = partial(_is_interpretable, emit_warning=False)
+    try:
+        # The events that the server reads have no list of type names, unlike the form.
+        return uproot_form(tree, filter_branch=is_understood).copy(parameters={})
+    except Exception as error:
+        # Interpretations of columns raise whatever their parsers meet first.
+        raise _unreadable(tree, is_understood, error) from error
+
+
+def _unreadable(tree: Any, is_understood: Callable[[Any], bool], error: Exception) -> FormError:
+    """Say which column of a tree has no form, if it is one."""
+    understood = []
+    for column, branch in tree.items():
+        try:
+            understood.append(is_understood(branch))
+        except Exception as reason:
+            return FormError(
+                f"The column {column!r} of the {_named(tree)} is not understood: "
+                f"{said(reason)} {_SERVERS_TOO}",
+                column=column,
+            )
+    if not any(understood):
+        return FormError(
+            f"The {_named(tree)} has no column that uproot understands: it has "
+            f"{', '.join(map(repr, tree.keys())) or 'none'}. {_SERVERS_TOO}"
+        )
+    return FormError(f"The {_named(tree)} cannot be read with dask: {said(error)} {_SERVERS_TOO}")
+
+
+def _named(tree: Any) -> str:
+    return f"tree {tree.name!r} of {tree.file.file_path}"
 
 
 def _first_sample(read: Callable[[str], Form_], paths: Sequence[str]) -> Form_:

@@ -9,7 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from coffea.nanoevents import NanoAODSchema
+from coffea.nanoevents import (
+    DelphesSchema,
+    NanoAODSchema,
+    PHYSLITESchema,
+    ScoutingNanoAODSchema,
+    TreeMakerSchema,
+)
 from coffea.nanoevents.factory import _map_schema_uproot
 
 from ..errors import BadInput, FormError
@@ -22,21 +28,48 @@ _WANTS = (
     (re.compile("missing longitudinal"), ("eta",)),
     (re.compile("missing temporal"), ("mass",)),
 )
+# What columns are called that are not called pt, eta, phi and mass.
+_SCOUTING = {"mass": "m"}
+_PHYSLITE = {"mass": "m"}
+_PHYSLITE_TRUTH = {"pt": "px", "phi": "py", "eta": "pz", "mass": "e"}
+# These would make a collection, nJet, of the counter of a column Jet.PT.
+_WITHOUT_COUNTERS = (DelphesSchema, PHYSLITESchema, TreeMakerSchema)
+# These know a branch of a split object by its path in the experiment's files.
+_BY_PATH = (DelphesSchema, TreeMakerSchema)
+_OF_SPLIT_OBJECT = re.compile(r"(?P<parent>[A-Za-z_]\w*)\.[\w.\[\]]+")
 
 
 @dataclass(frozen=True, slots=True)
-class SchemaWithCounters:
-    """A NanoAOD schema that finds counters where a selection has none.
+class SchemaOfDelivered:
+    """A schema that finds, in what is delivered, what it knows of the experiment's own files.
 
-    NanoAOD counts the entries of all columns of a collection once, in ``nJet``. A query need not
-    select that; but then every jagged column has a counter of its own, ``nJet_pt``, which serves.
+    Notes
+    -----
+    NanoAOD counts the entries of all columns of a collection once, in ``nJet``, and Delphes does in
+    ``Jet_size``. A query need not select that; but then every jagged column has a counter of its
+    own, ``nJet_pt``, which serves. Other schemas take such counters for columns of the experiment,
+    and are not shown them.
+
+    Branches of a split object are delivered by their names, ``Jets.fCoordinates.fPt``, where their
+    schemas look for their paths, ``Jets/Jets.fCoordinates.fPt``.
     """
 
     schemaclass: Any
 
     def __call__(self, form: dict[str, Any], version: str) -> Any:
         """Apply the schema to a form, as coffea applies one."""
-        return self.schemaclass(_with_counters(form, self.schemaclass), version)
+        columns = dict(zip(form["fields"], form["contents"], strict=True))
+        if _is_a(self.schemaclass, NanoAODSchema):
+            columns = _with_counters(columns, self.schemaclass)
+        if _is_a(self.schemaclass, DelphesSchema):
+            columns = _with_sizes(columns)
+        if _is_a(self.schemaclass, *_WITHOUT_COUNTERS):
+            counters = set(map(_counter, _jagged(columns)))
+            columns = {name: c for name, c in columns.items() if name not in counters}
+        if _is_a(self.schemaclass, *_BY_PATH):
+            columns = {_path(name): content for name, content in columns.items()}
+        shown = {**form, "fields": list(columns), "contents": list(columns.values())}
+        return self.schemaclass(shown, version)
 
 
 def form_mapping(
@@ -66,7 +99,7 @@ def form_mapping(
         raise BadInput(f"The schema {schemaclass!r} does not work in dask mode.")
     _check_event_ids(delivered, schemaclass)
     mapping = _map_schema_uproot(
-        schemaclass=SchemaWithCounters(schemaclass) if _is_nanoaod(schemaclass) else schemaclass,
+        schemaclass=_adapted(schemaclass),
         behavior=dict(schemaclass.behavior()),
         metadata=None if metadata is None else dict(metadata),
         version="latest",
@@ -76,8 +109,8 @@ def form_mapping(
     except Exception as error:
         # Schemas are code of coffea or of the user.
         raise FormError(
-            f"{schemaclass.__name__} cannot make events of what the query delivers: {error} "
-            f"The columns are {', '.join(delivered.columns)}."
+            f"{schemaclass.__name__} cannot make events of what the query delivers: "
+            f"{_said(error)} The columns are {', '.join(delivered.columns)}."
         ) from error
     return mapping
 
@@ -99,10 +132,15 @@ def missing(delivered: DeliveredForm, mapping: Any) -> list[str]:
     form = _apply(mapping, delivered)
     sentences = []
     for field, content in zip(form.fields, form.contents, strict=True):
+        complaint = _complaint(content, mapping.behavior)
+        if complaint is None:
+            continue
         wanted = _wanted_by(content, mapping.behavior)
-        if wanted:
-            names = [f"{field}_{column}" for column in wanted]
-            sentences.append(f"events.{field} needs {_listed(names)}: add that to the Select.")
+        names = _columns_of(field, wanted, delivered, mapping.schemaclass)
+        if names:
+            sentences.append(f"events.{field} needs {_listed(names)}: add that to the query.")
+        else:
+            sentences.append(f"events.{field} cannot be used: {complaint}.")
     return sentences + [
         f"{column!r} counts the entries of {column[1:]!r} in the delivered TTree, whatever the "
         "query gives it: rename the one or the other."
@@ -113,35 +151,74 @@ def missing(delivered: DeliveredForm, mapping: Any) -> list[str]:
 def _apply(mapping: Any, delivered: DeliveredForm) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # said again, once, where the events are made
-        form, _ = mapping(delivered.base_form)
+        form, _ = mapping(delivered.events_form)
     return form
 
 
-def _is_nanoaod(schemaclass: Any) -> bool:
-    return isinstance(schemaclass, type) and issubclass(schemaclass, NanoAODSchema)
+def _is_a(schemaclass: Any, *kinds: Any) -> bool:
+    return isinstance(schemaclass, type) and issubclass(schemaclass, kinds)
 
 
 def _check_event_ids(delivered: DeliveredForm, schemaclass: Any) -> None:
-    if not _is_nanoaod(schemaclass) or not schemaclass.error_missing_event_ids:
+    if not _is_a(schemaclass, NanoAODSchema) or not schemaclass.error_missing_event_ids:
         return
     lacking = [name for name in schemaclass.event_ids if name not in delivered.columns]
     if lacking:
         raise FormError(
             f"{schemaclass.__name__} needs {_listed(lacking)}, which the query does not deliver: "
-            f"add that to the Select, or set {schemaclass.__name__}.error_missing_event_ids = "
+            f"add that to the query, or set {schemaclass.__name__}.error_missing_event_ids = "
             "False."
         )
 
 
-def _with_counters(form: dict[str, Any], schemaclass: Any) -> dict[str, Any]:
+def _adapted(schemaclass: Any) -> Any:
+    """Return what is applied in place of a schema that knows the files of an experiment."""
+    if _is_a(schemaclass, NanoAODSchema, *_WITHOUT_COUNTERS):
+        return SchemaOfDelivered(schemaclass)
+    # One of the user's own sees the columns of the file, as from_root would show them to it.
+    return schemaclass
+
+
+def _said(error: Exception) -> str:
+    """Write the message of a schema's error as a sentence."""
+    said = f"it misses {error}" if isinstance(error, KeyError) else str(error).strip()
+    return said if said.endswith(".") else f"{said}."
+
+
+def _path(column: str) -> str:
+    """Return where ROOT puts a branch of a split object: ``Jet.PT`` below ``Jet``."""
+    split = _OF_SPLIT_OBJECT.fullmatch(column)
+    return f"{split['parent']}/{column}" if split else column
+
+
+def _jagged(columns: dict[str, Any]) -> list[str]:
+    return [name for name, form in columns.items() if form["class"].startswith("ListOffset")]
+
+
+def _counter(column: str) -> str:
+    """Name the counter that the writer gives a jagged column, instead of any other so called."""
+    return f"n{column}"
+
+
+def _with_sizes(columns: dict[str, Any]) -> dict[str, Any]:
+    """Add the number of entries of each Delphes collection, of a counter of one of its columns."""
+    sized = dict(columns)
+    for column in _jagged(columns):
+        if _counter(column) in columns:
+            size = f"{_path(column).partition('/')[0]}_size"
+            sized.setdefault(size, copy.deepcopy(columns[_counter(column)]))
+    return sized
+
+
+def _with_counters(columns: dict[str, Any], schemaclass: Any) -> dict[str, Any]:
     """Add the counters that the schema will look for, as copies of those that there are."""
-    columns = dict(zip(form["fields"], form["contents"], strict=True))
+    columns = dict(columns)
     for collection in sorted(_counted(columns, schemaclass)):
         counter = f"n{collection}"
         of_columns = [name for name in columns if name.startswith(f"{counter}_")]
         if counter not in columns and of_columns:
             columns[counter] = copy.deepcopy(columns[of_columns[0]])
-    return {**form, "fields": list(columns), "contents": list(columns.values())}
+    return columns
 
 
 def _counted(columns: dict[str, Any], schemaclass: Any) -> set[str]:
@@ -160,6 +237,37 @@ def _counted(columns: dict[str, Any], schemaclass: Any) -> set[str]:
         if column not in columns
     }
     return targets | {name for name in filled if any(c.startswith(f"{name}_") for c in columns)}
+
+
+def _columns_of(
+    collection: str, wanted: list[str], delivered: DeliveredForm, schemaclass: Any
+) -> list[str]:
+    """Name the columns of the input that a collection wants; none where names cannot be known."""
+    schemaclass = getattr(schemaclass, "schemaclass", schemaclass)
+    if _is_a(schemaclass, NanoAODSchema):
+        prefix, names = f"{collection}_", _nanoaod_names(collection, schemaclass)
+    elif _is_a(schemaclass, PHYSLITESchema):
+        of_collection = [c for c in delivered.columns if _physlite_collection(c) == collection]
+        is_truth = schemaclass.mixins.get(collection) == "TruthParticle"
+        prefix = f"{of_collection[0].partition('.')[0]}."
+        names = _PHYSLITE_TRUTH if is_truth else _PHYSLITE
+    else:
+        return []
+    columns = [prefix + names.get(quantity, quantity) for quantity in wanted]
+    return [column for column in columns if column not in delivered.columns]
+
+
+def _nanoaod_names(collection: str, schemaclass: Any) -> dict[str, str]:
+    """Return the names of the masses of leptons and photons in scouting data, which differ."""
+    is_jet = schemaclass.mixins.get(collection) in ("Jet", "FatJet")
+    is_scouting = _is_a(schemaclass, ScoutingNanoAODSchema)
+    return _SCOUTING if is_scouting and collection.startswith("Scouting") and not is_jet else {}
+
+
+def _physlite_collection(column: str) -> str:
+    """Name the collection of a column as the schema does."""
+    container = column.partition(".")[0]
+    return container.replace("Analysis", "").replace("AuxDyn", "").replace("Aux", "")
 
 
 def _wanted_by(form: Any, behavior: Any) -> list[str]:

@@ -17,12 +17,62 @@ from typing import Any
 from uuid import uuid4
 
 from ..errors import QueryError, UnknownColumn
+from ..query import Advice, advice, said
 from .rowless import without_rows
 
 logger = logging.getLogger(__name__)
 
 _MISSING_FIELD = re.compile(r"no field '(?P<a>.+?)' in record|^(?P<b>.+?) not in fields")
-_CONSTANT = re.compile(r"'(int|float|bool|str)' object has no attribute '_meta'")
+_LIST_METHODS = "Select, Where, Count, Sum, Min, Max, First, Any and All"
+# What dask-awkward says of a query, and what to write instead.
+_ADVICE: Advice = (
+    (
+        "jagged slice",
+        "A condition on events has one answer for each event, not a list: count what passes, "
+        'Where(lambda e: e["Muon_pt"].Where(lambda pt: pt > 20).Count() > 0).',
+    ),
+    (
+        r"'(int|float|bool|str)' object has no attribute '_meta'",
+        "Is there a constant column in the Select? func_adl_uproot makes columns of columns only: "
+        'write event["run"] * 0 + 1 for 1.',
+    ),
+    (
+        "Iteration over|Cannot determine length|ConcretizationTypeError|__round__",
+        "Python's own functions take no columns: write .Count() for len, .Sum() for sum, and "
+        "functions of numpy, as np.round and np.minimum.",
+    ),
+    (
+        "list index out of range",
+        "Numbers in [...] stand for columns: write .First() for the first entry of a list.",
+    ),
+    (
+        "AxisError",
+        f"{_LIST_METHODS} are for lists, and this column has one value for each event.",
+    ),
+    (
+        "could not find backend|at least one argument passed",
+        'No column takes part: name one, as in Select(lambda e: {"pt": e["Muon_pt"]}).',
+    ),
+    ("support where=", "Compare with something in the inner Where: pt > 0 in place of pt."),
+    (
+        "no field|not in fields",
+        "A second Select sees only the columns that the first one names.",
+    ),
+    ("from a single dict", 'Give the dict itself, Select(lambda e: {"pt": e["Muon_pt"]}).'),
+    (
+        "",
+        "Columns of numbers have arithmetic, comparisons and the functions of np, and lists have "
+        f"{_LIST_METHODS}.",
+    ),
+)
+_UNTRANSLATABLE: Advice = (
+    (
+        "Unknown id",
+        "It is no variable that was there when the query was written, and none of the server's: "
+        "those of numpy are called as np.sqrt.",
+    ),
+)
+_COLUMNS_SHOWN = 10
 # What the server lets a query call, less what reaches beyond it: query texts come from elsewhere
 # too, and are only to be understood here.
 _WITHHELD = frozenset(
@@ -65,7 +115,7 @@ def translated_form(selection: str, form: Any) -> Any:
         raise
     except Exception as error:
         # Whatever dask-awkward raises here it would raise on the server, for every file.
-        raise _explained(error, form) from error
+        raise _explained(error, expression, form) from error
     if not isinstance(result, dak.Array):
         raise QueryError(
             f"The query gives {type(result).__name__}, not one row for each event: end it with a "
@@ -94,7 +144,10 @@ def _python_expression(selection: str) -> str:
     except QueryError:
         raise
     except Exception as error:
-        raise QueryError(f"func_adl_uproot cannot translate the query: {error}") from error
+        raise QueryError(
+            f"func_adl_uproot cannot translate the query: {said(error)} "
+            f"{advice(error, _UNTRANSLATABLE)}".rstrip()
+        ) from error
 
 
 def _refuse_private(tree: ast.AST) -> None:
@@ -157,28 +210,30 @@ def _refuse_overflow(result: Any) -> None:
         logger.debug("Without rows the query fails: %s", error)
 
 
-def _explained(error: Exception, form: Any) -> QueryError:
+def _explained(error: Exception, expression: str, form: Any) -> QueryError:
     found = _MISSING_FIELD.search(str(error).strip().strip("'\""))
     column = (found["a"] or found["b"]) if found else None
     if column is not None and column not in form.fields:
+        if f".{column}(" in expression:
+            return QueryError(
+                f"The query calls {column}(), which func_adl_uproot does not know: {said(error)} "
+                f"Lists have {_LIST_METHODS}."
+            )
         return unknown_column(column, form.fields)
-    hint = ""
-    if _CONSTANT.search(str(error)):
-        hint = (
-            " Is there a constant column in the Select? func_adl_uproot makes columns of columns "
-            'only: write event["run"] * 0 + 1 for 1.'
-        )
-    return QueryError(
-        f"The query does not fit the input: {type(error).__name__}: {str(error).strip()}.{hint}"
-    )
+    return QueryError(f"The query does not fit the input: {said(error)} {advice(error, _ADVICE)}")
 
 
 def unknown_column(column: str, fields: list[str]) -> UnknownColumn:
     """Make the error for a column that is not there, with the names that come nearest."""
     nearest = difflib.get_close_matches(column, fields, n=3, cutoff=0.6)
-    hint = f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
+    hint = (
+        f"Did you mean {' or '.join(map(repr, nearest))}?"
+        if nearest
+        else f"It has {', '.join(map(repr, fields[:_COLUMNS_SHOWN]))}"
+        f"{', and others' if len(fields) > _COLUMNS_SHOWN else ''}."
+    )
     return UnknownColumn(
-        f"The query asks for the column {column!r}, which the input does not have.{hint}",
+        f"The query asks for the column {column!r}, which the input does not have. {hint}",
         column=column,
         nearest=nearest,
     )

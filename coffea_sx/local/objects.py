@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from .signatures import Keys, SignatureError, SignedRequest
-from .state import State, StoredObject
+from .buckets import OwnBuckets, StoredObject
+from .signatures import SignatureError, SignedRequest
 
 BLOCK = 1 << 20
 SMALL = 1 << 16
@@ -28,15 +28,24 @@ class Objects:
 
     Parameters
     ----------
-    state : State
-        Knows the objects.
-    keys : Keys
-        Whose signatures are accepted.
+    buckets : OwnBuckets
+        Have the objects, and the keys whose signatures are accepted.
+    url_expiry_s : int
+        Life time of signed URLs, in seconds.
     """
 
-    def __init__(self, state: State, keys: Keys) -> None:
-        self._state = state
-        self._keys = keys
+    def __init__(self, buckets: OwnBuckets, url_expiry_s: int) -> None:
+        self._buckets = buckets
+        self._keys = buckets.location.keys
+        self._url_expiry_s = url_expiry_s
+
+    def sign(self, host: str, bucket: str, name: str) -> tuple[str, int]:
+        """Return a URL of an object that needs no keys, and when it ends (epoch).
+
+        It leads to the host that the client named: a tunnel or a proxy before this server.
+        """
+        url = f"http://{host}/{bucket}/{quote(name, safe='-_.~')}"
+        return self._keys.presign(url, self._url_expiry_s)
 
     async def __call__(self, request: Request) -> Response:
         """Answer one request."""
@@ -50,11 +59,11 @@ class Objects:
             return _error(refused.status, refused.code, refused.message)
         if request.method not in ("GET", "HEAD"):
             return _error(405, "MethodNotAllowed", "Objects are read-only.")
-        if not self._state.bucket_exists(bucket):
+        if not self._buckets.exists(bucket):
             return _error(404, "NoSuchBucket", "The specified bucket does not exist", bucket)
         if not key:
             return self._list(bucket, signed.parameters)
-        stored = self._state.stored_object(bucket, key)
+        stored = self._buckets.stored_object(bucket, key)
         if stored is None:
             return _error(404, "NoSuchKey", "The specified key does not exist.", bucket)
         return _send_object(stored, request)
@@ -66,7 +75,7 @@ class Objects:
         limit_keys = min(int(limit), MAX_KEYS) if limit.isdigit() else MAX_KEYS
         found = [
             stored
-            for stored in self._state.stored_objects(bucket)
+            for stored in self._buckets.stored_objects(bucket)
             if stored.name.startswith(prefix) and stored.name > after
         ]
         page = found[:limit_keys]

@@ -1,16 +1,14 @@
-"""The REST interface: what ServiceX of 2026 answers, key by key."""
+"""The REST interface: what ServiceX of 2026 answers, and of 2025 when results are in S3."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 import sqlite3
-import statistics
+import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
-from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -19,31 +17,23 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ..query import RESULT_FORMATS
+from . import answers, questions
+from .buckets import BucketError, Buckets
 from .objects import Objects
-from .signatures import Keys
 from .state import RUNNING, State
 from .tokens import Tokens
 from .transformer import CODEGENS, generate_source
 from .web import ERROR_HANDLERS, Counted, Exchange, RefusalError
 from .work import Work
 
-CAPABILITIES = [
+CAPABILITIES_2025 = [
     "poll_local_transformation_results",
     "long_sample_titles_10240",
     "post_cancel_transform",
-    "generate_file_urls",
-    "transformation_errors",
 ]
-DID_SCHEMES = ("rucio", "cernopendata", "xrootd")
+CAPABILITIES = [*CAPABILITIES_2025, "generate_file_urls", "transformation_errors"]
 
-_BAD_REQUEST = "400 Bad Request"
-_MALFORMED = (
-    f"The json request was malformed: {_BAD_REQUEST}: The browser (or proxy) sent a request "
-    "that this server could not understand."
-)
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_NEVER = "1970-01-01T00:00:00.000000Z"
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -55,14 +45,13 @@ class Rest:
     ----------
     state : State
     work : Work
-    keys : Keys
-        For the object store, told to clients in the status.
+    buckets : Buckets
+        Where results are kept. Their location and keys are told to clients in the status.
+    objects : Objects or None
+        Serves the buckets, if they are the server's own. Without, the server is one of 2025,
+        which leaves it to its clients to sign URLs and does not tell why files failed.
     tokens : Tokens or None
         None lets everybody in.
-    address : str
-        ``host:port`` that clients connect to.
-    url_expiry_s : int
-        Life time of URLs from ``file-urls``, in seconds.
     codegens : sequence of str
         The code generators to offer.
     """
@@ -71,20 +60,17 @@ class Rest:
         self,
         state: State,
         work: Work,
-        keys: Keys,
+        buckets: Buckets,
+        objects: Objects | None,
         tokens: Tokens | None,
-        address: str,
-        url_expiry_s: int,
         codegens: Sequence[str] = CODEGENS,
     ) -> None:
         self._state = state
         self._work = work
-        self._keys = keys
+        self._buckets = buckets
+        self._objects = objects
         self._tokens = tokens
-        self._address = address
-        self._url_expiry_s = url_expiry_s
         self._codegens = tuple(codegens)
-        self._objects = Objects(state, keys)
 
     def application(self, report: Callable[[Exchange], None]) -> ASGIApp:
         """Return the ASGI application; `report` is called with every exchange."""
@@ -94,17 +80,20 @@ class Rest:
             Route("/token/refresh", self.refresh, methods=["POST"]),
             self._route(base, self.submit, "POST"),
             self._route(base, self.list_requests, "GET"),
-            self._route(f"{base}/file-urls", self.file_urls, "POST"),
             self._route(f"{base}/{{id}}", self.status, "GET"),
             self._route(f"{base}/{{id}}", self.delete, "DELETE"),
             self._route(f"{base}/{{id}}/status", self.statistics, "GET"),
             self._route(f"{base}/{{id}}/results", self.results, "GET"),
-            self._route(f"{base}/{{id}}/errors", self.errors, "GET"),
             self._route(f"{base}/{{id}}/cancel", self.cancel, "GET", "POST"),
             self._route("/servicex/datasets", self.datasets, "GET"),
             self._route("/servicex/datasets/{id:int}", self.dataset, "GET"),
             self._route("/servicex/datasets/{id:int}", self.forget_dataset, "DELETE"),
         ]
+        if self._objects is not None:
+            file_urls = functools.partial(self.file_urls, self._objects)
+            # First: file-urls is no id.
+            routes.insert(0, self._route(f"{base}/file-urls", file_urls, "POST"))
+            routes.append(self._route(f"{base}/{{id}}/errors", self.errors, "GET"))
         application = Starlette(routes=routes, exception_handlers=ERROR_HANDLERS)
         application.router.redirect_slashes = False
         # Whatever is no path of the REST interface: a wrong method there stays a 405.
@@ -125,9 +114,9 @@ class Rest:
         """Tell what the server is and can do."""
         return JSONResponse(
             {
-                "app-version": _app_version(),
-                "code-gen-image": dict.fromkeys(self._codegens, _image()),
-                "capabilities": CAPABILITIES,
+                "app-version": answers.app_version(),
+                "code-gen-image": dict.fromkeys(self._codegens, answers.image()),
+                "capabilities": CAPABILITIES if self._objects else CAPABILITIES_2025,
             }
         )
 
@@ -142,7 +131,7 @@ class Rest:
         request = Request(scope, receive)
         bucket = request.url.path.lstrip("/").partition("/")[0]
         is_signed = request.headers.get("authorization", "").startswith("AWS4-")
-        if not (_UUID.fullmatch(bucket) or is_signed):
+        if self._objects is None or not (_UUID.fullmatch(bucket) or is_signed):
             raise HTTPException(404)
         response = await self._objects(request)
         await response(scope, receive, send)
@@ -151,23 +140,18 @@ class Rest:
 
     async def submit(self, request: Request) -> Response:
         """Record and start a transformation request."""
-        body = await _json_body(request)
-        _check_submission(body)
+        body = await questions.submission(request)
         did: str = body.get("did") or ""
-        paths: list[str] = body.get("file-list") or []
-        if bool(did) == bool(paths):
-            raise RefusalError(400, f"{_BAD_REQUEST}: Must provide did or file-list but not both")
-        scheme = ""
-        if did:
-            scheme = did.partition("://")[0] if "://" in did else DID_SCHEMES[0]
-            if scheme not in DID_SCHEMES:
-                raise RefusalError(400, f"{_BAD_REQUEST}: DID scheme is not supported: {scheme}")
+        scheme = questions.did_scheme(did) if did else ""
         source = await self._generate(body.get("codegen"), body.get("selection"))
-        if paths:
-            did_id, lookup = self._state.dataset_of_list(paths), "complete"
-        else:
+        request_id = str(uuid.uuid4())
+        await self._in_store(self._buckets.make(request_id))
+        if did:
             did_id, lookup = self._state.dataset_of_did(did, scheme)
-        request_id = self._state.add_request(
+        else:
+            did_id, lookup = self._state.dataset_of_list(body["file-list"]), "complete"
+        self._state.add_request(
+            request_id,
             title=body.get("title"),
             did_id=did_id,
             selection=body["selection"],
@@ -186,44 +170,24 @@ class Rest:
     async def list_requests(self, request: Request) -> Response:
         """Return all requests, without the keys of the object store."""
         rows = self._state.requests()
-        return JSONResponse({"requests": [self._describe(row) for row in rows]})
+        return JSONResponse({"requests": [answers.describe_request(row) for row in rows]})
 
     async def status(self, request: Request) -> Response:
         """Return one request, with the keys of the object store."""
-        described = self._describe(self._request(request))
-        described["minio-endpoint"] = self._address
-        described["minio-secured"] = False
-        described["minio-access-key"] = self._keys.access_key
-        described["minio-secret-key"] = self._keys.secret_key
-        return JSONResponse(described)
+        described = answers.describe_request(self._request(request))
+        return JSONResponse({**described, **answers.describe_location(self._buckets.location)})
 
     async def statistics(self, request: Request) -> Response:
         """Return counts and rates of one request."""
         row = self._request(request)
-        described = self._describe(row)
-        return JSONResponse(
-            {
-                "files-completed": described["files-completed"],
-                "files-failed": described["files-failed"],
-                "files-processed": described["files-completed"],
-                "files-remaining": described["files-remaining"],
-                "files-skipped": described["files-failed"],
-                "finish-time": described["finish-time"],
-                "request-id": row["request_id"],
-                "stats": _rates(self._state.results(row["request_id"])),
-                "status": described["status"],
-                "submit-time": described["submit-time"],
-            }
-        )
+        results = self._state.results(row["request_id"])
+        return JSONResponse(answers.describe_statistics(row, results))
 
     async def results(self, request: Request) -> Response:
         """Return the result rows; an unknown request has none."""
-        later_than = None
-        text = request.query_params.get("later_than")
-        if text is not None:
-            later_than = _parse_time(text)
+        later_than = questions.later_than(request)
         rows = self._state.results(request.path_params["id"], later_than)
-        return JSONResponse({"results": [_describe_result(row) for row in rows]})
+        return JSONResponse({"results": [answers.describe_result(row) for row in rows]})
 
     async def errors(self, request: Request) -> Response:
         """Tell why files failed."""
@@ -248,26 +212,27 @@ class Rest:
         request_id = row["request_id"]
         if row["status"] in RUNNING:
             raise RefusalError(400, f"Transform request with id {request_id} is still in progress.")
+        await self._in_store(self._buckets.drop(request_id))
         self._state.delete_request(request_id)
         return JSONResponse({"message": f"Transform request {request_id} has been archived."})
 
-    async def file_urls(self, request: Request) -> Response:
+    async def file_urls(self, objects: Objects, request: Request) -> Response:
         """Give URLs of objects that need no keys, for some time."""
-        body = await _json_body(request)
-        request_id, names = body.get("request_id"), body.get("file_list", None)
-        if not isinstance(request_id, str) or not isinstance(names, list) or not _is_strings(names):
-            raise RefusalError(400, _MALFORMED)
-        row = self._state.request(request_id)
+        key, names = await questions.wanted_objects(request)
+        row = self._state.request(key)
         if row is None:
-            raise _not_found(request_id)
-        base = f"http://{self._address}/{row['request_id']}"
+            raise _not_found(key)
         uris = {}
         for name in names:
-            url, expiry = self._keys.presign(
-                f"{base}/{quote(name, safe='-_.~')}", self._url_expiry_s
-            )
+            url, expiry = objects.sign(request.headers["host"], row["request_id"], name)
             uris[name] = [url, {}, expiry]
         return JSONResponse({"uris": uris})
+
+    async def _in_store(self, action: Awaitable[None]) -> None:
+        try:
+            await action
+        except BucketError as error:
+            raise RefusalError(500, f"Something went wrong ({error})") from error
 
     async def _generate(self, codegen: Any, selection: Any) -> str:
         if codegen not in self._codegens:
@@ -286,31 +251,6 @@ class Rest:
             raise _not_found(key)
         return row
 
-    def _describe(self, row: sqlite3.Row) -> dict[str, Any]:
-        return {
-            "request_id": row["request_id"],
-            "title": row["title"],
-            "did": row["did"],
-            "did_id": row["did_id"],
-            "selection": row["selection"],
-            "tree-name": None,
-            "image": _image(),
-            "workers": 1,
-            "result-destination": "object-store",
-            "result-format": row["result_format"],
-            "generated-code-cm": f"{row['request_id']}-generated-source",
-            "status": row["status"],
-            "failure-info": None,
-            "app-version": _app_version(),
-            "code-gen-image": _image(),
-            "files": row["files"],
-            "files-completed": row["done"] - row["failed"],
-            "files-failed": row["failed"],
-            "files-remaining": row["files"] - row["done"] if row["files"] else None,
-            "submit-time": f"{row['submit_time']}Z",
-            "finish-time": f"{row['finish_time']}Z" if row["finish_time"] else "None",
-        }
-
     # ---- datasets
 
     async def datasets(self, request: Request) -> Response:
@@ -319,22 +259,13 @@ class Rest:
             request.query_params.get("did-finder"),
             request.query_params.get("show-deleted", "false").lower() == "true",
         )
-        return JSONResponse({"datasets": [_describe_dataset(row) for row in rows]})
+        return JSONResponse({"datasets": [answers.describe_dataset(row) for row in rows]})
 
     async def dataset(self, request: Request) -> Response:
         """Return one dataset and its files, in their order."""
         row = self._dataset(request)
-        files = [
-            {
-                "id": file["id"],
-                "adler32": "xxx",
-                "file_size": 0,
-                "file_events": 0,
-                "paths": file["paths"],
-            }
-            for file in self._state.dataset_files(row["id"])
-        ]
-        return JSONResponse({**_describe_dataset(row), "files": files})
+        files = [answers.describe_input(file) for file in self._state.dataset_files(row["id"])]
+        return JSONResponse({**answers.describe_dataset(row), "files": files})
 
     async def forget_dataset(self, request: Request) -> Response:
         """Mark a dataset stale."""
@@ -350,104 +281,5 @@ class Rest:
         return row
 
 
-def _describe_dataset(row: sqlite3.Row) -> dict[str, Any]:
-    return {
-        "id": row["id"],
-        "name": row["name"],
-        "did_finder": row["did_finder"],
-        "n_files": row["n_files"],
-        "size": 0,
-        "events": 0,
-        "last_used": f"{row['last_used']}Z",
-        "last_updated": _NEVER,
-        "lookup_status": row["lookup_status"],
-        "is_stale": bool(row["is_stale"]),
-    }
-
-
-def _describe_result(row: sqlite3.Row) -> dict[str, Any]:
-    return {
-        "id": row["id"],
-        "request-id": row["request_id"],
-        "file-id": row["id"],
-        "file-path": row["file_path"],
-        "s3-object-name": row["object_name"],
-        "transform_status": row["status"],
-        "transform_time": int(row["seconds"]),
-        "total-events": row["n_events"],
-        "total-bytes": row["nbytes"],
-        "avg-rate": _rate(row),
-        "created_at": row["created_at"],
-    }
-
-
-def _rate(row: sqlite3.Row) -> float:
-    return row["n_events"] / row["seconds"] if row["seconds"] > 0 else 0.0
-
-
-def _rates(rows: list[sqlite3.Row]) -> dict[str, Any] | None:
-    if not rows:
-        return None
-    times = [int(row["seconds"]) for row in rows]
-    return {
-        "avg-rate": statistics.fmean(_rate(row) for row in rows),
-        "avg-time": statistics.fmean(times),
-        "max-time": max(times),
-        "min-time": min(times),
-        "total-bytes": sum(row["nbytes"] for row in rows),
-        "total-events": sum(row["n_events"] for row in rows),
-        "total-time": sum(times),
-    }
-
-
-def _check_submission(body: dict[str, Any]) -> None:
-    paths = body.get("file-list")
-    is_good = (
-        body.get("result-destination") == "object-store"
-        and body.get("result-format") in RESULT_FORMATS
-        and (paths is None or _is_strings(paths))
-        and all(isinstance(body.get(name), str | None) for name in ("title", "did", "codegen"))
-    )
-    if not is_good:
-        raise RefusalError(400, _MALFORMED)
-
-
-def _is_strings(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
-async def _json_body(request: Request) -> dict[str, Any]:
-    # Browsers send other sites' forms without asking, but not as JSON.
-    is_json = request.headers.get("content-type", "").partition(";")[0] == "application/json"
-    try:
-        body = await request.json() if is_json else None
-    except ValueError:
-        body = None
-    if not isinstance(body, dict):
-        raise RefusalError(400, _MALFORMED)
-    return body
-
-
-def _parse_time(text: str) -> datetime:
-    try:
-        time = datetime.fromisoformat(text.replace("Z", "+00:00"))
-        return time if time.tzinfo is None else time.astimezone(timezone.utc)
-    except (ValueError, OverflowError):
-        raise RefusalError(
-            400, f"later_than value {text} is not an ISO 8601 compliant datetime"
-        ) from None
-
-
 def _not_found(key: str) -> RefusalError:
     return RefusalError(404, f"Transformation request not found with id: {key}")
-
-
-def _image() -> str:
-    return f"coffea_sx.local:{_app_version()}"
-
-
-def _app_version() -> str:
-    try:
-        return version("coffea_sx")
-    except PackageNotFoundError:
-        return "develop"

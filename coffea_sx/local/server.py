@@ -25,7 +25,9 @@ from ..errors import ConfigurationError
 if TYPE_CHECKING:
     import uvicorn
 
-    from .state import State
+    from .buckets import Buckets, Location
+    from .database import Database
+    from .objects import Objects
     from .tokens import Tokens
     from .web import Exchange
     from .work import BeforeReport, Work
@@ -40,7 +42,8 @@ class LocalServiceX:
 
     It answers what a ServiceX of 2026 answers, transforms files with func_adl_uproot in
     processes of its own, and serves the results as an object store. Only this machine can reach
-    it.
+    it. With `object_store` it puts the results there and answers what a ServiceX of 2025 answers:
+    it signs no URLs, but tells everyone who may ask it the keys of the store.
 
     Parameters
     ----------
@@ -60,6 +63,12 @@ class LocalServiceX:
         ``tokens=True`` where others work too. By default it is offered when `tokens` is.
     datasets : mapping of str to sequence of str, optional
         The files of DIDs, as in ``{"rucio://user:ttbar": ["/data/a.root"]}``.
+    object_store : str, optional
+        An S3 server for the results, as ``s3://host:port`` or ``s3://KEY:SECRET@host:port``; ``/``
+        and ``@`` in keys are written as ``%2F`` and ``%40``. Without keys in it, those in
+        ``AWS_ACCESS_KEY_ID`` and ``AWS_SECRET_ACCESS_KEY`` are taken. A server on this machine
+        is reached by http, any other by https. Each request has a bucket there, which is removed
+        when the request is deleted and stays when the server stops.
     url_expiry_s : int
         Life time of the URLs that ``file-urls`` gives, in seconds.
     access_token_s : float
@@ -76,8 +85,8 @@ class LocalServiceX:
     Raises
     ------
     ConfigurationError
-        Without the optional dependencies, when another server uses the directory, or when the
-        port is taken.
+        Without the optional dependencies, when another server uses the directory, when the port
+        is taken, or when the object store cannot be used.
 
     Examples
     --------
@@ -95,6 +104,7 @@ class LocalServiceX:
         tokens: bool = False,
         python: bool | None = None,
         datasets: Mapping[str, Sequence[str]] | None = None,
+        object_store: str | None = None,
         url_expiry_s: int = 600,
         access_token_s: float = 21600,
         before_report: BeforeReport | None = None,
@@ -108,6 +118,7 @@ class LocalServiceX:
         self._uses_tokens = tokens
         self._offers_python = tokens if python is None else python
         self._datasets = {did: tuple(paths) for did, paths in (datasets or {}).items()}
+        self._object_store = None if object_store is None else _parse(object_store)
         self._url_expiry_s = url_expiry_s
         self._access_token_s = access_token_s
         self._before_report = before_report
@@ -122,7 +133,7 @@ class LocalServiceX:
         Raises
         ------
         ConfigurationError
-            When the directory or the port is taken.
+            When the directory or the port is taken, or the object store cannot be used.
         """
         if self._running is None:
             directory = self._given_directory or Path(tempfile.mkdtemp(prefix="servicex-"))
@@ -198,6 +209,7 @@ class LocalServiceX:
             "endpoint": self.url,
             "directory": str(self.directory),
             "workers": str(self._workers),
+            "results": self._object_store.endpoint if self._object_store else "its own",
             "tokens": "required" if self._uses_tokens else "not used",
             "answered requests": str(len(self.exchanges)),
         }
@@ -217,8 +229,10 @@ class _Running:
         with contextlib.ExitStack() as opened:
             self._socket = opened.enter_context(_listen(server._port))
             self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
-            self._state = opened.enter_context(contextlib.closing(_open_state(directory)))
-            self._http, self._work = self._build(server)
+            self._database = opened.enter_context(contextlib.closing(_open_database(directory)))
+            self._buckets, objects = self._store(server)
+            opened.callback(self._buckets.close)
+            self._http, self._work = self._build(server, objects)
             self._thread = threading.Thread(
                 target=self._run, name=f"LocalServiceX {self.address}", daemon=True
             )
@@ -226,24 +240,31 @@ class _Running:
             self._wait_until_up()
             opened.pop_all()
 
-    def _build(self, server: LocalServiceX) -> tuple[uvicorn.Server, Work]:
+    def _build(self, server: LocalServiceX, objects: Objects | None) -> tuple[uvicorn.Server, Work]:
         import uvicorn
 
         from .rest import Rest
-        from .signatures import Keys
+        from .state import State
         from .tokens import Tokens
         from .transformer import CODEGENS, PYTHON
         from .work import Work
 
-        state = self._state
+        database = self._database
         if server._uses_tokens:
             self.tokens = Tokens(
-                state.secret("token-key"), state.secret("refresh-id"), server._access_token_s
+                database.secret("token-key"), database.secret("refresh-id"), server._access_token_s
             )
-        keys = Keys(state.secret("access-key")[:20], state.secret("secret-key"))
-        work = Work(state, server._workers, server._datasets, server._before_report)
+        state = State(database)
+        work = Work(
+            state,
+            self._buckets,
+            self.directory / "scratch",
+            server._workers,
+            server._datasets,
+            server._before_report,
+        )
         codegens = (*CODEGENS, PYTHON) if server._offers_python else CODEGENS
-        rest = Rest(state, work, keys, self.tokens, self.address, server._url_expiry_s, codegens)
+        rest = Rest(state, work, self._buckets, objects, self.tokens, codegens)
         config = uvicorn.Config(
             rest.application(server.exchanges.append),
             log_config=None,
@@ -256,6 +277,21 @@ class _Running:
             timeout_graceful_shutdown=1,
         )
         return uvicorn.Server(config), work
+
+    def _store(self, server: LocalServiceX) -> tuple[Buckets, Objects | None]:
+        """Return where results are kept, and what serves them if that is this server."""
+        from .buckets import Location, OwnBuckets
+        from .objects import Objects
+        from .s3 import S3Buckets
+        from .signatures import Keys
+
+        if server._object_store is not None:
+            return S3Buckets(server._object_store), None
+        secret = self._database.secret
+        keys = Keys(secret("access-key")[:20], secret("secret-key"))
+        location = Location(self.address, False, keys)
+        buckets = OwnBuckets(self._database, self.directory / "objects", location)
+        return buckets, Objects(buckets, server._url_expiry_s)
 
     def _run(self) -> None:
         try:
@@ -287,7 +323,8 @@ class _Running:
         self._http.should_exit = True
         self._thread.join(STOP_TIMEOUT_S)
         self._socket.close()
-        self._state.close()
+        self._buckets.close()
+        self._database.close()
 
 
 _live: set[LocalServiceX] = set()
@@ -340,10 +377,16 @@ def _listen(port: int) -> socket.socket:
     return listener
 
 
-def _open_state(directory: Path) -> State:
-    from .state import State
+def _open_database(directory: Path) -> Database:
+    from .database import Database
 
-    return State(directory)
+    return Database(directory)
+
+
+def _parse(object_store: str) -> Location:
+    from .s3 import parse_object_store
+
+    return parse_object_store(object_store)
 
 
 def _require_extra() -> None:

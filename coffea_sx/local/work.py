@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import parse_qs
 
 from ..dataset import object_name
+from .buckets import Buckets
 from .pool import Slot
 from .state import State
 from .transformer import Outcome, describe_error
@@ -32,6 +33,10 @@ class Work:
     ----------
     state : State
         Where requests come from and results go to.
+    buckets : Buckets
+        Where the files of results go to.
+    scratch : Path
+        A directory for files that are being written. What is in it is removed.
     workers : int
         How many files are transformed at once.
     datasets : mapping of str to sequence of str
@@ -43,11 +48,15 @@ class Work:
     def __init__(
         self,
         state: State,
+        buckets: Buckets,
+        scratch: Path,
         workers: int,
         datasets: Mapping[str, Sequence[str]],
         before_report: BeforeReport | None,
     ) -> None:
         self._state = state
+        self._buckets = buckets
+        self._scratch = _emptied(scratch)
         self._datasets = datasets
         self._before_report = before_report
         self._slots = [Slot() for _ in range(workers)]
@@ -105,7 +114,7 @@ class Work:
             request = self._state.request(job.request_id)
             if request is None or not self._state.is_running(job.request_id):
                 continue
-            written = self._state.scratch / uuid.uuid4().hex
+            written = self._scratch / uuid.uuid4().hex
             try:
                 outcome = await slot.run(
                     request["codegen"],
@@ -121,22 +130,32 @@ class Work:
             self._spawn(self._report(job, outcome, request["result_format"], written))
 
     async def _report(self, job: _Job, outcome: Outcome, result_format: str, written: Path) -> None:
-        if self._before_report is not None:
-            try:
-                await self._before_report(outcome.input_path)
-            except Exception as error:
-                written.unlink(missing_ok=True)
-                outcome = replace(
-                    outcome, reason=describe_error(error), n_events=0, nbytes=0, md5=""
-                )
         suffix = ".parquet" if result_format == "parquet" else ""
         name = object_name(outcome.input_path + suffix)
-        self._state.add_result(job.request_id, job.file_id, outcome, name, written)
+        try:
+            if self._before_report is not None:
+                await self._before_report(outcome.input_path)
+            # Clients look for an object as soon as they see its row.
+            if outcome.reason is None and self._state.is_running(job.request_id):
+                await self._buckets.put(job.request_id, name, written, outcome.md5)
+        except Exception as error:
+            outcome = replace(outcome, reason=describe_error(error), n_events=0, nbytes=0, md5="")
+        finally:
+            written.unlink(missing_ok=True)
+        self._state.add_result(job.request_id, job.file_id, outcome, name)
 
     def _spawn(self, coroutine: Awaitable[None]) -> None:
         task = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _emptied(scratch: Path) -> Path:
+    """Make a directory, or remove what a server that was killed left in it."""
+    scratch.mkdir(mode=0o700, exist_ok=True)
+    for leftover in scratch.iterdir():
+        leftover.unlink()
+    return scratch
 
 
 def find_files(datasets: Mapping[str, Sequence[str]], did: str) -> list[str] | None:

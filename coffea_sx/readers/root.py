@@ -1,167 +1,223 @@
-"""Read a TTree with uproot's own blockwise reader, after its form was checked."""
+"""Open TTrees and RNTuples with uproot, over bytes that are fetched in few requests."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import queue
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
-from ..errors import CorruptFile, FormError, FormMismatch, ReadError, ServiceXError
+import numpy as np
+import uproot
+from uproot.source.chunk import Chunk, Source
+
+from ..errors import FormMismatch
 from ..forms import DeliveredForm
-from ..forms.guard import check
-from ..forms.observed import DOCUMENTATION, observed_forms
-from ..storage.filesystem import address
-from ..transform.outcomes import Delivered
-from ..transform.watch import Watch
+from ..forms.counters import counted_columns
+from ..storage.stored import StoredObject
+from .columns import Columns
+
+MAGIC = b"root"
+# Where uproot's writer puts all that is not events, if it writes them in one go: at the beginning.
+HEAD = 64 << 10
+HEAD_PER_COLUMN = 1 << 10
+# An RNTuple has its list of columns there, and its lists of pages at the end.
+TAIL = 64 << 10
+# Two threads decompress large baskets faster than one, and small ones slower; bytes.
+LARGE_BASKET = 128 << 10
+
+_PHYSICAL_COLUMN = re.compile(r'"column-(\d+)')
 
 
-def blockwise_reader(delivered: DeliveredForm, form_mapping: Any) -> Any:
-    """Return the function with which ``uproot.dask`` reads a partition of this form.
+class StoredSource(Source):
+    """Gives uproot the bytes of a stored object, without copying them."""
 
-    It implements dask-awkward's protocols for mocking and projection; its ``read_tree`` reads the
-    columns that it was projected to.
-    """
-    import uproot
+    def __init__(self, file_path: str, *, stored: StoredObject, **options: Any) -> None:
+        super().__init__()
+        self._file_path = file_path
+        self._stored = stored
+        self._is_closed = False
 
-    events = uproot.dask(
-        {"not opened": delivered.tree},
-        open_files=False,
-        known_base_form=delivered.base_form,
-        full_paths=True,
-        ak_add_doc=DOCUMENTATION,
-        form_mapping=form_mapping,
-    )
-    (layer,) = events.dask.layers.values()
-    return layer.io_func
+    def __enter__(self) -> StoredSource:
+        return self
 
+    def __exit__(self, *error: object) -> None:
+        self._is_closed = True
 
-def form_of_first(watch: Watch, result_format: str) -> DeliveredForm:
-    """Wait for the first delivered file of a transform, and take its form for that of all.
+    @property
+    def closed(self) -> bool:
+        """Whether the file was closed."""
+        return self._is_closed
 
-    Raises
-    ------
-    TransformError, ServerError
-        If none is delivered.
-    ReadError
-        If it cannot be read.
-    FormError
-        If it holds no tree.
-    """
-    first = watch.wait_for_any()
-    where = address(watch.address.request_id, first.object_name)
-    trees = observed_forms(where, result_format)
-    if not trees:
-        raise FormError(
-            f"The file made of {first.input_file} holds no tree; give the form as form=.",
-            input_file=first.input_file,
-        )
-    return DeliveredForm(trees, next(iter(trees)), result_format)
+    @property
+    def num_bytes(self) -> int:
+        """Size of the object, bytes."""
+        return self._stored.size
+
+    def chunk(self, start: int, stop: int) -> Chunk:
+        """Return one range."""
+        data = self._stored.read(start, min(stop, max(start, self._stored.size)))
+        return Chunk.wrap(self, np.frombuffer(data, np.uint8), start)
+
+    def chunks(
+        self, ranges: Sequence[tuple[int, int]], notifications: queue.Queue[Any]
+    ) -> list[Chunk]:
+        """Return many ranges, fetched together."""
+        self._stored.need(ranges)
+        chunks = [self.chunk(start, stop) for start, stop in ranges]
+        for chunk in chunks:
+            notifications.put(chunk)
+        return chunks
 
 
-def read(
-    outcome: Delivered,
-    request_id: str,
-    delivered: DeliveredForm,
-    reader: Any,
-    step: int,
-    steps: int,
-) -> Any:
-    """Read one step of a delivered file.
+@contextmanager
+def open_root(
+    stored: StoredObject, delivered: DeliveredForm, share: float
+) -> Iterator[Columns | None]:
+    """Open the tree of a delivered file.
 
     Parameters
     ----------
-    outcome : Delivered
-    request_id : str
+    stored : StoredObject
     delivered : DeliveredForm
-    reader : object
-        From `blockwise_reader`, projected to the columns to read.
-    step, steps : int
-        Which of how many equal parts of the file.
+    share : float
+        How much of the file will be read, about.
 
-    Returns
-    -------
-    awkward.Array
+    Yields
+    ------
+    Columns or None
+        None if the file holds nothing at all.
 
     Raises
     ------
     FormMismatch
-        If the file is not what the query promised.
+        If the file holds other trees.
     CorruptFile
-        If its bytes cannot be understood.
-    ReadError
-        If they cannot be had.
+        If it is no ROOT file.
     """
-    with _opened(outcome, request_id, delivered) as tree:
-        if tree is None:
-            return reader.mock_empty(backend="cpu")
-        wider = check(
-            tree,
-            reader.common_keys,
-            delivered.base_form,
-            outcome.input_file,
-            outcome.object_name,
-        )
-        if wider:
-            tree = _Widened(tree, wider)
-        size = -(-tree.num_entries // steps)
-        start = min(step * size, tree.num_entries)
-        array, _ = reader.read_tree(tree, start, min(start + size, tree.num_entries))
-        return array
+    _fetch_first(stored, delivered, share)
+    stored.check_magic(MAGIC, "ROOT")
+    with uproot.open(
+        {stored.name: None},
+        handler=StoredSource,
+        stored=stored,
+        array_cache=None,
+        object_cache=None,
+    ) as file:
+        held = file.keys(cycle=False)
+        if not held:
+            yield None
+            return
+        if delivered.tree not in file:
+            raise no_tree(delivered.tree, held)
+        tree = file[delivered.tree]
+        yield _ntuple(tree, stored) if delivered.is_rntuple else _ttree(tree, stored)
 
 
-class _Widened:
-    """A tree of which some columns are converted to wider types as they are read."""
+def no_tree(expected: str, held: Sequence[str]) -> FormMismatch:
+    """Make the error for a file that does not hold the tree."""
+    return FormMismatch(
+        f"The file should hold the tree {expected!r}; it holds "
+        f"{', '.join(map(repr, held)) or 'nothing'}.",
+        column="",
+        expected=expected,
+        found=", ".join(held),
+    )
 
-    def __init__(self, tree: Any, dtypes: dict[str, Any]) -> None:
+
+def _fetch_first(stored: StoredObject, delivered: DeliveredForm, share: float) -> None:
+    """Fetch what tells where the columns are, or all."""
+    head = HEAD + HEAD_PER_COLUMN * len(delivered.columns)
+    if stored.is_worth_whole(share, head):
+        stored.need_all()
+    elif delivered.is_rntuple:
+        stored.need([(0, head), (stored.size - TAIL, stored.size)])
+    else:
+        stored.need([(0, head)])
+
+
+def _ttree(tree: Any, stored: StoredObject) -> Columns:
+    forms = TreeForms(tree)
+    return Columns(stored.name, tree.num_entries, forms, partial(_read_baskets, tree), {})
+
+
+class TreeForms(Mapping[str, Any]):
+    """The forms of the columns of a tree, made as they are asked for.
+
+    Parameters
+    ----------
+    tree : uproot.TTree
+    """
+
+    def __init__(self, tree: Any) -> None:
         self._tree = tree
-        self._dtypes = dtypes
+        self._names = dict.fromkeys(tree.keys(full_paths=True))
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._tree, name)
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._tree[name].interpretation.awkward_form(self._tree.file)
 
-    def __contains__(self, column: str) -> bool:
-        return column in self._tree
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
 
-    def arrays(self, *columns: Any, **options: Any) -> dict[str, Any]:
-        """Read columns as ``uproot.TTree.arrays(how=dict)`` does."""
-        import awkward as ak
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
 
-        arrays: dict[str, Any] = self._tree.arrays(*columns, **options)
-        for name, dtype in self._dtypes.items():
-            arrays[name] = ak.values_astype(arrays[name], dtype)
-        return arrays
+    def __len__(self) -> int:
+        return len(self._names)
 
 
-@contextmanager
-def _opened(outcome: Delivered, request_id: str, delivered: DeliveredForm) -> Iterator[Any]:
-    import uproot
+def _read_baskets(tree: Any, names: Sequence[str], start: int, stop: int) -> dict[str, Any]:
+    branches = [tree[name] for name in names]
+    n_baskets = sum(branch.num_baskets for branch in branches)
+    nbytes = sum(branch.compressed_bytes for branch in branches)
+    is_worth_threads = n_baskets > 1 and nbytes > n_baskets * LARGE_BASKET
+    threads = ThreadPoolExecutor(2) if is_worth_threads else nullcontext()
+    with threads as executor:
+        arrays: dict[str, Any] = tree.arrays(
+            list(names),
+            entry_start=start,
+            entry_stop=stop,
+            decompression_executor=executor,
+            array_cache=None,
+            how=dict,
+        )
+    return arrays
 
-    facts = {"input_file": outcome.input_file, "object_name": outcome.object_name}
-    try:
-        with uproot.open({address(request_id, outcome.object_name): None}) as file:
-            if not file.keys() and outcome.n_events == 0:
-                # What servers write of an input file without the tree.
-                yield None
-                return
-            if delivered.tree not in file:
-                raise FormMismatch(
-                    f"The file made of {outcome.input_file} should hold the tree "
-                    f"{delivered.tree!r}; it holds "
-                    f"{', '.join(map(repr, file.keys(cycle=False))) or 'nothing'}.",
-                    column="",
-                    expected=delivered.tree,
-                    found=", ".join(file.keys(cycle=False)),
-                    **facts,
-                )
-            yield file[delivered.tree]
-    except ReadError as error:
-        raise error.about(outcome.input_file, outcome.object_name) from None
-    except (ServiceXError, MemoryError):
-        raise
-    except Exception as error:
-        # uproot reports bytes that it does not understand with whatever its parsers meet first.
-        raise CorruptFile(
-            f"The file made of {outcome.input_file} (object {outcome.object_name!r} of request "
-            f"{request_id}) cannot be read: {type(error).__name__}: {error}",
-            **facts,
-        ) from None
+
+def _ntuple(ntuple: Any, stored: StoredObject) -> Columns:
+    form, _ = ntuple.to_akform()
+    forms = dict(zip(form.fields, form.contents, strict=True))
+    read = partial(_read_pages, ntuple, stored)
+    return Columns(stored.name, ntuple.num_entries, forms, read, counted_columns(form))
+
+
+def _read_pages(
+    ntuple: Any, stored: StoredObject, names: Sequence[str], start: int, stop: int
+) -> dict[str, Any]:
+    if not names:
+        return {}
+    # uproot asks for pages one by one; they are few requests when they are asked for together.
+    stored.need(_pages_of(ntuple, names, start, stop))
+    # One by one, because uproot keeps the buffers of all columns until the last one is read.
+    return {
+        name: ntuple.arrays(filter_name=name, entry_start=start, entry_stop=stop)[name]
+        for name in names
+    }
+
+
+def _pages_of(
+    ntuple: Any, names: Sequence[str], start: int, stop: int
+) -> Iterator[tuple[int, int]]:
+    """Return where the pages of some columns and events are."""
+    form, _ = ntuple.to_akform(filter_name=list(names))
+    numbers = {int(number) for number in _PHYSICAL_COLUMN.findall(form.to_json())}
+    for cluster, pages in zip(ntuple.cluster_summaries, ntuple.page_link_list, strict=True):
+        first = cluster.num_first_entry
+        if first < stop and start < first + cluster.num_entries:
+            for place in (page.locator for n in numbers for page in pages[n].pages):
+                yield place.offset, place.offset + place.num_bytes

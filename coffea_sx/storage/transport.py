@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
-from functools import lru_cache
+import sys
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from typing import NamedTuple
 
 import tenacity
 import urllib3
@@ -17,11 +19,16 @@ from ..errors import AccessError, ObjectGone, ReadError, Truncated
 from ..redact import RedactingFilter
 from ..transform.access import Grant
 
-TRANSIENT = {408, 429, 500, 502, 503, 504}
-# How long reading one range may be tried again, seconds.
+Range = tuple[int, int]
+
+TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
+# How long fetching one range may be tried again, seconds.
 PATIENCE_S = 60.0
 TIMEOUT = urllib3.Timeout(connect=10, read=60)
+# To one store at a time, of all threads of a process.
 CONNECTIONS = 8
+WAIT_FOR_CONNECTION_S = 60.0
+BLOCK = 1 << 20
 # A store may list an object a moment before it gives it; then it is tried again, after seconds.
 MISSING_PAUSES_S = (1.0, 4.0)
 
@@ -29,18 +36,38 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _S3_CODE = re.compile(rb"<Code>(\w+)</Code>")
 # What a store says to a URL that was good once.
 _STALE = {b"ExpiredToken", b"AccessDenied", b"InvalidAccessKeyId", b"SignatureDoesNotMatch"}
+_REASON_LENGTH = 2000
 
 
 # urllib3 logs every URL at DEBUG, with its signature.
 logging.getLogger("urllib3.connectionpool").addFilter(RedactingFilter())
 
 
+class Part(NamedTuple):
+    """Some bytes of an object.
+
+    Attributes
+    ----------
+    data : bytes-like
+        What was wanted, one piece behind the other.
+    size : int
+        Of the whole object, bytes.
+    etag : str or None
+        Which version of the object they are of.
+    """
+
+    data: bytes | bytearray
+    size: int
+    etag: str | None
+
+
 class _TransientError(Exception):
     """Try again; the cause is what is raised in the end."""
 
-    def __init__(self, cause: ReadError) -> None:
+    def __init__(self, cause: ReadError, pause_s: float = 0.0) -> None:
         super().__init__(str(cause))
         self.cause = cause
+        self.pause_s = pause_s
 
 
 class _StaleError(Exception):
@@ -59,11 +86,15 @@ def _connections() -> urllib3.PoolManager:
 def fetch(
     object_name: str,
     grant: Callable[[bool], Grant],
-    start: int,
-    stop: int,
+    start: int = 0,
+    stop: int | None = None,
+    wanted: Sequence[Range] | None = None,
     patience_s: float = PATIENCE_S,
-) -> tuple[bytes, int]:
-    """Fetch bytes ``start`` to ``stop`` of an object, and its size.
+) -> Part:
+    """Fetch bytes ``start`` to ``stop`` of an object, in one request.
+
+    A transfer that breaks off is taken up where it was, if the store says that the object is still
+    the same one, and begun again if not.
 
     Parameters
     ----------
@@ -72,9 +103,15 @@ def fetch(
     grant : callable
         Gives permission to read it; called with True for a new one, once, if the store refuses.
     start, stop : int
-        Bytes; fewer come back if the object ends before ``stop``.
+        Bytes; fewer come back if the object ends before ``stop``. None is the end of the object.
+    wanted : sequence of tuple of int, optional
+        Which of them are kept, in order; the others are dropped as they arrive.
     patience_s : float
-        How long to try, seconds.
+        How long to try again, seconds.
+
+    Returns
+    -------
+    Part
 
     Raises
     ------
@@ -87,116 +124,205 @@ def fetch(
     ReadError
         If it does not answer.
     """
+    transfer = _Transfer(object_name, start, stop, wanted)
     attempts = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(_TransientError),
-        stop=tenacity.stop_before_delay(patience_s) | _StopMissing(),
+        stop=partial(_is_over, patience_s),
         wait=_pause,
         reraise=True,
     )
     try:
         try:
-            return attempts(_get, object_name, grant(False), start, stop)
+            return attempts(transfer.go_on, grant(False))
         except _StaleError:
-            return attempts(_get, object_name, grant(True), start, stop)
+            return attempts(transfer.go_on, grant(True))
     except (_TransientError, _StaleError) as error:
         raise error.cause from None
 
 
+def _is_over(patience_s: float, state: tenacity.RetryCallState) -> bool:
+    is_late = (state.seconds_since_start or 0.0) + state.upcoming_sleep >= patience_s
+    return is_late or (_is_missing(state) and state.attempt_number > len(MISSING_PAUSES_S))
+
+
 def _is_missing(state: tenacity.RetryCallState) -> bool:
-    error = state.outcome.exception() if state.outcome else None
-    return isinstance(getattr(error, "cause", None), ObjectGone)
+    return isinstance(getattr(_error_of(state), "cause", None), ObjectGone)
 
 
-class _StopMissing(tenacity.stop.stop_base):
-    """Stop when an object was missing each time."""
-
-    def __call__(self, retry_state: tenacity.RetryCallState) -> bool:
-        tries = len(MISSING_PAUSES_S) + 1
-        return _is_missing(retry_state) and retry_state.attempt_number >= tries
+def _error_of(state: tenacity.RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome else None
 
 
 def _pause(state: tenacity.RetryCallState) -> float:
     if _is_missing(state):
         return MISSING_PAUSES_S[min(state.attempt_number, len(MISSING_PAUSES_S)) - 1]
-    return tenacity.wait_random_exponential(multiplier=0.1, max=5)(state)
+    wanted: float = getattr(_error_of(state), "pause_s", 0.0)
+    return max(wanted, tenacity.wait_random_exponential(multiplier=0.1, max=5)(state))
 
 
-def _get(object_name: str, grant: Grant, start: int, stop: int) -> tuple[bytes, int]:
-    headers = {**grant.headers, "Range": f"bytes={start}-{stop - 1}"}
-    try:
-        response = _connections().request(
-            "GET", grant.url, headers=headers, redirect=False, decode_content=False
-        )
-    except urllib3.exceptions.HTTPError as error:
-        # Its text has the whole URL.
-        raise _TransientError(
-            ReadError(
-                f"The store does not send the object {object_name!r}: {type(error).__name__}.",
-                object_name=object_name,
+class _Transfer:
+    """One range on its way; what has arrived is kept while the rest is asked for again."""
+
+    def __init__(
+        self, object_name: str, start: int, stop: int | None, wanted: Sequence[Range] | None
+    ) -> None:
+        self._object_name = object_name
+        self._start = start
+        self._stop = stop
+        self._wanted = wanted
+        self._etag: str | None = None
+        self._begin_at(start)
+
+    def _begin_at(self, position: int) -> None:
+        self._position = position
+        self._data = bytearray()
+
+    def go_on(self, grant: Grant) -> Part:
+        """Ask for what is missing."""
+        headers = dict(grant.headers)
+        if self._position or self._stop is not None:
+            last = "" if self._stop is None else self._stop - 1
+            headers["Range"] = f"bytes={self._position}-{last}"
+        try:
+            response = _connections().request(
+                "GET",
+                grant.url,
+                headers=headers,
+                redirect=False,
+                decode_content=False,
+                preload_content=False,
+                pool_timeout=WAIT_FOR_CONNECTION_S,
             )
-        ) from None
-    return _checked(object_name, response, start, stop)
+            try:
+                return self._take(response)
+            finally:
+                # What was not read is dropped with its connection; the place of that in the pool
+                # is free again.
+                response.close()
+                response.release_conn()
+        except urllib3.exceptions.HTTPError as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise self._untrusted() from None
+            raise self._unsent(error) from None  # its text has the whole URL
 
+    def _take(self, response: urllib3.BaseHTTPResponse) -> Part:
+        """Take what one answer brings."""
+        if response.status == 416:
+            return Part(b"", self._size_beyond(response), None)
+        if response.status not in (200, 206):
+            raise self._refusal(response)
+        etag = response.headers.get("ETag")
+        if self._position > self._start and etag != self._etag:
+            self._begin_at(self._start)
+            raise _TransientError(self._error("was replaced in the store while it was read"))
+        self._etag = etag
+        if response.status == 200:
+            return self._take_whole(response)
+        first, size = self._content_range(response)
+        if first != self._position:
+            what = f"is sent from byte {first} where {self._position} was asked for"
+            raise _TransientError(self._error(what))
+        self._fill(response)
+        end = min(size if self._stop is None else self._stop, size)
+        if self._position != end:
+            raise self._short(end)
+        return Part(self._data, size, etag)
 
-def _checked(
-    object_name: str, response: urllib3.BaseHTTPResponse, start: int, stop: int
-) -> tuple[bytes, int]:
-    status, data = response.status, response.data
-    if status == 206:
-        first, last, size = _content_range(object_name, response)
-        wanted = min(stop, size)
-        if first != start or last + 1 != wanted or len(data) != wanted - start:
-            raise _short(object_name, wanted - start, len(data))
-        return data, size
-    if status == 200:
-        length = response.headers.get("Content-Length")
-        if length is not None and int(length) != len(data):
-            raise _short(object_name, int(length), len(data))
-        return data[start:stop], len(data)
-    if status == 416:
-        return b"", start
-    raise _refusal(object_name, status, data)
+    def _take_whole(self, response: urllib3.BaseHTTPResponse) -> Part:
+        """Take the whole object, asked for or not: some stores do not know ranges."""
+        if self._wanted is None and (self._start or self._stop is not None):
+            self._wanted = [(self._start, sys.maxsize if self._stop is None else self._stop)]
+        self._begin_at(0)
+        self._fill(response)
+        return Part(self._data, self._position, self._etag)
 
+    def _fill(self, response: urllib3.BaseHTTPResponse) -> None:
+        for block in response.stream(BLOCK, decode_content=False):
+            begin, self._position = self._position, self._position + len(block)
+            if self._wanted is None:
+                self._data += block
+                continue
+            for start, stop in self._wanted:
+                if start < self._position and begin < stop:
+                    self._data += block[max(start, begin) - begin : stop - begin]
 
-def _content_range(object_name: str, response: urllib3.BaseHTTPResponse) -> tuple[int, int, int]:
-    found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-    if found is None:
-        raise ReadError(
-            f"The store sends a part of the object {object_name!r} without saying which.",
-            object_name=object_name,
-        )
-    first, last, size = map(int, found.groups())
-    return first, last, size
+    def _content_range(self, response: urllib3.BaseHTTPResponse) -> tuple[int, int]:
+        found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        if found is None:
+            raise self._error("is sent in parts without saying which")
+        return int(found[1]), int(found[3])
 
+    def _size_beyond(self, response: urllib3.BaseHTTPResponse) -> int:
+        size = response.headers.get("Content-Range", "").rpartition("/")[2]
+        return int(size) if size.isdigit() else self._start
 
-def _short(object_name: str, expected: int, found: int) -> _TransientError:
-    return _TransientError(
-        Truncated(
-            f"The store sent {found} of {expected} bytes of the object {object_name!r}.",
-            object_name=object_name,
-            expected=expected,
-            found=found,
-        )
-    )
-
-
-def _refusal(object_name: str, status: int, data: bytes) -> Exception:
-    found = _S3_CODE.search(data[:2000])
-    code = found[1] if found else b""
-    says = f"[{status}{' ' + code.decode() if code else ''}]"
-    facts = {"object_name": object_name, "status": status}
-    if status == 404:
-        gone = ObjectGone(
-            f"The store no longer has the object {object_name!r} {says}. Results are deleted "
-            "after some time; submit the query again with ignore_cache=True.",
-            **facts,
-        )
-        return gone if code == b"NoSuchBucket" else _TransientError(gone)
-    error = AccessError(f"The store refuses the object {object_name!r} {says}.", **facts)
-    if status in TRANSIENT:
+    def _short(self, end: int) -> _TransientError:
+        found, expected = self._position - self._start, end - self._start
+        if self._etag is None or found > expected:
+            self._begin_at(self._start)
         return _TransientError(
-            ReadError(f"The store fails to send the object {object_name!r} {says}.", **facts)
+            Truncated(
+                f"The store sent {found} of {expected} bytes of the object {self._object_name!r}.",
+                object_name=self._object_name,
+                expected=expected,
+                found=found,
+            )
         )
-    if code in _STALE or status in (400, 401, 403):
-        return _StaleError(error)
-    return error
+
+    def _error(self, what: str) -> ReadError:
+        return ReadError(f"The object {self._object_name!r} {what}.", object_name=self._object_name)
+
+    def _unsent(self, error: urllib3.exceptions.HTTPError) -> _TransientError:
+        found = self._position - self._start
+        if self._etag is None:
+            self._begin_at(self._start)
+        if isinstance(error, urllib3.exceptions.IncompleteRead):
+            cause: ReadError = Truncated(
+                f"The store breaks off sending the object {self._object_name!r} after {found} "
+                "bytes.",
+                object_name=self._object_name,
+                found=found,
+            )
+        else:
+            cause = ReadError(
+                f"The store does not send the object {self._object_name!r}: "
+                f"{type(error).__name__}.",
+                object_name=self._object_name,
+            )
+        return _TransientError(cause)
+
+    def _untrusted(self) -> AccessError:
+        return AccessError(
+            f"The store that has the object {self._object_name!r} shows a certificate that cannot "
+            "be verified. If it is one of your site, name the file of its authority in the "
+            "environment variable SSL_CERT_FILE, here and on the workers.",
+            object_name=self._object_name,
+        )
+
+    def _refusal(self, response: urllib3.BaseHTTPResponse) -> Exception:
+        status = response.status
+        found = _S3_CODE.search(response.read(_REASON_LENGTH))
+        code = found[1] if found else b""
+        says = f"[{status}{' ' + code.decode() if code else ''}]"
+        facts = {"object_name": self._object_name, "status": status}
+        if status == 404:
+            gone = ObjectGone(
+                f"The store no longer has the object {self._object_name!r} {says}. Results are "
+                "deleted after some time; submit the query again with ignore_cache=True.",
+                **facts,
+            )
+            return gone if code == b"NoSuchBucket" else _TransientError(gone)
+        if status in TRANSIENT:
+            return _TransientError(
+                ReadError(
+                    f"The store fails to send the object {self._object_name!r} {says}.", **facts
+                ),
+                _seconds(response.headers.get("Retry-After")),
+            )
+        error = AccessError(f"The store refuses the object {self._object_name!r} {says}.", **facts)
+        return _StaleError(error) if code in _STALE or status in (400, 401, 403) else error
+
+
+def _seconds(retry_after: str | None) -> float:
+    """Understand how long a store wants to be left alone; dates are not worth understanding."""
+    return float(retry_after) if retry_after and retry_after.isdigit() else 0.0

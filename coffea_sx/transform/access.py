@@ -5,10 +5,12 @@ Only the process that owns the transform makes URLs; others ask it.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from ipaddress import ip_address
 from time import time
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +20,8 @@ from .client import ServiceXClient
 
 # A URL that we sign ourselves lives as long as a slow read of one file, not longer.
 SIGNED_FOR_S = 600
+# Hosts of stores that are allowed besides those that a ServiceX may name, separated by commas.
+ALLOWED_HOSTS = "COFFEA_SX_STORE_HOSTS"
 # Names in one request for URLs; servers answer it in one go.
 BATCH = 500
 
@@ -108,7 +112,7 @@ class Access:
     def _asked_for(self, names: Sequence[str]) -> dict[str, Grant]:
         answer = self._client.file_urls(self._request_id, names)
         grants = {name: _grant(answer.get(name)) for name in names}
-        return {name: grant for name, grant in grants.items() if grant is not None}
+        return {name: self._allowed(name, grant) for name, grant in grants.items() if grant}
 
     def _signed(self, names: Sequence[str]) -> dict[str, Grant]:
         """Sign with the keys in the status, as servers before 2026 want it."""
@@ -130,14 +134,35 @@ class Access:
             ) from None
         expires_at = time() + SIGNED_FOR_S
         lifetime = timedelta(seconds=SIGNED_FOR_S)
-        return {
-            name: Grant(
-                store.presigned_get_object(self._request_id, name, expires=lifetime),
-                {},
-                expires_at,
-            )
+        urls = {
+            name: store.presigned_get_object(self._request_id, name, expires=lifetime)
             for name in names
         }
+        return {name: self._allowed(name, Grant(url, {}, expires_at)) for name, url in urls.items()}
+
+    def _allowed(self, name: str, grant: Grant) -> Grant:
+        """Refuse a URL of a machine that a ServiceX elsewhere has no business to send us to."""
+        host = urlsplit(grant.url).hostname or ""
+        known = urlsplit(self._client.endpoint.url).hostname
+        listed = os.environ.get(ALLOWED_HOSTS, "").replace(",", " ").split()
+        if host in (known, *listed) or not (_is_inner(host) and not _is_inner(known or "")):
+            return grant
+        raise AccessError(
+            f"ServiceX names a store at {host}, which is this machine or one of its own network "
+            f"only, while ServiceX itself is at {known}. If that is meant to be, say so in the "
+            f"environment variable {ALLOWED_HOSTS}={host}.",
+            request_id=self._request_id,
+            object_name=name,
+        )
+
+
+def _is_inner(host: str) -> bool:
+    """Whether a host is this machine, or an address that says nothing elsewhere."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith((".localhost", ".internal"))
+    return address.is_loopback or address.is_link_local or address.is_unspecified
 
 
 def _grant(answer: Any) -> Grant | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import math
 import pickle
 import threading
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from distributed import get_worker
 from ..errors import AccessError, OwnerLost, ServiceXError
 from .access import Grant
 from .board import POLL_S, topic
-from .outcomes import Outcome, Read
+from .outcomes import Delivered, Outcome, Read
 from .source import TransformAddress
 
 # An owner that has not shown up for this long is lost, seconds.
@@ -55,16 +56,19 @@ class Listener:
         """Whether `wait` would return at once."""
         return index in self._outcomes or self._ending is not None
 
-    def wait(self, index: int) -> Outcome:
+    def wait(self, index: int, timeout_s: float | None = None) -> Outcome:
         """Wait until the owner has told what became of an input file.
 
         Raises
         ------
+        TimeoutError
+            If it has not after ``timeout_s`` seconds.
         OwnerLost
             If the owner has been silent for too long.
         ServiceXError
             The ending of the transform, as the owner saw it.
         """
+        deadline = math.inf if timeout_s is None else monotonic() + timeout_s
         with self._news:
             self._waiting += 1
             try:
@@ -75,10 +79,18 @@ class Listener:
                         raise copy.copy(self._ending)
                     if index in self._outcomes:
                         return self._outcomes[index]
+                    left_s = deadline - monotonic()
+                    if left_s <= 0:
+                        raise TimeoutError(f"input file {index} has no result after {timeout_s} s")
                     self._listen()
-                    self._news.wait(POLL_S)
+                    self._news.wait(min(POLL_S, left_s))
             finally:
                 self._waiting -= 1
+
+    def delivered(self) -> list[Delivered]:
+        """Return the results that the owner has told of."""
+        with self._news:
+            return [o for o in self._outcomes.values() if isinstance(o, Delivered)]
 
     def grant(self, object_name: str, *, refresh: bool = False) -> Grant:
         """Ask the owner for permission to read an object.

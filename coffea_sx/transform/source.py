@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from .access import Grant
 from .endpoint import EndpointName
-from .outcomes import Outcome
+from .outcomes import Delivered, Outcome
 
 # Transforms that one worker process remembers.
 REMEMBERED = 64
@@ -23,8 +23,17 @@ class ResultSource(Protocol):
     def knows(self, index: int) -> bool:
         """Whether `wait` would return at once."""
 
-    def wait(self, index: int) -> Outcome:
-        """Return what became of an input file, when it is known."""
+    def wait(self, index: int, timeout_s: float | None = None) -> Outcome:
+        """Return what became of an input file, when it is known.
+
+        Raises
+        ------
+        TimeoutError
+            If it is not known after ``timeout_s`` seconds.
+        """
+
+    def delivered(self) -> list[Delivered]:
+        """Return the results that are known of."""
 
     def grant(self, object_name: str, *, refresh: bool = False) -> Grant:
         """Return permission to read an object."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from time import monotonic
 
 from ..dataset import InputFiles
 from ..errors import (
@@ -78,17 +80,20 @@ class Watch:
         """Whether `wait` would return at once."""
         return index in self.ledger.outcomes or self.ending is not None
 
-    def wait(self, index: int) -> Outcome:
+    def wait(self, index: int, timeout_s: float | None = None) -> Outcome:
         """Wait until it is known what became of an input file.
 
         Raises
         ------
+        TimeoutError
+            If it is not known after ``timeout_s`` seconds.
         TransformError
             If the transform ended without telling; with ``on_failure="raise"`` as soon as any
             input file has failed.
         ServerError
             If the server did not answer for too long.
         """
+        deadline = math.inf if timeout_s is None else monotonic() + timeout_s
         self.start()
         with self._news:
             while True:
@@ -103,8 +108,11 @@ class Watch:
                         f"The watch of request {self.address.request_id} was closed.",
                         request_id=self.address.request_id,
                     )
+                left_s = deadline - monotonic()
+                if left_s <= 0:
+                    raise TimeoutError(f"input file {index} has no result after {timeout_s} s")
                 # In slices, so that the main thread hears Ctrl-C.
-                self._news.wait(0.5)
+                self._news.wait(min(0.5, left_s))
 
     def wait_for_any(self) -> Delivered:
         """Wait until any input file was delivered; return the one that comes first in the list.
@@ -135,10 +143,11 @@ class Watch:
 
     def grants(self, names: Sequence[str], *, refresh: bool = False) -> dict[str, Grant]:
         """Return permission to read objects, and ask for the others' on the way."""
-        also = [o.object_name for o in self._delivered()]
+        also = [o.object_name for o in self.delivered()]
         return self.access.grants(names, refresh=refresh, also=also)
 
-    def _delivered(self) -> list[Delivered]:
+    def delivered(self) -> list[Delivered]:
+        """Return the results that are known of."""
         with self._news:
             return [o for o in self.ledger.outcomes.values() if isinstance(o, Delivered)]
 

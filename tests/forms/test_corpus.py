@@ -16,8 +16,8 @@ import awkward as ak
 import corpus
 import pytest
 import uproot
-from conftest import connected
 from corpus import CORPUS
+from strategies import connected
 
 from coffea_sx import derive_form
 from coffea_sx.errors import FormError, QueryError, RequestRefused, UnknownColumn

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 
 import awkward as ak
+import numpy as np
 import pytest
 import uproot
 from coffea.nanoevents import BaseSchema, NanoEventsFactory
@@ -12,7 +14,7 @@ from coffea.util import _is_interpretable
 from servicex import query as q
 from strategies import columns
 
-from coffea_sx.errors import FormError, QueryError
+from coffea_sx.errors import FormError, QueryError, UnknownColumn
 from coffea_sx.forms import DeliveredForm, derive_form
 from coffea_sx.forms.delivered import delivered_form, known_form
 from coffea_sx.forms.observed import DOCUMENTATION, observed_forms
@@ -77,7 +79,7 @@ def form(nano_files):
     return input_form({nano_files[0]: "Events"}, None)
 
 
-def form_of(tree):
+def form_of(path, tree):
     """Read the form of a tree as coffea asks uproot for it, from the file itself."""
     seen = []
 
@@ -86,7 +88,7 @@ def form_of(tree):
         return uproot._dask.TrivialFormMapping()(form)
 
     uproot.dask(
-        tree,
+        {path: tree},
         full_paths=True,
         ak_add_doc=DOCUMENTATION,
         filter_branch=_is_interpretable,
@@ -105,7 +107,7 @@ def test_the_derived_form_is_the_delivered_one(name, form, servicex, watching, n
     with uproot.open({where: None}) as file:
         assert file.keys(cycle=False) == [derived.tree]
         tree = file[derived.tree]
-        found = form_of(tree)
+        found = form_of(where, derived.tree)
         assert derived.columns == tree.keys(full_paths=True)
         assert [c.to_dict() for c in derived.base_form.contents] == [
             c.to_dict() for c in found.contents
@@ -123,6 +125,32 @@ def test_what_no_file_survives_is_refused_before(name, form, servicex, watching,
         delivered_form(selection, form)
     watch = watching(servicex, selection, nano_files[:1], on_failure="skip")
     assert isinstance(watch.wait(0), Failed)
+
+
+@pytest.mark.parametrize(
+    ("name", "what_to_change"),
+    [
+        ("single column", "Name the columns"),
+        ("options", r"'max' of the result, of type \?float32.*ask for the lists, and take ak\.max"),
+        ("lists in records", r"'muon' of the result.*Ask for columns side by side"),
+    ],
+)
+def test_what_cannot_be_written_says_what_to_change(name, what_to_change, form):
+    with pytest.raises(QueryError, match=re.compile(what_to_change, re.DOTALL)):
+        delivered_form(select(REFUSED[name]), form)
+
+
+@pytest.mark.parametrize(
+    ("queries", "what_to_change"),
+    [
+        ([{"treename": "Events", "expressions": ["max(Muon_pt)"]}], "ask for the lists"),
+        ([{"copy_histograms": "*"}], "reads no tree"),
+        ([{"treename": "Events;1"}], r'name it yourself, .*"Events;1": "Events"'),
+    ],
+)
+def test_raw_queries_say_what_to_change(queries, what_to_change, nano_files):
+    with pytest.raises(QueryError, match=what_to_change):
+        derive_form(q.UprootRaw(queries), nano_files[0])
 
 
 def test_coffea_sees_the_same_events(form, servicex, watching, nano_files):
@@ -143,6 +171,70 @@ def test_coffea_sees_the_same_events(form, servicex, watching, nano_files):
 
 def bare(array):
     return ak.without_parameters(array)
+
+
+# -- odd input files
+
+
+@pytest.fixture(scope="module")
+def odd_files(tmp_path_factory):
+    """Trees of two cycles, trees in directories, and a column that nobody can interpret."""
+    directory = tmp_path_factory.mktemp("odd")
+    numbers = {"float32": np.arange(3, dtype="float32"), "float64": np.arange(5, dtype="float64")}
+    trees = {
+        "cycles": [("Events", "float32"), ("Events", "float64")],
+        "directories": [("dir/Events", "float32"), ("dir/sub/Events", "float64")],
+    }
+    for file_name, written in trees.items():
+        with uproot.recreate(directory / f"{file_name}.root") as file:
+            for name, dtype in written:
+                file.mktree(name, {"x": dtype}).extend({"x": numbers[dtype]})
+    path = directory / "uninterpretable.root"
+    with uproot.recreate(path) as file:
+        file.mktree("Events", {"x": "float64", "y": "float32"}).extend(
+            {"x": np.arange(3.0), "y": np.arange(3, dtype="float32")}
+        )
+    path.write_bytes(path.read_bytes().replace(b"TLeafD", b"TLeafQ"))
+    return {path.stem: str(path) for path in directory.iterdir()}
+
+
+@pytest.mark.parametrize("is_raw", [False, True], ids=["func_adl", "raw"])
+@pytest.mark.parametrize(
+    ("file", "tree", "column", "type_"),
+    [
+        ("cycles", "Events", "x", "float64"),
+        ("cycles", "Events;1", "x", "float32"),
+        ("directories", "dir/Events", "x", "float32"),
+        ("directories", "/dir/Events", "x", "float32"),
+        ("directories", "dir/sub/Events", "x", "float64"),
+        ("uninterpretable", "Events", "y", "float32"),
+    ],
+)
+def test_odd_files(file, tree, column, type_, is_raw, odd_files, servicex, watching):
+    path = odd_files[file]
+    if is_raw:
+        output = tree.strip("/").partition(";")[0]
+        query = q.UprootRaw([{"treename": {tree: output}, "filter_name": [column]}])
+    else:
+        query = q.FuncADL_Uproot().FromTree(tree).Select(lambda e: {"x": e[column]})
+    selection = select(query)
+    derived = delivered_form(selection, path)
+    (form,) = derived.base_form.contents
+    assert form.primitive == type_
+    watch = watching(servicex, selection, [path])
+    where = address(watch.address.request_id, watch.wait(0).object_name)
+    assert observed_forms(where, "root-file") == derived.trees
+
+
+@pytest.mark.parametrize("is_raw", [False, True], ids=["func_adl", "raw"])
+def test_a_column_that_nobody_can_interpret_is_not_there(is_raw, odd_files):
+    query = (
+        q.UprootRaw([{"treename": "Events", "expressions": ["x"]}])
+        if is_raw
+        else q.FuncADL_Uproot().FromTree("Events").Select(lambda e: {"x": e["x"]})
+    )
+    with pytest.raises(UnknownColumn, match="It has 'y'"):
+        derive_form(query, odd_files["uninterpretable"])
 
 
 RECORDED = [

@@ -13,6 +13,7 @@ import uproot
 from coffea_sx.errors import FormMismatch
 from coffea_sx.forms.delivered import known_form
 from coffea_sx.forms.guard import check
+from coffea_sx.readers.root import TreeForms
 
 DTYPES = [
     "bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64",
@@ -74,11 +75,16 @@ def holds_all(wide, narrow):
     return bits[narrow] <= bits[wide] and (narrow in naturals or wide in integers)
 
 
+def checked(tree, *arguments):
+    """Check a tree, as the reader does."""
+    return check(TreeForms(tree), *arguments)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_what_was_promised_is_accepted(tree_of, dtype):
     values = np.array([0, 1], dtype)
     tree = tree_of(x=values, y=ak.unflatten(values, [2, 0]))
-    check(tree, ["x", "y", "ny"], promise(x=dtype, y=[dtype], ny="int32"), "/in.root")
+    checked(tree, ["x", "y", "ny"], promise(x=dtype, y=[dtype], ny="int32"), "/in.root")
 
 
 @pytest.mark.parametrize(("expected", "found"), list(itertools.permutations(DTYPES, 2)))
@@ -86,18 +92,18 @@ def test_every_other_type_is_refused_or_held_without_loss(tree_of, expected, fou
     values = extremes(found)
     tree = tree_of(x=values, y=ak.unflatten(values, [len(values)] + [0] * (len(values) - 1)))
     if holds_all(expected, found):
-        wider = check(tree, ["x", "y"], promise(x=expected, y=[expected]), "/in.root")
+        wider = checked(tree, ["x", "y"], promise(x=expected, y=[expected]), "/in.root")
         assert wider == {"x": np.dtype(expected), "y": np.dtype(expected)}
         assert values.astype(expected).tolist() == values.tolist()
         return
     with pytest.raises(FormMismatch) as caught:
-        check(tree, ["x"], promise(x=expected), "/in.root")
+        checked(tree, ["x"], promise(x=expected), "/in.root")
     error = caught.value
     assert (error.input_file, error.column) == ("/in.root", "x")
     assert (error.expected, error.found) == (expected, found)
     assert all(part in str(error) for part in ("/in.root", "'x'", expected, found))
     with pytest.raises(FormMismatch) as caught:
-        check(tree, ["y"], promise(y=[expected]), "/in.root")
+        checked(tree, ["y"], promise(y=[expected]), "/in.root")
     assert caught.value.column == "y"
 
 
@@ -111,12 +117,12 @@ def test_float64_file_under_float32_promise(tree_of):
     with pytest.raises(AssertionError):
         unguarded.pt.compute(scheduler="synchronous")
     with pytest.raises(FormMismatch, match="float32, found float64"):
-        check(tree, ["pt"], known_form(plain).base_form, "/in.root")
+        checked(tree, ["pt"], known_form(plain).base_form, "/in.root")
 
 
 def test_a_missing_column(tree_of):
     with pytest.raises(FormMismatch, match="no such column") as caught:
-        check(tree_of(x=[1.0]), ["x", "y"], promise(x="float64", y="float64"), "/in.root")
+        checked(tree_of(x=[1.0]), ["x", "y"], promise(x="float64", y="float64"), "/in.root")
     assert caught.value.column == "y"
 
 
@@ -125,25 +131,25 @@ def test_a_missing_column(tree_of):
 )
 def test_jagged_and_flat(tree_of, values, promised):
     with pytest.raises(FormMismatch):
-        check(tree_of(x=values), ["x"], promise(x=promised), "/in.root")
+        checked(tree_of(x=values), ["x"], promise(x=promised), "/in.root")
 
 
 def test_columns_that_are_not_read_may_be_anything(tree_of):
     tree = tree_of(x=[1.0], other=np.array([1], "int8"))
-    check(tree, ["x"], promise(x="float64", other="float32", missing="int64"), "/in.root")
-    check(tree, [], promise(x="float32"), "/in.root")
+    checked(tree, ["x"], promise(x="float64", other="float32", missing="int64"), "/in.root")
+    checked(tree, [], promise(x="float32"), "/in.root")
 
 
 def test_documentation_does_not_matter(tree_of):
     plain = ak.forms.RecordForm(
         [ak.forms.NumpyForm("float64", parameters={"__doc__": "energy in GeV"})], ["x"]
     )
-    check(tree_of(x=[1.0]), ["x"], plain, "/in.root")
+    checked(tree_of(x=[1.0]), ["x"], plain, "/in.root")
 
 
 def test_the_error_travels(tree_of):
     with pytest.raises(FormMismatch) as caught:
-        check(tree_of(x=[1.0]), ["x"], promise(x="float32"), "/in.root")
+        checked(tree_of(x=[1.0]), ["x"], promise(x="float32"), "/in.root")
     again = pickle.loads(pickle.dumps(caught.value))
     assert (again.input_file, again.column, again.expected, again.found) == (
         "/in.root",

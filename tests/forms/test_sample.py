@@ -12,7 +12,7 @@ import uproot
 from strategies import Answer, serve_file
 
 from coffea_sx.errors import FormError
-from coffea_sx.forms.sample import SAMPLES_TRIED, input_form
+from coffea_sx.forms.sample import SAMPLES_TRIED, input_form, sample_forms
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,8 @@ def test_everything_that_says_the_same_gives_the_same(sample, form, tmp_path):
     for given, tree_name in [
         (sample, "Events"),
         (Path(sample), "Events"),
-        ({sample: "Events"}, "Other"),
+        ({sample: "Events"}, "Events"),
+        ({sample: "Events;1"}, "/Events"),
         ({sample: None}, "Events"),
         (form, None),
         (form.to_dict(), None),
@@ -112,6 +113,68 @@ def test_the_tree_is_not_a_tree(tmp_path):
     with uproot.recreate(path) as file:
         file["Events"] = np.histogram([1.0, 2.0])
     with pytest.raises(FormError, match="TTree"):
+        input_form({path: "Events"}, None)
+
+
+def test_a_tree_in_a_directory_is_named_with_it(tmp_path):
+    path = str(tmp_path / "deep.root")
+    with uproot.recreate(path) as file:
+        file.mktree("dir/Events", {"x": "float32"})
+    assert input_form({path: "dir/Events"}, None).fields == ["x"]
+    with pytest.raises(FormError, match="its trees are 'dir/Events'"):
+        input_form(path, "Events")
+    with pytest.raises(FormError, match="TTree"):
+        input_form(path, "dir")
+
+
+def test_the_tree_of_the_query_counts(tmp_path, sample):
+    path = str(tmp_path / "cycles.root")
+    with uproot.recreate(path) as file:
+        file.mktree("Events", {"old": "float32"})
+        file.mktree("Events", {"new": "float32"})
+    assert input_form({path: "Events"}, None).fields == ["new"]
+    assert input_form({path: "Events;1"}, None).fields == ["old"]
+    assert input_form({path: "Events;1"}, "Events").fields == ["new"]
+    with pytest.raises(FormError, match=r"query reads the tree 'Event', and input_form= names 'Ev"):
+        input_form({sample: "Events"}, "Event")
+    with pytest.raises(FormError, match="no tree 'A' or 'B'"):
+        sample_forms(sample, ["A", "B"])
+
+
+@pytest.mark.parametrize(
+    ("patch", "message"),
+    [
+        ((b"TLeafD", b"TLeafQ", 2), "no column that uproot understands: it has 'x'"),
+        ((b"TLeafD", b"TLea/D", 1), "The column 'x' of the tree 'Events'"),
+    ],
+    ids=["unknown", "not understood"],
+)
+def test_trees_that_are_not_understood(patch, message, tmp_path):
+    path = tmp_path / "odd.root"
+    with uproot.recreate(path) as file:
+        file.mktree("Events", {"x": "float64"})
+    path.write_bytes(path.read_bytes().replace(*patch))
+    with pytest.raises(FormError, match=message):
+        input_form({str(path): "Events"}, None)
+
+
+def test_a_tree_that_dask_cannot_divide(tmp_path):
+    """Old trees count their entries with a double."""
+    path = str(tmp_path / "old.root")
+    with uproot.recreate(path) as file:
+        file.mktree("Events", {"x": "float64"}).extend({"x": np.arange(3.0)})
+    with uproot.open(path) as file:
+        tree = file["Events"]
+        tree._members["fEntries"] = 3.0
+        with pytest.raises(FormError, match=r"'Events' of .* cannot be read with dask: TypeError"):
+            input_form(tree, None)
+
+
+def test_an_rntuple(tmp_path):
+    path = str(tmp_path / "ntuple.root")
+    with uproot.recreate(path) as file:
+        file.mkrntuple("Events", {"x": np.arange(3.0)})
+    with pytest.raises(FormError, match=r"is an RNTuple.*form="):
         input_form({path: "Events"}, None)
 
 

@@ -13,8 +13,6 @@ from coffea.nanoevents import (
     NanoAODSchema,
     NanoEventsFactory,
     PFNanoAODSchema,
-    PHYSLITESchema,
-    TreeMakerSchema,
 )
 from servicex import query
 
@@ -62,16 +60,16 @@ def test_nothing_is_missing_of_whole_collections(derive: Any) -> None:
 @pytest.mark.parametrize(
     ("names", "sentences"),
     [
-        (["MET_pt"], ["events.MET needs MET_phi: add that to the Select."]),
+        (["MET_pt"], ["events.MET needs MET_phi: add that to the query."]),
         (
             ["Muon_pt", "Muon_eta", "Muon_phi", "Muon_mass"],
-            ["events.Muon needs Muon_charge: add that to the Select."],
+            ["events.Muon needs Muon_charge: add that to the query."],
         ),
         (
             ["Electron_pt"],
             [
                 "events.Electron needs Electron_charge, Electron_phi, Electron_eta and "
-                "Electron_mass: add that to the Select."
+                "Electron_mass: add that to the query."
             ],
         ),
         # the schema itself makes the charge of jets, of a counter that it is given
@@ -112,16 +110,7 @@ def test_a_column_that_the_writer_replaces(nano_files: list[str]) -> None:
     assert in_parquet.clashes == ()
 
 
-@pytest.mark.parametrize(
-    "schemaclass",
-    [
-        BaseSchema,
-        Quiet,
-        PFNanoAODSchema,
-        pytest.param(TreeMakerSchema, id="TreeMaker"),
-        pytest.param(PHYSLITESchema, id="PHYSLITE"),
-    ],
-)
+@pytest.mark.parametrize("schemaclass", [BaseSchema, Quiet, PFNanoAODSchema])
 @pytest.mark.filterwarnings("ignore:Missing cross-reference:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_every_schema_gives_what_it_gives_of_the_file(

@@ -61,6 +61,9 @@ def test_nothing_is_near():
     error = unknown_column("zzz", ["pt", "eta"])
     assert error.nearest == []
     assert "Did you mean" not in str(error)
+    assert "It has 'pt', 'eta'." in str(error)
+    many = unknown_column("zzz", [f"Muon_{i}" for i in range(1000)])
+    assert str(many).endswith("'Muon_9', and others.")
 
 
 def test_names_with_odd_characters(form):
@@ -71,8 +74,36 @@ def test_names_with_odd_characters(form):
 
 def test_a_jagged_condition_on_events(form):
     query = events().Where(lambda e: e["Muon_pt"] > 20).Select(lambda e: {"a": e["MET_pt"]})
-    with pytest.raises(QueryError, match="jagged"):
+    with pytest.raises(QueryError, match=r"jagged.*one answer for each event.*Count\(\) > 0"):
         translate(query, form)
+
+
+@pytest.mark.parametrize(
+    ("body", "what_to_change"),
+    [
+        ("len(e.Muon_pt)", r"\.Count\(\) for len"),
+        ("sum(e.Muon_pt)", r"\.Sum\(\) for sum"),
+        ("int(e.MET_pt)", "functions of numpy"),
+        ("round(e.MET_pt)", r"np\.round"),
+        ("e.Muon_pt[0]", r"write \.First\(\)"),
+        ("e.MET_pt.Count()", "this column has one value for each event"),
+        ("e.MET_pt == 'x'", "Columns of numbers have arithmetic"),
+        ("1", r'event\["run"\] \* 0 \+ 1'),
+        ("sqrt(e.MET_pt)", r"np\.sqrt"),
+        ("e.Muon_pt.Median()", r"calls Median\(\).*Lists have Select"),
+        ("e.Muon_pt.Where(lambda pt: pt)", "pt > 0 in place of pt"),
+    ],
+)
+def test_errors_say_what_to_change(body, what_to_change, form):
+    with pytest.raises(QueryError, match=what_to_change):
+        translate(events().Select(f"lambda e: {{'a': {body}}}"), form)
+
+
+def test_a_second_select_has_other_columns(form):
+    inner = columns("MET_pt")
+    text = f"(call Select {inner} (lambda (list x) (dict (list 'a') (list (subscript x 'run')))))"
+    with pytest.raises(QueryError, match="sees only the columns that the first one names"):
+        translate(text, form)
 
 
 @pytest.mark.parametrize("text", SCALARS)

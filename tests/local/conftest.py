@@ -13,6 +13,7 @@ import pytest
 import uproot
 
 from coffea_sx.local import LocalServiceX
+from coffea_sx.testing.store import S3Store
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "servicex"
 
@@ -153,6 +154,20 @@ def server() -> Any:
 @pytest.fixture(scope="session")
 def client(server: LocalServiceX) -> Any:
     shared = Client(server)
+    with shared.http:
+        yield shared
+
+
+@pytest.fixture(scope="session")
+def of_2025(s3_store: S3Store) -> Any:
+    """A server that keeps its results in the S3 server of the session."""
+    with LocalServiceX(object_store=s3_store.url) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def client_of_2025(of_2025: LocalServiceX) -> Any:
+    shared = Client(of_2025)
     with shared.http:
         yield shared
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from pathlib import Path
 
 import httpx
@@ -19,6 +20,7 @@ import pytest
 
 from coffea_sx.errors import ConfigurationError
 from coffea_sx.local import LocalServiceX, default
+from coffea_sx.local.database import Database
 from coffea_sx.local.state import State
 from coffea_sx.local.transformer import generate_source
 
@@ -179,11 +181,15 @@ def test_killed_server_goes_on_where_it_was(tmp_path, serve, inputs):
 
 
 def test_states_that_a_crash_leaves_are_taken_up(tmp_path, inputs, serve, query):
-    state = State(tmp_path)
+    database = Database(tmp_path)
+    state = State(database)
     source = generate_source(query)
 
     def add(did_id: int, status: str) -> str:
-        return state.add_request(
+        request_id = str(uuid.uuid4())
+        (tmp_path / "objects" / request_id).mkdir(parents=True)
+        state.add_request(
+            request_id,
             title=None,
             did_id=did_id,
             selection=query,
@@ -192,13 +198,14 @@ def test_states_that_a_crash_leaves_are_taken_up(tmp_path, inputs, serve, query)
             result_format="root-file",
             status=status,
         )
+        return request_id
 
     paths = [str(path) for path in inputs]
     not_started = add(state.dataset_of_list(paths), "Lookup")
     did_id, _ = state.dataset_of_did("rucio://a:b", "rucio")
     looking = [add(did_id, "Lookup"), add(did_id, "Pending Lookup")]
     all_done = add(state.dataset_of_list([]), "Running")
-    state.close()
+    database.close()
     client = serve(tmp_path, datasets={"rucio://a:b": paths})
     for request_id in [not_started, *looking]:
         status = client.wait(request_id)

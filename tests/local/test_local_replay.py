@@ -280,6 +280,41 @@ def test_replay_bucket_gone(serve, shared, data):
     assert f"<BucketName>{request_id}</BucketName>" in answer.text
 
 
+@pytest.mark.parametrize(
+    "name", ["smoke.json", "rest_funcadl_root.json", "client_uproot_root_signed.json"]
+)
+def test_replay_with_results_in_s3(name, serve, shared, data, s3_store):
+    """The recorded server kept its results in MinIO, so here all has to be the same."""
+    replay = Replay(serve(object_store=s3_store.url), data)
+    for exchange in recorded(shared, name):
+        replay_one(replay, name, exchange)
+        expected = exchange["response"]
+        if "capabilities" in expected:
+            found = replay.send(exchange["request"]).json()
+            assert sorted(found["capabilities"]) == sorted(expected["capabilities"])
+
+
+def test_replay_bucket_gone_from_s3(serve, shared, data, s3_store):
+    client = serve(object_store=s3_store.url)
+    replay = Replay(client, data)
+    prepare_earlier_request(replay, shared)
+    (request_id,) = replay.request_ids.values()
+    name = client.rows(request_id)[0]["s3-object-name"]
+    store = s3_store.client()
+    url = store.presigned_get_object(request_id, name)
+    for found in list(store.list_objects(request_id)):
+        store.remove_object(request_id, found.object_name)
+    store.remove_bucket(request_id)
+    exchanges = recorded(shared, "bucket_gone.json")
+    for exchange in exchanges[:2]:
+        replay_one(replay, "bucket_gone.json", exchange)
+    (expected,) = [exchange for exchange in exchanges if "presigned_get" in exchange]
+    answer = client.http.get(url)
+    assert answer.status_code == expected["presigned_get"]
+    for part in ("<Code>NoSuchBucket</Code>", f"<BucketName>{request_id}</BucketName>"):
+        assert part in answer.text
+
+
 def test_replay_auth(serve, shared, data):
     client = serve(tokens=True)
     replay = Replay(client, data)

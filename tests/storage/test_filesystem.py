@@ -2,23 +2,58 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import hashlib
+import pickle
 import shutil
 import subprocess
 import sys
+import threading
+import time
+from uuid import uuid4
 
 import awkward as ak
+import dask_awkward as dak
 import fsspec
 import httpx
+import pyarrow.dataset
+import pyarrow.fs
+import pyarrow.parquet
 import pytest
 import uproot
+from fsspec.callbacks import Callback
+from fsspec.tests.abstract import AbstractFixtures, AbstractGetTests
+from hypothesis import example, given
+from hypothesis import strategies as st
+from strategies import columns, serve_file
 
 from coffea_sx.dataset import InputFiles
-from coffea_sx.errors import AccessError, ObjectGone, ReadError, ServiceXError
+from coffea_sx.errors import (
+    AccessError,
+    ObjectGone,
+    ObjectReplaced,
+    ReadError,
+    ServiceXError,
+    TransformFailed,
+)
+from coffea_sx.local import LocalServiceX
+from coffea_sx.query import select
+from coffea_sx.storage import transport
 from coffea_sx.storage.filesystem import ServiceXFileSystem, address
+from coffea_sx.transform import source
+from coffea_sx.transform.access import Grant
 from coffea_sx.transform.client import ServiceXClient
 from coffea_sx.transform.endpoint import EndpointName, find_endpoint
+from coffea_sx.transform.outcomes import Delivered
 from coffea_sx.transform.source import TransformAddress
 from coffea_sx.transform.watch import Watch
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    """Nothing here is listed before it can be had."""
+    monkeypatch.setattr(transport, "MISSING_PAUSES_S", (0.01, 0.01))
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +87,47 @@ def fs():
     return fsspec.filesystem("servicex")
 
 
+@pytest.fixture
+def request_id(content_and_url):
+    """A request of two files, which are both delivered."""
+    watch = content_and_url[2]
+    watch.wait(1)
+    return watch.address.request_id
+
+
+@pytest.fixture
+def asked(servicex):
+    """Return what was asked of the server, and of its store, since the test began."""
+    begin = len(servicex.exchanges)
+    return lambda: [(e.method, e.path) for e in list(servicex.exchanges)[begin:]]
+
+
+class Objects:
+    """Objects of scripted stores, and what a server says of their sizes."""
+
+    def __init__(self):
+        self.address = TransformAddress(
+            uuid4().hex, EndpointName(None, "http://localhost", None), "raise"
+        )
+        self.rows, self.urls = [], {}
+        source.own(self.address, self)
+
+    def add(self, name, url, nbytes):
+        i = len(self.rows)
+        self.rows.append(Delivered(i, f"/data/{i}.root", name, nbytes, 10, "today"))
+        self.urls[name] = url
+        return address(self.address.request_id, name)
+
+    def delivered(self):
+        return self.rows
+
+    def wait(self, index, timeout_s=None):
+        raise TimeoutError
+
+    def grant(self, object_name, *, refresh=False):
+        return Grant(self.urls[object_name], {}, time.time() + 60)
+
+
 def test_the_protocol_is_registered(fs):
     assert isinstance(fs, ServiceXFileSystem)
 
@@ -71,6 +147,71 @@ def test_info(fs, url, content):
     assert fs.size(url) == len(content)
     assert fs.exists(url)
     assert fs.isfile(url)
+
+
+# -- what there is
+
+
+def test_the_files_of_a_request(fs, request_id, nano_files, asked):
+    found = fs.ls(f"servicex://{request_id}")
+    assert [one["input_file"] for one in found] == nano_files[:2]
+    assert [one["n_events"] for one in found] == [500, 500]
+    assert all(one["size"] > 10_000 and one["type"] == "file" for one in found)
+    assert fs.ls(request_id, detail=False) == [one["name"] for one in found]
+    assert asked() == []
+
+
+def test_the_list_of_an_object(fs, url):
+    assert fs.ls(url) == [fs.info(url)]
+    assert fs.ls(url, detail=False) == [url.removeprefix("servicex://")]
+    with pytest.raises(ObjectGone):
+        fs.ls(url + "x")
+
+
+def test_nothing_is_listed_before_it_is_delivered(fs, servicex, watching, selection, nano_files):
+    watch = watching(servicex, selection, nano_files[:2])
+    assert fs.ls(watch.address.request_id) == []
+    fs.info(f"{watch.address.request_id}/@1")
+    assert fs.ls(watch.address.request_id)
+
+
+def test_info_of_a_result_makes_no_request(fs, url, nano_files, content, asked):
+    info = fs.info(url)
+    assert (info["input_file"], info["n_events"]) == (nano_files[0], 500)
+    assert info["name"] == url.removeprefix("servicex://")
+    assert fs.sizes([url, url]) == [len(content)] * 2
+    assert asked() == []
+
+
+def test_info_of_what_is_no_result(fs, scripted):
+    objects = Objects()
+    url = objects.add("log.txt", scripted(serve_file(b"0123456789")).url, 7)
+    objects.rows.clear()
+    name = url.removeprefix("servicex://")
+    assert fs.info(url) == {"name": name, "size": 10, "type": "file"}
+
+
+def test_what_is_a_file(fs, url, request_id):
+    assert [fs.exists(p) for p in (request_id, url, url + "x", "nobodys")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert [fs.isfile(p) for p in (request_id, url, url + "x")] == [False, True, False]
+    assert [fs.isdir(p) for p in (request_id, url, url + "x")] == [True, False, False]
+
+
+def test_finding(fs, request_id, content):
+    names = fs.ls(request_id, detail=False)
+    assert fs.find(f"servicex://{request_id}") == names
+    assert fs.glob(f"servicex://{request_id}/*nano_1*") == names[1:]
+    heads = [name.partition("/")[2] for name in names]
+    assert list(fs.walk(request_id)) == [(request_id, [], heads)]
+    assert fs.du(request_id) == sum(fs.sizes(names))
+
+
+# -- reading
 
 
 @pytest.mark.parametrize(
@@ -94,6 +235,143 @@ def test_get(fs, url, content, tmp_path):
     assert (tmp_path / "copy").read_bytes() == content
 
 
+@pytest.mark.parametrize("block_size", [64, 1000, None])
+def test_any_block_size(fs, url, content, block_size):
+    with fs.open(url, block_size=block_size) as file:
+        assert file.size == len(content)
+        for start, n in [(5, 10), (3, 0), (len(content) - 3, 10), (0, 2000), (900, 200)]:
+            file.seek(start)
+            assert file.read(n) == content[start : start + n]
+        file.seek(0)
+        assert file.read() == content
+
+
+def test_a_small_file_is_one_request(fs, url, content, asked):
+    with fs.open(url) as file:
+        assert file.read(4) == content[:4]
+        file.seek(-4, 2)
+        assert file.read() == content[-4:]
+        assert pickle.loads(pickle.dumps(file)).read() == b""
+    assert [path.endswith(".root") for _, path in asked()].count(True) == 2
+
+
+def test_a_large_file_is_read_in_blocks(fs, scripted):
+    content = bytes(range(256)) * 1000
+    server = scripted(serve_file(content))
+    objects = Objects()
+    url = objects.add("large", server.url, len(content))
+    with fs.open(url, block_size=100_000) as file:
+        assert file.read(10) == content[:10]
+        assert len(server.asked) == 2
+        file.seek(-8, 2)
+        assert file.read() == content[-8:]
+        copy = pickle.loads(pickle.dumps(file))
+        copy.seek(0)
+        assert copy.read() == content
+    assert len(server.asked) < 10
+
+
+@pytest.mark.parametrize("claimed", [0, 3, 900, 5000, 10**8])
+@pytest.mark.parametrize("block_size", [100, None])
+def test_a_row_with_a_wrong_size_shortens_nothing(fs, scripted, tmp_path, claimed, block_size):
+    content = bytes(range(250)) * 4
+    objects = Objects()
+    url = objects.add("o", scripted(serve_file(content)).url, claimed)
+    with fs.open(url, block_size=block_size) as file:
+        assert file.read() == content
+        file.seek(-3, 2)
+        assert file.read() == content[-3:]
+    fs.get(url, str(tmp_path / "copy"))
+    assert (tmp_path / "copy").read_bytes() == content
+    assert fs.cat_file(url, -5) == content[-5:]
+    assert fs.cat_ranges([url] * 3, [0, 990, -5], [10, 999, None]) == [
+        content[:10], content[990:999], content[-5:]
+    ]  # fmt: skip
+    assert fs.cat_ranges([url] * 2, [990, None], [10_000, 5]) == [content[990:], content[:5]]
+
+
+def test_an_empty_object(fs, scripted):
+    objects = Objects()
+    url = objects.add("empty", scripted(serve_file(b"")).url, 0)
+    with fs.open(url) as file:
+        assert (file.size, file.read()) == (0, b"")
+    assert fs.cat_ranges([url], [0], [10]) == [b""]
+
+
+@pytest.mark.parametrize("replacement", [bytes(100_000), b"shorter"])
+def test_an_object_that_is_replaced_while_it_is_read(fs, scripted, replacement):
+    play = [serve_file(bytes(100_000))]
+    objects = Objects()
+    url = objects.add("o", scripted(lambda asked: play[0](asked)).url, 100_000)
+    with fs.open(url, block_size=1000) as file:
+        file.read(500)
+        play[0] = serve_file(replacement, etag='"two"')
+        file.seek(50_000)
+        with pytest.raises(ObjectReplaced, match="'o' was replaced"):
+            file.read()
+
+
+class Progress(Callback):
+    """Keeps the progress of each file."""
+
+    def __init__(self):
+        super().__init__()
+        self.files = []
+
+    def branched(self, path_1, path_2, **kwargs):
+        self.files.append(Callback())
+        return self.files[-1]
+
+
+def test_get_tells_its_progress(fs, url, request_id, tmp_path):
+    progress = Progress()
+    fs.get([url, f"{request_id}/@1"], [str(tmp_path / "a"), str(tmp_path / "b")], callback=progress)
+    sizes = [(tmp_path / name).stat().st_size for name in "ab"]
+    assert sizes == fs.sizes(fs.ls(request_id, detail=False))
+    assert (progress.size, progress.value) == (2, 2)
+    assert [(file.size, file.value) for file in progress.files] == [(n, n) for n in sizes]
+
+
+@pytest.mark.parametrize("which", ["", "/", "/*"])
+def test_get_all(fs, request_id, tmp_path, which):
+    fs.get(f"servicex://{request_id}{which}", str(tmp_path / "all"), recursive=True)
+    copies = sorted((tmp_path / "all").iterdir())
+    names = fs.ls(request_id, detail=False)
+    assert [copy.name for copy in copies] == [name.partition("/")[2] for name in names]
+    assert [copy.read_bytes() for copy in copies] == [fs.cat_file(name) for name in names]
+
+
+def test_get_what_cannot_be_had(fs, url, request_id, tmp_path):
+    with pytest.raises(ObjectGone):
+        fs.get(url + "x", str(tmp_path / "copy"))
+    with pytest.raises(AccessError):
+        fs.get("servicex://nobodys/a.root", str(tmp_path / "copy"))
+    with pytest.raises(ReadError, match="is a request, and no file"):
+        fs.open(f"servicex://{request_id}")
+
+
+class TestOfFsspec(AbstractFixtures):
+    """The one test of fsspec's own suite that needs neither writing nor nested directories."""
+
+    test_get_with_source_and_destination_as_list = (
+        AbstractGetTests.test_get_with_source_and_destination_as_list
+    )
+
+    @pytest.fixture
+    def fs_10_files_with_hashed_names(self, scripted):
+        objects = Objects()
+        names = []
+        for i in range(10):
+            content = str(i).encode()
+            name = f"{hashlib.md5(content).hexdigest()}.txt"
+            names.append(objects.add(name, scripted(serve_file(content)).url, 1))
+        yield f"servicex://{objects.address.request_id}"  # noqa: PT022 - for as long as they are held
+
+    @pytest.fixture
+    def fs(self):
+        return fsspec.filesystem("servicex")
+
+
 def test_cat_ranges(fs, url, content):
     starts, ends = [0, 100, 5, 7], [10, 300, 5, 8]
     found = fs.cat_ranges([url] * 4, starts, ends)
@@ -115,6 +393,206 @@ def test_more_ranges_than_connections(fs, url, content):
     n = 100
     found = fs.cat_ranges([url] * n, list(range(n)), list(range(1, n + 1)))
     assert b"".join(found) == content[:n]
+
+
+def test_ranges_of_several_files_are_a_request_each(fs, request_id, asked):
+    names = fs.ls(request_id, detail=False)
+    contents = [fs.cat_file(name) for name in names]
+    before = len(asked())
+    paths, starts = [*names, *names, names[0]], [0, 10, 20_000, 4, 77]
+    found = fs.cat_ranges(paths, starts, [start + 9 for start in starts])
+    assert len(asked()) == before + 2
+    for path, start, data in zip(paths, starts, found, strict=True):
+        assert data == contents[names.index(path)][start : start + 9]
+
+
+# -- input files by their index
+
+
+def test_an_input_file_by_its_index(fs, request_id, nano_files):
+    names = fs.ls(request_id, detail=False)
+    for i, name in enumerate(names):
+        by_index = f"servicex://{request_id}/@{i}"
+        assert fs.info(by_index) == fs.info(name)
+        assert fs.info(by_index)["input_file"] == nano_files[i]
+        assert fs.cat_file(by_index) == fs.cat_file(name)
+        assert fs.cat_ranges([by_index], 5, 9) == [fs.cat_file(name, 5, 9)]
+        with fs.open(by_index) as file, fs.open(name) as same:
+            assert file.read() == same.read()
+    with pytest.raises(ObjectGone):
+        fs.info(f"{request_id}/@-1")
+
+
+def test_an_index_that_is_too_large_is_an_error_at_once(fs, request_id):
+    for index in (2, 10**20):
+        with pytest.raises(ReadError, match=f"has 2 input files.* no file {index}"):
+            fs.open(f"servicex://{request_id}/@{index}")
+        assert not fs.exists(f"{request_id}/@{index}")
+
+
+def test_opening_waits_until_there_is_a_result(fs, watching, selection, nano_files):
+    released = threading.Event()
+
+    async def before_report(path):
+        while path != nano_files[1] and not released.is_set():
+            await asyncio.sleep(0.01)
+
+    with LocalServiceX(before_report=before_report) as server:
+        watch = watching(server, selection, nano_files[:2])
+        address = f"servicex://{watch.address.request_id}/@"
+        assert fs.cat_file(address + "1", 0, 4) == b"root"
+        impatient = fsspec.filesystem("servicex", patience_s=0.3)
+        begin = time.monotonic()
+        with pytest.raises(ReadError, match=r"Input file 0 .* has no result after 0\.3 s"):
+            impatient.open(address + "0")
+        assert 0.3 <= time.monotonic() - begin < 5
+        assert not impatient.exists(address + "0")
+        with pytest.raises(ReadError, match="no result after"):
+            fsspec.open(address + "0", patience_s=0.1).open()
+        threading.Timer(0.3, released.set).start()
+        with fs.open(address + "0") as file:
+            assert file.read(4) == b"root"
+            assert released.is_set()
+        watch.close()
+
+
+@pytest.fixture
+def one_bad(nano_files, tmp_path):
+    bad = tmp_path / "bad.root"
+    bad.write_bytes(b"root" + bytes(300))
+    return [nano_files[0], str(bad)]
+
+
+def test_an_input_file_that_failed(fs, servicex, watching, selection, one_bad):
+    watch = watching(servicex, selection, one_bad, "skip")
+    with pytest.raises(ObjectGone, match=r"no result of .*bad\.root: ServiceX could not") as caught:
+        fs.open(f"servicex://{watch.address.request_id}/@1")
+    assert caught.value.input_file == one_bad[1]
+    assert not fs.exists(f"{watch.address.request_id}/@1")
+    paths = [f"{watch.address.request_id}/@{i}" for i in (0, 1)]
+    first, second = fs.cat_ranges(paths, 0, 4, on_error="return")
+    assert first == b"root"
+    assert isinstance(second, ObjectGone)
+
+
+def test_a_failure_that_ends_all_hides_no_result(fs, watching, selection, one_bad):
+    released = threading.Event()
+
+    async def before_report(path):
+        while path == one_bad[1] and not released.is_set():
+            await asyncio.sleep(0.01)
+
+    with LocalServiceX(before_report=before_report) as server:
+        watch = watching(server, selection, one_bad, "raise")
+        watch.wait(0)
+        released.set()
+        with pytest.raises(TransformFailed, match=r"bad\.root"):
+            fs.open(f"servicex://{watch.address.request_id}/@1")
+        assert fs.cat_file(f"{watch.address.request_id}/@0", 0, 4) == b"root"
+        watch.close()
+
+
+# -- with others
+
+
+@pytest.fixture(scope="module")
+def by_index(servicex, nano_files):
+    """Addresses of two files of a format: ``by_index("parquet")``."""
+    watches = {}
+
+    def submit(result_format):
+        if result_format not in watches:
+            selection = select(
+                columns("MET_pt", "Muon_pt"), codegen="uproot", result_format=result_format
+            )
+            client = ServiceXClient(find_endpoint(EndpointName(None, servicex.url, None)))
+            request_id = client.submit(selection, did=None, files=nano_files[:2])
+            where = TransformAddress(request_id, client.endpoint.name, "raise")
+            watches[result_format] = Watch(client, where, InputFiles(tuple(nano_files[:2])))
+        return [f"servicex://{watches[result_format].address.request_id}/@{i}" for i in range(2)]
+
+    yield submit
+    for watch in watches.values():
+        watch.close()
+
+
+@pytest.fixture(scope="module")
+def truth(nano_files):
+    return uproot.concatenate([f"{path}:Events" for path in nano_files[:2]], ["MET_pt", "Muon_pt"])
+
+
+def agrees(array, truth):
+    return len(array) == len(truth) and all(
+        ak.array_equal(ak.drop_none(array[name]), truth[name], check_parameters=False)
+        for name in ("MET_pt", "Muon_pt")
+    )
+
+
+@pytest.mark.parametrize("result_format", ["root-file", "root-rntuple"])
+def test_uproot(by_index, truth, result_format):
+    paths = by_index(result_format)
+    with uproot.open({paths[0]: "servicex"}) as tree:
+        assert agrees(tree.arrays(["MET_pt", "Muon_pt"]), truth[:500])
+    together = uproot.concatenate(dict.fromkeys(paths, "servicex"), ["MET_pt", "Muon_pt"])
+    assert agrees(together, truth)
+    events = uproot.dask([{path: "servicex"} for path in paths])
+    assert agrees(events.compute(scheduler="threads"), truth)
+
+
+def test_awkward(by_index, truth):
+    paths = by_index("parquet")
+    assert agrees(ak.from_parquet(paths[0]), truth[:500])
+    assert agrees(ak.from_parquet(paths), truth)
+    assert agrees(ak.from_parquet(paths[0].rpartition("/")[0]), truth)
+    assert ak.from_parquet(paths, columns=["MET_pt"]).fields == ["MET_pt"]
+
+
+def test_dask_awkward(by_index, truth):
+    paths = by_index("parquet")
+    assert agrees(dak.from_parquet(paths).compute(scheduler="threads"), truth)
+    assert agrees(dak.from_parquet(paths[1]).compute(scheduler="synchronous"), truth[500:])
+
+
+def test_pyarrow(fs, by_index, truth):
+    path = by_index("parquet")[0].removeprefix("servicex://")
+    with fs.open(path) as file:
+        assert agrees(ak.from_arrow(pyarrow.parquet.ParquetFile(file).read()), truth[:500])
+    arrow = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs))
+    table = pyarrow.parquet.read_table(path, filesystem=arrow)
+    assert agrees(ak.from_arrow(table), truth[:500])
+    fs.info(path.replace("@0", "@1"))
+    every = pyarrow.dataset.dataset(path.rpartition("/")[0], filesystem=arrow, format="parquet")
+    assert every.count_rows() == 1000
+
+
+@pytest.mark.parametrize("cache", ["simplecache", "filecache"])
+@pytest.mark.parametrize("is_by_index", [True, False])
+def test_caches(fs, request_id, tmp_path, asked, cache, is_by_index):
+    name = fs.ls(request_id, detail=False)[1]
+    path = f"{request_id}/@1" if is_by_index else name
+    where = {cache: {"cache_storage": str(tmp_path)}}
+    content = fs.cat_file(name)
+    for _ in range(2):
+        with fsspec.open(f"{cache}::servicex://{path}", **where) as file:
+            assert file.read() == content
+    before = len(asked())
+    with fsspec.open(f"{cache}::servicex://{path}", **where) as file:
+        assert file.read() == content
+    assert len(asked()) == before
+    with uproot.open({f"{cache}::servicex://{path}": "servicex"}, **where) as tree:
+        assert tree.num_entries == 500
+
+
+# fsspec leaves the file of its cache open.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_cache_of_blocks(fs, request_id, tmp_path, asked):
+    content = fs.cat_file(f"{request_id}/@1")
+    where = {"cache_storage": str(tmp_path)}
+    for _ in range(3):
+        with fsspec.open(f"blockcache::servicex://{request_id}/@1", blockcache=where) as file:
+            assert file.read() == content
+        assert len(asked()) == 3
+    gc.collect()
 
 
 def test_uproot_opens_it(url):
@@ -142,6 +620,30 @@ def test_names_with_odd_characters(servicex, watching, selection, nano_files, tm
         url = address(watch.address.request_id, outcome.object_name)
         with uproot.open({url: "servicex"}) as tree:
             assert tree.num_entries == 500, name
+
+
+def test_names_that_look_like_chains(scripted, nano_files, tmp_path):
+    """Names of what was made of XRootD URLs have two colons in a row."""
+    content = b"root of evil"
+    objects = Objects()
+    name = "root:::eospublic.cern.ch::eos:nano.root"
+    url = objects.add(name, scripted(serve_file(content)).url, len(content))
+    assert url.endswith("/root%3A%3A:eospublic.cern.ch%3A:eos:nano.root")
+    with fsspec.open(url) as file:
+        assert file.read() == content
+    where = {"simplecache": {"cache_storage": str(tmp_path)}}
+    with fsspec.open(f"simplecache::{url}", **where) as file:
+        assert file.read() == content
+    (listed,) = fsspec.filesystem("servicex").ls(objects.address.request_id, detail=False)
+    assert f"servicex://{listed}" == url
+
+
+@given(st.text(":%235Aaé@ ?*", min_size=1).filter(lambda name: not name.startswith("@")))
+@example("%3A%253A::%25:::")
+def test_any_name_comes_back_from_its_address(name):
+    where = address("d857", name)
+    assert "::" not in where.replace("://", "", 1)
+    assert fsspec.filesystem("servicex")._parts(where) == ("d857", name)
 
 
 def test_an_unknown_request():
@@ -183,6 +685,39 @@ def test_the_address_holds_no_secret(content_and_url):
     assert "?" not in url
 
 
-def test_writing_is_refused(fs, url):
+@pytest.mark.parametrize(
+    "write",
+    [
+        pytest.param(lambda fs, url: fs.pipe_file(url, b"x"), id="pipe"),
+        pytest.param(lambda fs, url: fs.open(url, "wb"), id="open"),
+        pytest.param(lambda fs, url: fs.open(url, "a"), id="append"),
+        pytest.param(lambda fs, url: fs.touch(url), id="touch"),
+        pytest.param(lambda fs, url: fs.rm(url), id="rm"),
+        pytest.param(lambda fs, url: fs.cp(url, url + "x"), id="cp"),
+        pytest.param(lambda fs, url: fs.put(__file__, url), id="put"),
+    ],
+)
+def test_writing_is_refused(fs, url, content, write):
     with pytest.raises((NotImplementedError, OSError, ValueError)):
-        fs.pipe_file(url, b"x")
+        write(fs, url)
+    assert fs.cat_file(url) == content
+
+
+# -- as fsspec wants it
+
+
+def test_there_is_one_file_system_for_the_same_options(fs):
+    assert fsspec.filesystem("servicex") is fs
+    patient = fsspec.filesystem("servicex", patience_s=5)
+    assert patient is not fs
+    assert patient is fsspec.filesystem("servicex", patience_s=5)
+    assert pickle.loads(pickle.dumps(patient)) is patient
+    again = ServiceXFileSystem.from_json(patient.to_json())
+    assert again.patience_s == 5
+
+
+def test_from_a_url_to_a_file_system(fs):
+    assert fsspec.core.url_to_fs("servicex://d857/@3") == (fs, "d857/@3")
+    impatient, path = fsspec.core.url_to_fs("servicex://d857/:a:b.root", patience_s=2)
+    assert (impatient.patience_s, path) == (2, "d857/:a:b.root")
+    assert fs.unstrip_protocol(path) == "servicex://d857/:a:b.root"

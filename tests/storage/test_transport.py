@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import time
 import traceback
@@ -24,9 +25,10 @@ def s3_error(status, code):
     return Answer(status, body.encode(), {"Content-Type": "application/xml"})
 
 
-def part(start, stop, body=None, **more):
+def part(start, stop, body=None, tag=None, **more):
     """Answer 206 with a range, and perhaps another body."""
     where = {"Content-Range": f"bytes {start}-{stop - 1}/{len(CONTENT)}"}
+    where |= {"ETag": tag} if tag else {}
     return Answer(206, CONTENT[start:stop] if body is None else body, where, **more)
 
 
@@ -49,8 +51,8 @@ class Store:
         url = f"{self.server.url}/b/o?X-Amz-Signature=CANARY{n}"
         return Grant(url, {"X-Token": "CANARY"}, time.time() + 600)
 
-    def fetch(self, start=100, stop=300, patience_s=3.0):
-        return fetch(":data:o.root", self.grant, start, stop, patience_s)
+    def fetch(self, start=100, stop=300, patience_s=3.0, wanted=None):
+        return fetch(":data:o.root", self.grant, start, stop, wanted, patience_s)
 
 
 @pytest.fixture
@@ -75,8 +77,8 @@ def text_of(error):
 
 def test_a_range_and_the_size(store):
     good = store()
-    assert good.fetch(100, 300) == (CONTENT[100:300], len(CONTENT))
-    assert good.fetch(0, 1) == (CONTENT[:1], len(CONTENT))
+    assert good.fetch(100, 300) == (CONTENT[100:300], len(CONTENT), '"one"')
+    assert good.fetch(0, 1) == (CONTENT[:1], len(CONTENT), '"one"')
     assert good.fetch(0, len(CONTENT))[0] == CONTENT
     assert good.refreshed == [False] * 3
     assert good.server.asked[0].headers["X-Token"] == "CANARY"
@@ -112,12 +114,12 @@ def test_beyond_the_end(store):
 )
 def test_what_helps_is_tried_again(store, fault):
     broken = store(fault, fault)
-    assert broken.fetch() == (CONTENT[100:300], len(CONTENT))
+    assert broken.fetch()[:2] == (CONTENT[100:300], len(CONTENT))
     assert len(broken.server.asked) == 3
 
 
 def test_a_store_without_ranges(store):
-    assert store(Answer(200, CONTENT)).fetch() == (CONTENT[100:300], len(CONTENT))
+    assert store(Answer(200, CONTENT)).fetch()[:2] == (CONTENT[100:300], len(CONTENT))
 
 
 @pytest.mark.parametrize(
@@ -241,3 +243,55 @@ def test_the_error_of_whoever_gives_the_url_is_passed_on():
 
     with pytest.raises(AccessError, match="no URL"):
         fetch("o", grant, 0, 10)
+
+
+WANTED = [(100, 101), (150, 200), (290, 300)]
+PIECES = b"".join(CONTENT[start:stop] for start, stop in WANTED)
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [],
+        [Answer(200, CONTENT)],
+        [Answer(503), Answer(200, CONTENT, {"ETag": '"one"'})],
+        [part(100, 300, CONTENT[100:160], claims=200, tag='"one"')],
+        [part(100, 300, CONTENT[100:160], claims=200)],
+        [part(100, 300, CONTENT[100:295], claims=200, tag='"two"')],
+    ],
+    ids=["good", "whole", "later whole", "resumed", "begun again", "replaced"],
+)
+def test_only_what_is_wanted_is_kept(store, faults):
+    data, size, _ = store(*faults).fetch(wanted=WANTED)
+    assert (data, size) == (PIECES, len(CONTENT))
+
+
+def test_a_transfer_is_taken_up_where_it_broke_off(store):
+    broken = store(part(100, 300, CONTENT[100:160], claims=200, tag='"one"'))
+    assert broken.fetch().data == CONTENT[100:300]
+    assert [asked.headers["Range"] for asked in broken.server.asked] == [
+        "bytes=100-299",
+        "bytes=160-299",
+    ]
+
+
+def test_a_transfer_of_who_knows_what_is_begun_again(store):
+    broken = store(part(100, 300, CONTENT[100:160], claims=200))
+    assert broken.fetch().data == CONTENT[100:300]
+    assert [asked.headers["Range"] for asked in broken.server.asked] == ["bytes=100-299"] * 2
+
+
+def test_a_store_that_wants_to_be_left_alone(store):
+    start = time.monotonic()
+    assert store(Answer(503, b"", {"Retry-After": "1"})).fetch().data == CONTENT[100:300]
+    assert time.monotonic() - start >= 1
+
+
+def test_connections_are_given_back(store):
+    """Whatever becomes of a request, its place among the connections is free again."""
+    for fault in (Answer(416), Answer(403, b"x" * 5000), part(0, 200), Answer(500, b"x" * 5000)):
+        for _ in range(2 * transport.CONNECTIONS):
+            broken = store(fault)
+            with contextlib.suppress(ReadError):
+                broken.fetch(patience_s=2.0)
+    assert store().fetch().data == CONTENT[100:300]

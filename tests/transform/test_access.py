@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import time
+from types import SimpleNamespace
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import httpx
@@ -13,6 +14,7 @@ from strategies import say
 from coffea_sx.errors import AccessError, NotAuthorized, ServiceXError, TransformGone
 from coffea_sx.transform.access import BATCH, SIGNED_FOR_S, Access, Grant
 from coffea_sx.transform.client import ServerInfo
+from coffea_sx.transform.endpoint import Endpoint, EndpointName
 
 INFO = {"app-version": "1", "code-gen-image": {}, "capabilities": ["generate_file_urls"]}
 
@@ -262,3 +264,35 @@ def test_a_grant_shows_no_signature(delivered):
     assert signature not in repr(grant)
     assert signature not in str([grant])
     assert pickle.loads(pickle.dumps(grant)) == grant
+
+
+@pytest.mark.parametrize(
+    ("servicex", "store", "is_allowed"),
+    [
+        ("https://servicex.org", "https://minio.elsewhere.org/o", True),
+        ("https://servicex.org", "https://10.1.2.3/o", True),
+        ("https://servicex.org", "http://169.254.169.254/latest", False),
+        ("https://servicex.org", "http://127.0.0.1:9000/o", False),
+        ("https://servicex.org", "http://localhost/o", False),
+        ("https://servicex.org", "http://[::1]/o", False),
+        ("https://servicex.org", "http://[fe80::1]/o", False),
+        ("https://servicex.org", "http://metadata.google.internal/o", False),
+        ("https://servicex.org", "http://0.0.0.0/o", False),
+        ("http://localhost:5000", "http://127.0.0.1:9000/o", True),
+        ("http://127.0.0.1:5000", "https://minio.elsewhere.org/o", True),
+    ],
+)
+def test_no_store_on_the_users_own_machine_but_beside_its_servicex(
+    servicex, store, is_allowed, monkeypatch
+):
+    endpoint = Endpoint(servicex, None, EndpointName(None, servicex, None))
+    access = Access(SimpleNamespace(endpoint=endpoint), "d857")
+    grant = Grant(store, {}, 0)
+    if is_allowed:
+        assert access._allowed("o", grant) is grant
+        return
+    with pytest.raises(AccessError, match="COFFEA_SX_STORE_HOSTS") as caught:
+        access._allowed("o", grant)
+    assert caught.value.request_id == "d857"
+    monkeypatch.setenv("COFFEA_SX_STORE_HOSTS", f"a.org, {urlsplit(store).hostname}")
+    assert access._allowed("o", grant) is grant

@@ -21,7 +21,8 @@ from coffea_sx.forms.delivered import delivered_form, known_form
 from coffea_sx.forms.sample import input_form
 from coffea_sx.forms.writers import write
 from coffea_sx.query import select
-from coffea_sx.readers.root import blockwise_reader, read
+from coffea_sx.readers.partition import blockwise_reader, read
+from coffea_sx.storage.stored import stored_object
 from coffea_sx.transform import source
 from coffea_sx.transform.access import Grant
 from coffea_sx.transform.endpoint import EndpointName
@@ -52,7 +53,10 @@ class Bench:
         reader = blockwise_reader(delivered, mapping)
         if only is not None:
             reader = reader.project_manually(frozenset(only))
-        return read(self.outcome, self.address.request_id, delivered, reader, step, steps)
+        stored = stored_object(
+            self.address.request_id, self.outcome.object_name, self.outcome.nbytes
+        )
+        return read(stored, self.outcome, delivered, reader, step, steps)
 
 
 @pytest.fixture(scope="module")

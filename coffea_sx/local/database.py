@@ -1,0 +1,102 @@
+"""The one SQLite file in which a server remembers what must survive it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import ConfigurationError
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS datasets (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, did_finder TEXT NOT NULL,
+    n_files INTEGER NOT NULL DEFAULT 0, last_used TEXT NOT NULL,
+    lookup_status TEXT NOT NULL, is_stale INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS dataset_files (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, dataset_id INTEGER NOT NULL, paths TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS files_of_dataset ON dataset_files (dataset_id);
+CREATE TABLE IF NOT EXISTS requests (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, request_id TEXT NOT NULL UNIQUE, title TEXT,
+    did TEXT NOT NULL, did_id INTEGER NOT NULL, selection TEXT NOT NULL, source TEXT NOT NULL,
+    codegen TEXT NOT NULL, result_format TEXT NOT NULL, status TEXT NOT NULL,
+    files INTEGER NOT NULL DEFAULT 0, submit_time TEXT NOT NULL, finish_time TEXT);
+CREATE TABLE IF NOT EXISTS results (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, request_id TEXT NOT NULL, file_id INTEGER NOT NULL,
+    file_path TEXT NOT NULL, object_name TEXT NOT NULL, status TEXT NOT NULL,
+    seconds REAL NOT NULL, n_events INTEGER NOT NULL, nbytes INTEGER NOT NULL,
+    created_at TEXT NOT NULL, reason TEXT, UNIQUE (request_id, file_id));
+CREATE TABLE IF NOT EXISTS objects (
+    request_id TEXT NOT NULL, name TEXT NOT NULL, file_name TEXT NOT NULL,
+    nbytes INTEGER NOT NULL, etag TEXT NOT NULL, modified TEXT NOT NULL,
+    PRIMARY KEY (request_id, name));
+"""
+
+
+class Database:
+    """The tables below one directory.
+
+    Parameters
+    ----------
+    directory : Path
+        Made when it does not exist.
+
+    Raises
+    ------
+    ConfigurationError
+        When another server uses the directory.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._connection = _connect(directory)
+
+    def close(self) -> None:
+        """Write everything and let other servers use the directory."""
+        self._connection.close()
+
+    def secret(self, name: str) -> str:
+        """Return a random string that stays the same in this directory."""
+        with self.transaction() as connection:
+            connection.execute(
+                "INSERT OR IGNORE INTO secrets VALUES (?, ?)", (name, secrets.token_hex(20))
+            )
+        return str(self.all("SELECT value FROM secrets WHERE name = ?", name)[0]["value"])
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Write all or nothing."""
+        with self._connection:
+            yield self._connection
+
+    def all(self, query: str, *values: object) -> list[sqlite3.Row]:
+        """Return the rows of a query."""
+        return self._connection.execute(query, values).fetchall()
+
+    def first(self, query: str, *values: object) -> sqlite3.Row | None:
+        """Return the first row of a query."""
+        row: sqlite3.Row | None = self._connection.execute(query, values).fetchone()
+        return row
+
+
+def _connect(directory: Path) -> sqlite3.Connection:
+    path = directory / "servicex.sqlite"
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    connection = sqlite3.connect(path, timeout=0, check_same_thread=False)
+    connection.row_factory = sqlite3.Row
+    try:
+        # The first write locks the file for as long as this server lives.
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+    except sqlite3.OperationalError as error:
+        connection.close()
+        raise ConfigurationError(
+            f"{directory} cannot be used ({error}): one LocalServiceX at a time can use a directory"
+        ) from error
+    return connection

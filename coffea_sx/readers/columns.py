@@ -1,0 +1,73 @@
+"""What a delivered file holds, whatever its format: columns, as coffea's mapping reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+Read = Callable[[Sequence[str], int, int], dict[str, Any]]
+
+
+class Columns:
+    """The columns of one file.
+
+    Looks to uproot's reader and to coffea's mapping as an open tree does.
+
+    Parameters
+    ----------
+    name : str
+        Of the file.
+    n_events : int
+    forms : mapping of str to awkward.forms.Form
+        The columns that the file has.
+    read : callable
+        Reads columns from one event to another.
+    counted : mapping of str to str
+        Counters that the file does not have, to the columns they count.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        n_events: int,
+        forms: Mapping[str, Any],
+        read: Read,
+        counted: Mapping[str, str],
+    ) -> None:
+        self.n_events = n_events
+        self.forms = forms
+        self.counted = counted
+        self.wider: Mapping[str, Any] = {}
+        self._read = read
+        # What coffea's mapping asks of a tree, to name the arrays that it keeps.
+        self.object_path = ""
+        self.file = SimpleNamespace(uuid=uuid5(NAMESPACE_URL, name), file_path=name)
+        self.source = SimpleNamespace(performance_counters=None)
+
+    def real(self, names: Sequence[str]) -> list[str]:
+        """Return the columns of the file that are read for some columns or counters."""
+        return list(dict.fromkeys(self.counted.get(name, name) for name in names))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.forms or name in self.counted
+
+    def arrays(
+        self, names: Sequence[str], entry_start: int, entry_stop: int, **options: Any
+    ) -> dict[str, Any]:
+        """Read columns as ``uproot.TTree.arrays(how=dict)`` does."""
+        import awkward as ak
+        import numpy as np
+
+        found = self._read(self.real(names), entry_start, entry_stop)
+        arrays = {}
+        for name in names:
+            if name in self.counted:
+                counts = ak.num(found[self.counted[name]], axis=1)
+                arrays[name] = ak.values_astype(counts, np.int32)
+            elif name in self.wider:
+                arrays[name] = ak.values_astype(found[name], self.wider[name])
+            else:
+                arrays[name] = found[name]
+        return arrays

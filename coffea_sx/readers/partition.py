@@ -1,0 +1,143 @@
+"""Read one partition: a part of a delivered file, after its form was checked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import CorruptFile, FormError, ObjectReplaced, ReadError, ServiceXError
+from ..forms import DeliveredForm
+from ..forms.guard import check
+from ..forms.observed import DOCUMENTATION, observed_forms
+from ..storage.filesystem import address
+from ..storage.stored import StoredObject
+from ..transform.outcomes import Delivered
+from ..transform.watch import Watch
+from .parquet import open_parquet
+from .root import no_tree, open_root
+
+
+def blockwise_reader(delivered: DeliveredForm, form_mapping: Any) -> Any:
+    """Return the function with which ``uproot.dask`` reads a partition of this form.
+
+    It implements dask-awkward's protocols for mocking and projection; its ``read_tree`` reads the
+    columns that it was projected to.
+    """
+    import uproot
+
+    events = uproot.dask(
+        {"not opened": delivered.tree or "none"},
+        open_files=False,
+        known_base_form=delivered.events_form,
+        full_paths=True,
+        ak_add_doc=DOCUMENTATION,
+        form_mapping=form_mapping,
+    )
+    (layer,) = events.dask.layers.values()
+    return layer.io_func
+
+
+def form_of_first(watch: Watch, result_format: str) -> DeliveredForm:
+    """Wait for the first delivered file of a transform, and take its form for that of all.
+
+    Raises
+    ------
+    TransformError, ServerError
+        If none is delivered.
+    ReadError
+        If it cannot be read.
+    FormError
+        If it holds no tree.
+    """
+    first = watch.wait_for_any()
+    where = address(watch.address.request_id, first.object_name)
+    trees = observed_forms(where, result_format)
+    if not trees:
+        raise FormError(
+            f"The file made of {first.input_file} holds no tree; give the form as form=.",
+            input_file=first.input_file,
+        )
+    return DeliveredForm(trees, next(iter(trees)), result_format)
+
+
+def read(
+    stored: StoredObject,
+    outcome: Delivered,
+    delivered: DeliveredForm,
+    reader: Any,
+    step: int,
+    steps: int,
+) -> Any:
+    """Read one step of a delivered file.
+
+    Parameters
+    ----------
+    stored : StoredObject
+        The bytes of the file.
+    outcome : Delivered
+        What the server says of it.
+    delivered : DeliveredForm
+    reader : object
+        From `blockwise_reader`, projected to the columns to read.
+    step, steps : int
+        Which of how many equal parts of the file.
+
+    Returns
+    -------
+    awkward.Array
+
+    Raises
+    ------
+    FormMismatch
+        If the file is not what the query promised.
+    CorruptFile
+        If its bytes cannot be understood.
+    ReadError
+        If they cannot be had.
+    """
+    try:
+        try:
+            return _read(stored, outcome, delivered, reader, step, steps)
+        except ObjectReplaced:
+            stored.forget()
+            return _read(stored, outcome, delivered, reader, step, steps)
+    except ReadError as error:
+        raise error.about(outcome.input_file, outcome.object_name) from None
+    except (ServiceXError, MemoryError):
+        raise
+    except Exception as error:
+        # Parsers report bytes that they do not understand with whatever they meet first.
+        raise CorruptFile(
+            f"The file made of {outcome.input_file} (object {outcome.object_name!r}) cannot be "
+            f"read: {type(error).__name__}: {error}",
+            input_file=outcome.input_file,
+            object_name=outcome.object_name,
+        ) from None
+
+
+def _read(
+    stored: StoredObject,
+    outcome: Delivered,
+    delivered: DeliveredForm,
+    reader: Any,
+    step: int,
+    steps: int,
+) -> Any:
+    share = len(reader.common_keys) / max(1, len(delivered.columns)) / steps
+    open_ = open_parquet if delivered.result_format == "parquet" else open_root
+    with open_(stored, delivered, share) as columns:
+        if columns is None:
+            # What servers write of an input file without the tree.
+            if outcome.n_events:
+                raise no_tree(delivered.tree, [])
+            return reader.mock_empty(backend="cpu")
+        columns.wider = check(
+            columns.forms,
+            columns.real(sorted(reader.common_keys)),
+            delivered.base_form,
+            outcome.input_file,
+            outcome.object_name,
+        )
+        size = -(-columns.n_events // steps)
+        start = min(step * size, columns.n_events)
+        array, _ = reader.read_tree(columns, start, min(start + size, columns.n_events))
+        return array
