@@ -6,10 +6,12 @@ that adds 10 ms to every round trip and counts requests and bytes. Every way has
 own; they take turns, and what counts are ratios of medians.
 
 - limit: uproot or pyarrow, of bytes that are in memory already
-- coffea_sx: a partition of `from_servicex`, with coffea's mapping
-- uproot: a partition of ``uproot.dask`` on the presigned URL, as it is by default
+- coffea_sx: the columns of a partition of `from_servicex`
+- uproot: those of a partition of ``uproot.dask`` on the presigned URL, as it is by default
 - dask-awkward: ``dak.from_parquet`` on the presigned URL, computed (its graph is built before)
 - s3fs: uproot or awkward on ``s3://``
+- events: a partition of `from_servicex`: the columns, and what coffea makes of them
+- coffea: the same by coffea's ``from_root`` on the presigned URL; of RNTuples it has no events
 """
 
 from __future__ import annotations
@@ -37,10 +39,20 @@ from typing import Any
 import awkward as ak
 import numpy as np
 import uproot
+from coffea.nanoevents import BaseSchema
+from coffea.nanoevents.factory import _map_schema_uproot
 
 from coffea_sx.forms import DeliveredForm
 from coffea_sx.forms.observed import observed_forms
+from coffea_sx.readers.parquet import open_parquet
+from coffea_sx.readers.partition import blockwise_reader, read
+from coffea_sx.readers.root import open_root
+from coffea_sx.storage.stored import stored_object
 from coffea_sx.testing import FaultProxy, S3Store
+from coffea_sx.transform import source
+from coffea_sx.transform.access import Grant
+from coffea_sx.transform.endpoint import EndpointName
+from coffea_sx.transform.outcomes import Delivered
 
 BUCKET = "benchmark"
 TREE = "servicex"
@@ -144,42 +156,74 @@ def in_memory(task: Task) -> Callable[[], Any]:
     return lambda: _arrays(io.BytesIO(content), task)
 
 
-def ours(task: Task) -> Callable[[], Any]:
-    """Read a partition of from_servicex."""
-    from coffea.nanoevents import BaseSchema
-    from coffea.nanoevents.factory import _map_schema_uproot
+class Presigned:
+    """Knows the URL of the one object."""
 
-    from coffea_sx.readers.partition import blockwise_reader, read
-    from coffea_sx.storage.stored import stored_object
-    from coffea_sx.transform import source
-    from coffea_sx.transform.access import Grant
-    from coffea_sx.transform.endpoint import EndpointName
-    from coffea_sx.transform.outcomes import Delivered
+    def __init__(self, task: Task) -> None:
+        self._url = task.url
 
-    class Presigned:
-        """Knows the URL of the one object."""
+    def grant(self, object_name: str, *, refresh: bool = False) -> Grant:
+        """Return it."""
+        return Grant(self._url, {}, time.time() + 600)
 
-        def grant(self, object_name: str, *, refresh: bool = False) -> Grant:
-            return Grant(task.url, {}, time.time() + 600)
 
+def own(task: Task) -> tuple[Presigned, DeliveredForm, int]:
+    """Make a task's object known in this process; tell what is in it, and its size."""
     sample = task.sample
     trees = observed_forms(sample.path, sample.result_format)
     delivered = DeliveredForm(trees, next(iter(trees)), sample.result_format)
-    reader = blockwise_reader(delivered, _map_schema_uproot(BaseSchema, behavior={}, version="v"))
-    if task.columns:
-        reader = reader.project_manually(frozenset(task.columns))
-    known = Presigned()
+    known = Presigned(task)
     source.own(source.TransformAddress(BUCKET, EndpointName(None, task.url, None), "raise"), known)
-    nbytes = Path(sample.path).stat().st_size
-    outcome = Delivered(0, sample.path, sample.name, nbytes, 0, "")
+    return known, delivered, Path(sample.path).stat().st_size
+
+
+def our_columns(task: Task) -> Callable[[], Any]:
+    """Read the columns of a partition of from_servicex."""
+    known, delivered, nbytes = own(task)
+    open_ = open_parquet if task.sample.result_format == "parquet" else open_root
+    names = list(task.columns or delivered.columns)
+
+    def read_columns(known: Presigned = known) -> Any:
+        stored = stored_object(BUCKET, task.sample.name, nbytes)
+        with open_(stored, delivered, len(names) / len(delivered.columns)) as columns:
+            return columns.arrays(names, 0, columns.n_events)
+
+    return read_columns
+
+
+def our_events(task: Task) -> Callable[[], Any]:
+    """Read a partition of from_servicex."""
+    known, delivered, nbytes = own(task)
+    mapping = _map_schema_uproot(BaseSchema, behavior={}, version="v")
+    # Columns of the file: RNTuples and Parquet have no counters, which only we would make.
+    names = frozenset(task.columns or delivered.columns)
+    reader = blockwise_reader(delivered, mapping).project_manually(names)
+    outcome = Delivered(0, task.sample.path, task.sample.name, nbytes, 0, "")
     return lambda known=known: read(
-        stored_object(BUCKET, sample.name, nbytes), outcome, delivered, reader, 0, 1
+        stored_object(BUCKET, task.sample.name, nbytes), outcome, delivered, reader, 0, 1
     )
+
+
+def coffea_events(task: Task) -> Callable[[], Any]:
+    """Read a partition of coffea's from_root."""
+    events = uproot.dask(
+        {task.url: TREE},
+        open_files=False,
+        known_base_form=_form(task),
+        full_paths=True,
+        ak_add_doc={"__doc__": "title", "typename": "typename"},
+        form_mapping=_map_schema_uproot(BaseSchema, behavior={}, version="v"),
+    )
+    return _partition_of(events, task)
 
 
 def uproot_partition(task: Task) -> Callable[[], Any]:
     """Read a partition of uproot.dask."""
     events = uproot.dask({task.url: TREE}, open_files=False, known_base_form=_form(task))
+    return _partition_of(events, task)
+
+
+def _partition_of(events: Any, task: Task) -> Callable[[], Any]:
     (layer,) = events.dask.layers.values()
     read = layer.io_func
     if task.columns:
@@ -216,16 +260,18 @@ def _form(task: Task) -> Any:
 
 def _arrays(source: Any, task: Task, **options: Any) -> Any:
     where = {source: None} if isinstance(source, str) else source
-    with uproot.open(where, **options) as file:
+    with uproot.open(where, array_cache=None, **options) as file:
         return file[TREE].arrays(filter_name=list(task.columns) if task.columns else None)
 
 
 WAYS: dict[str, Callable[[Task], Callable[[], Any]]] = {
     "limit": in_memory,
-    "coffea_sx": ours,
+    "coffea_sx": our_columns,
     "uproot": uproot_partition,
     "dask-awkward": dask_awkward_table,
     "s3fs": s3fs_default,
+    "events": our_events,
+    "coffea": coffea_events,
 }
 
 
@@ -233,7 +279,8 @@ def ways_for(sample: Sample) -> list[str]:
     """Name the ways that can read a sample."""
     peer = "dask-awkward" if sample.result_format == "parquet" else "uproot"
     s3fs = ["s3fs"] if importlib.util.find_spec("s3fs") else []
-    return ["limit", "coffea_sx", peer, *s3fs]
+    coffea = ["coffea"] if sample.result_format == "root-file" else []
+    return ["limit", "coffea_sx", peer, *s3fs, "events", *coffea]
 
 
 # -- measuring
@@ -326,7 +373,7 @@ def _signed(store: S3Store, endpoint: str, name: str) -> str:
     return str(client.presigned_get_object(BUCKET, name, expires=timedelta(hours=12)))
 
 
-def run(n_events: int, rounds: int) -> list[dict[str, Any]]:
+def run(n_events: int, rounds: int, only: str) -> list[dict[str, Any]]:
     """Measure everything; one row for each file, link, share and way."""
     rows = []
     with ExitStack() as stack:
@@ -334,7 +381,7 @@ def run(n_events: int, rounds: int) -> list[dict[str, Any]]:
         store = stack.enter_context(S3Store())
         proxy = stack.enter_context(FaultProxy(f"http://{store.endpoint}", latency_s=ROUND_TRIP_S))
         readers = stack.enter_context(Readers())
-        samples = write_samples(directory, n_events)
+        samples = [s for s in write_samples(directory, n_events) if only in s.name]
         store.client().make_bucket(BUCKET)
         for sample in samples:
             store.client().fput_object(BUCKET, sample.name, sample.path)
@@ -395,9 +442,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("reading.json"))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default="", help="files whose names have this in them")
     parser.add_argument("--events", type=int, default=200_000)
     given = parser.parse_args()
-    rows = run(given.events, given.rounds)
+    rows = run(given.events, given.rounds, given.only)
     machine = {"cores": os.cpu_count(), "python": platform.python_version()}
     given.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
 

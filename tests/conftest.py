@@ -73,7 +73,7 @@ def no_tokens() -> Iterator[None]:
         yield
 
 
-FAST = Pace(busy_s=0.02, idle_s=0.1, stall_s=10.0, settle_s=0.3, outage_s=2.0)
+FAST = Pace(busy_s=0.02, idle_s=0.1, stall_s=60.0, settle_s=0.3, outage_s=2.0)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from uproot.source.chunk import Chunk, Source
 from ..errors import FormMismatch
 from ..forms import DeliveredForm
 from ..forms.counters import counted_columns
-from ..storage.stored import StoredObject
+from ..storage.stored import SMALL, StoredObject
 from .columns import Columns
 
 MAGIC = b"root"
@@ -26,6 +27,8 @@ HEAD = 64 << 10
 HEAD_PER_COLUMN = 1 << 10
 # An RNTuple has its list of columns there, and its lists of pages at the end.
 TAIL = 64 << 10
+# uproot keeps what describes a file while it is open, which must not keep all of its bytes.
+COPIED = 64 << 10
 # Two threads decompress large baskets faster than one, and small ones slower; bytes.
 LARGE_BASKET = 128 << 10
 
@@ -60,6 +63,8 @@ class StoredSource(Source):
     def chunk(self, start: int, stop: int) -> Chunk:
         """Return one range."""
         data = self._stored.read(start, min(stop, max(start, self._stored.size)))
+        if len(data) <= COPIED:
+            data = memoryview(bytes(data))
         return Chunk.wrap(self, np.frombuffer(data, np.uint8), start)
 
     def chunks(
@@ -131,17 +136,18 @@ def no_tree(expected: str, held: Sequence[str]) -> FormMismatch:
 def _fetch_first(stored: StoredObject, delivered: DeliveredForm, share: float) -> None:
     """Fetch what tells where the columns are, or all."""
     head = HEAD + HEAD_PER_COLUMN * len(delivered.columns)
-    if stored.is_worth_whole(share, head):
-        stored.need_all()
-    elif delivered.is_rntuple:
+    if delivered.is_rntuple and stored.size > SMALL:
+        # Not the whole object, whose bytes could not be dropped column by column.
         stored.need([(0, head), (stored.size - TAIL, stored.size)])
+    elif delivered.is_rntuple or stored.is_worth_whole(share, head):
+        stored.need_all()
     else:
         stored.need([(0, head)])
 
 
 def _ttree(tree: Any, stored: StoredObject) -> Columns:
     forms = TreeForms(tree)
-    return Columns(stored.name, tree.num_entries, forms, partial(_read_baskets, tree), {})
+    return Columns(stored.name, tree.num_entries, forms, partial(_read_baskets, tree, stored), {})
 
 
 class TreeForms(Mapping[str, Any]):
@@ -171,7 +177,9 @@ class TreeForms(Mapping[str, Any]):
         return len(self._names)
 
 
-def _read_baskets(tree: Any, names: Sequence[str], start: int, stop: int) -> dict[str, Any]:
+def _read_baskets(
+    tree: Any, stored: StoredObject, names: Sequence[str], start: int, stop: int
+) -> dict[str, Any]:
     branches = [tree[name] for name in names]
     n_baskets = sum(branch.num_baskets for branch in branches)
     nbytes = sum(branch.compressed_bytes for branch in branches)
@@ -186,6 +194,7 @@ def _read_baskets(tree: Any, names: Sequence[str], start: int, stop: int) -> dic
             array_cache=None,
             how=dict,
         )
+    stored.forget()  # the arrays have copies
     return arrays
 
 
@@ -202,19 +211,19 @@ def _read_pages(
     if not names:
         return {}
     # uproot asks for pages one by one; they are few requests when they are asked for together.
-    stored.need(_pages_of(ntuple, names, start, stop))
-    # One by one, because uproot keeps the buffers of all columns until the last one is read.
-    return {
-        name: ntuple.arrays(filter_name=name, entry_start=start, entry_stop=stop)[name]
-        for name in names
-    }
+    pages = {name: list(_pages_of(ntuple, name, start, stop)) for name in names}
+    stored.need(chain.from_iterable(pages.values()))
+    arrays = {}
+    for name in names:
+        arrays[name] = ntuple.arrays(filter_name=name, entry_start=start, entry_stop=stop)[name]
+        stored.drop(pages[name])  # the array has copies
+    stored.forget()
+    return arrays
 
 
-def _pages_of(
-    ntuple: Any, names: Sequence[str], start: int, stop: int
-) -> Iterator[tuple[int, int]]:
-    """Return where the pages of some columns and events are."""
-    form, _ = ntuple.to_akform(filter_name=list(names))
+def _pages_of(ntuple: Any, name: str, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Return where the pages of some events of a column are."""
+    form, _ = ntuple.to_akform(filter_name=name)
     numbers = {int(number) for number in _PHYSICAL_COLUMN.findall(form.to_json())}
     for cluster, pages in zip(ntuple.cluster_summaries, ntuple.page_link_list, strict=True):
         first = cluster.num_first_entry

@@ -244,8 +244,6 @@ class DeliveredFile(AbstractBufferedFile):
     One request opens it, and fetches all of it if that is less than a block.
     """
 
-    fs: ServiceXFileSystem
-
     def __init__(
         self, fs: ServiceXFileSystem, path: str, block_size: int | None = None, **kwargs: Any
     ) -> None:

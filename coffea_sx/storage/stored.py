@@ -109,6 +109,11 @@ class StoredObject:
         else:
             self.need([(0, self.size)])
 
+    def drop(self, ranges: Iterable[Range]) -> None:
+        """Forget ranges that were asked for by themselves, or next to others that were."""
+        starts = {start for start, _ in ranges}
+        self._parts = [part for part in self._parts if part[0] not in starts]
+
     def forget(self) -> None:
         """Forget all bytes, to begin again."""
         self._parts.clear()
@@ -192,9 +197,9 @@ class StoredObject:
 
     def _keep(self, wanted: Sequence[Range], part: Part) -> None:
         self.n_requests += 1
-        self.n_bytes += len(part.data)
+        self.n_bytes += sum(map(len, part.pieces))
         self.size = part.size
-        if not part.data:
+        if not any(part.pieces):
             return
         if self._parts and part.etag != self._etag:
             raise ObjectReplaced(
@@ -202,12 +207,9 @@ class StoredObject:
                 object_name=self.name,
             )
         self._etag = part.etag
-        data = memoryview(part.data)
-        for start, stop in wanted:
-            length = min(stop, part.size) - start
-            if length > 0:
-                insort(self._parts, (start, data[:length]), key=_begin)
-                data = data[length:]
+        for (start, _), piece in zip(wanted, part.pieces, strict=True):
+            if piece:
+                insort(self._parts, (start, memoryview(piece)), key=_begin)
 
 
 def _begin(part: tuple[int, memoryview]) -> int:

@@ -48,17 +48,22 @@ class Part(NamedTuple):
 
     Attributes
     ----------
-    data : bytes-like
-        What was wanted, one piece behind the other.
+    pieces : list of bytes-like
+        The ranges that were wanted.
     size : int
         Of the whole object, bytes.
     etag : str or None
         Which version of the object they are of.
     """
 
-    data: bytes | bytearray
+    pieces: list[bytearray]
     size: int
     etag: str | None
+
+    @property
+    def data(self) -> bytes:
+        """The pieces, one behind the other."""
+        return b"".join(self.pieces)
 
 
 class _TransientError(Exception):
@@ -169,13 +174,15 @@ class _Transfer:
         self._object_name = object_name
         self._start = start
         self._stop = stop
-        self._wanted = wanted
+        self._wanted = [(start, sys.maxsize if stop is None else stop)]
+        if wanted is not None:
+            self._wanted = list(wanted)
         self._etag: str | None = None
         self._begin_at(start)
 
     def _begin_at(self, position: int) -> None:
         self._position = position
-        self._data = bytearray()
+        self._pieces = [bytearray() for _ in self._wanted]
 
     def go_on(self, grant: Grant) -> Part:
         """Ask for what is missing."""
@@ -208,7 +215,7 @@ class _Transfer:
     def _take(self, response: urllib3.BaseHTTPResponse) -> Part:
         """Take what one answer brings."""
         if response.status == 416:
-            return Part(b"", self._size_beyond(response), None)
+            return Part(self._pieces, self._size_beyond(response), None)
         if response.status not in (200, 206):
             raise self._refusal(response)
         etag = response.headers.get("ETag")
@@ -226,25 +233,22 @@ class _Transfer:
         end = min(size if self._stop is None else self._stop, size)
         if self._position != end:
             raise self._short(end)
-        return Part(self._data, size, etag)
+        return Part(self._pieces, size, etag)
 
     def _take_whole(self, response: urllib3.BaseHTTPResponse) -> Part:
         """Take the whole object, asked for or not: some stores do not know ranges."""
-        if self._wanted is None and (self._start or self._stop is not None):
-            self._wanted = [(self._start, sys.maxsize if self._stop is None else self._stop)]
         self._begin_at(0)
         self._fill(response)
-        return Part(self._data, self._position, self._etag)
+        return Part(self._pieces, self._position, self._etag)
 
     def _fill(self, response: urllib3.BaseHTTPResponse) -> None:
         for block in response.stream(BLOCK, decode_content=False):
             begin, self._position = self._position, self._position + len(block)
-            if self._wanted is None:
-                self._data += block
-                continue
-            for start, stop in self._wanted:
-                if start < self._position and begin < stop:
-                    self._data += block[max(start, begin) - begin : stop - begin]
+            for (start, stop), piece in zip(self._wanted, self._pieces, strict=True):
+                if start <= begin and self._position <= stop:
+                    piece += block
+                elif start < self._position and begin < stop:
+                    piece += block[max(start, begin) - begin : stop - begin]
 
     def _content_range(self, response: urllib3.BaseHTTPResponse) -> tuple[int, int]:
         found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
@@ -276,7 +280,8 @@ class _Transfer:
         found = self._position - self._start
         if self._etag is None:
             self._begin_at(self._start)
-        if isinstance(error, urllib3.exceptions.IncompleteRead):
+        # urllib3 wraps it in another error.
+        if any(isinstance(e, urllib3.exceptions.IncompleteRead) for e in (error, *error.args)):
             cause: ReadError = Truncated(
                 f"The store breaks off sending the object {self._object_name!r} after {found} "
                 "bytes.",

@@ -67,8 +67,8 @@ class LocalFiles:
         def fetch(start: int, stop: int | None, wanted: Any = None) -> Part:
             whole = path.read_bytes()
             ranges = [(start, stop)] if wanted is None else wanted
-            data = b"".join(whole[begin:end] for begin, end in ranges)
-            return Part(data, len(content), path.name)
+            pieces = [bytearray(whole[begin:end]) for begin, end in ranges]
+            return Part(pieces, len(content), path.name)
 
         return StoredObject(path.name, fetch, len(content))
 

@@ -77,20 +77,20 @@ def text_of(error):
 
 def test_a_range_and_the_size(store):
     good = store()
-    assert good.fetch(100, 300) == (CONTENT[100:300], len(CONTENT), '"one"')
-    assert good.fetch(0, 1) == (CONTENT[:1], len(CONTENT), '"one"')
-    assert good.fetch(0, len(CONTENT))[0] == CONTENT
+    assert good.fetch(100, 300) == ([CONTENT[100:300]], len(CONTENT), '"one"')
+    assert good.fetch(0, 1) == ([CONTENT[:1]], len(CONTENT), '"one"')
+    assert good.fetch(0, len(CONTENT)).data == CONTENT
     assert good.refreshed == [False] * 3
     assert good.server.asked[0].headers["X-Token"] == "CANARY"
 
 
 def test_less_comes_back_at_the_end(store):
-    assert store().fetch(len(CONTENT) - 5, len(CONTENT) + 100)[0] == CONTENT[-5:]
+    assert store().fetch(len(CONTENT) - 5, len(CONTENT) + 100).data == CONTENT[-5:]
 
 
 def test_beyond_the_end(store):
-    assert store().fetch(len(CONTENT), len(CONTENT) + 10)[0] == b""
-    assert store().fetch(len(CONTENT) + 5, len(CONTENT) + 10)[0] == b""
+    assert store().fetch(len(CONTENT), len(CONTENT) + 10).data == b""
+    assert store().fetch(len(CONTENT) + 5, len(CONTENT) + 10).data == b""
 
 
 @pytest.mark.parametrize(
@@ -114,12 +114,12 @@ def test_beyond_the_end(store):
 )
 def test_what_helps_is_tried_again(store, fault):
     broken = store(fault, fault)
-    assert broken.fetch()[:2] == (CONTENT[100:300], len(CONTENT))
+    assert broken.fetch()[:2] == ([CONTENT[100:300]], len(CONTENT))
     assert len(broken.server.asked) == 3
 
 
 def test_a_store_without_ranges(store):
-    assert store(Answer(200, CONTENT)).fetch()[:2] == (CONTENT[100:300], len(CONTENT))
+    assert store(Answer(200, CONTENT)).fetch()[:2] == ([CONTENT[100:300]], len(CONTENT))
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_a_part_that_does_not_say_which(store, where):
 )
 def test_a_url_that_is_no_longer_good_is_replaced_once(store, refusal):
     expired = store(refusal)
-    assert expired.fetch()[0] == CONTENT[100:300]
+    assert expired.fetch().data == CONTENT[100:300]
     assert expired.refreshed == [False, True]
     urls = [asked.path for asked in expired.server.asked]
     assert urls == ["/b/o?X-Amz-Signature=CANARY1", "/b/o?X-Amz-Signature=CANARY2"]
@@ -162,7 +162,7 @@ def test_a_store_that_refuses_always(store):
 
 def test_a_refusal_after_an_outage_is_still_refreshed(store):
     broken = store(Answer(503), Answer(403), Answer(503))
-    assert broken.fetch()[0] == CONTENT[100:300]
+    assert broken.fetch().data == CONTENT[100:300]
     assert broken.refreshed == [False, True]
 
 
@@ -177,7 +177,7 @@ def test_an_object_that_is_gone(store, code):
 
 def test_an_object_that_is_not_there_yet(store):
     """A store may show an object a moment after the server has reported it."""
-    assert store(s3_error(404, "NoSuchKey")).fetch()[0] == CONTENT[100:300]
+    assert store(s3_error(404, "NoSuchKey")).fetch().data == CONTENT[100:300]
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
@@ -262,8 +262,9 @@ PIECES = b"".join(CONTENT[start:stop] for start, stop in WANTED)
     ids=["good", "whole", "later whole", "resumed", "begun again", "replaced"],
 )
 def test_only_what_is_wanted_is_kept(store, faults):
-    data, size, _ = store(*faults).fetch(wanted=WANTED)
-    assert (data, size) == (PIECES, len(CONTENT))
+    part = store(*faults).fetch(wanted=WANTED)
+    assert part.pieces == [CONTENT[start:stop] for start, stop in WANTED]
+    assert (part.data, part.size) == (PIECES, len(CONTENT))
 
 
 def test_a_transfer_is_taken_up_where_it_broke_off(store):
