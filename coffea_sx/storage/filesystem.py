@@ -17,7 +17,6 @@ from fsspec.spec import AbstractBufferedFile
 from ..errors import ObjectGone, ObjectReplaced, ReadError, ServiceXError
 from ..transform.outcomes import Delivered, Failed
 from ..transform.source import ResultSource
-from ..transform.watch import Watch
 from .stored import Fetch, fetcher, knowing, stored_object
 
 PROTOCOL = "servicex"
@@ -130,7 +129,7 @@ class ServiceXFileSystem(AbstractFileSystem):
         start = start or 0
         if end is not None and end <= start:
             return b""
-        return bytes(fetch(start, end).data)
+        return fetch(start, end).data
 
     def cat_ranges(
         self,
@@ -214,9 +213,9 @@ class ServiceXFileSystem(AbstractFileSystem):
         return request_id, delivered.object_name, delivered
 
     def _awaited(self, source: ResultSource, request_id: str, index: int) -> Delivered:
-        if isinstance(source, Watch) and index >= len(source.files):
+        if source.n_files is not None and index >= source.n_files:
             raise ReadError(
-                f"Request {request_id} has {len(source.files)} input files, counted from 0: there "
+                f"Request {request_id} has {source.n_files} input files, counted from 0: there "
                 f"is no file {index}.",
                 request_id=request_id,
             )
@@ -254,7 +253,7 @@ class DeliveredFile(AbstractBufferedFile):
         first = self._fetch(0, block_size if is_small else 1)
         self._etag = first.etag
         if len(first.data) == first.size:
-            kwargs.update(cache_type="all", cache_options={"data": bytes(first.data)})
+            kwargs.update(cache_type="all", cache_options={"data": first.data})
         kwargs["size"] = first.size
         super().__init__(fs, path, "rb", block_size, **kwargs)
 
@@ -265,7 +264,7 @@ class DeliveredFile(AbstractBufferedFile):
                 f"The object {self._object_name!r} was replaced in the store while it was read.",
                 object_name=self._object_name,
             )
-        return bytes(part.data)
+        return part.data
 
 
 def _described(request_id: str, delivered: Delivered) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from ..errors import (
     ProtocolError,
     RequestRefused,
     ServerError,
+    ServiceXError,
     TransformGone,
     Unreachable,
 )
@@ -46,7 +47,7 @@ class ServerInfo:
 class _TransientError(Exception):
     """Try again; the cause is what is raised in the end."""
 
-    def __init__(self, cause: Exception, retry_after: float | None = None) -> None:
+    def __init__(self, cause: ServiceXError, retry_after: float | None = None) -> None:
         super().__init__(str(cause))
         self.cause = cause
         self.retry_after = retry_after
@@ -175,7 +176,8 @@ class ServiceXClient:
         try:
             return attempts(self._once, method, path, json, repeatable)
         except _TransientError as error:
-            raise error.cause from None
+            cause, n_tries = error.cause, attempts.statistics["attempt_number"]
+            raise type(cause)(f"{cause} Tries: {n_tries}.", **cause.facts) from None
 
     def _once(self, method: str, path: str, json: Any, repeatable: bool) -> Any:
         response = self._send(method, path, json, repeatable)
@@ -190,17 +192,21 @@ class ServiceXClient:
             )
         try:
             return self._http.request(method, path, json=json, headers=self._authorization())
-        except httpx.TransportError as error:
-            cause = Unreachable(
-                f"ServiceX at {self.endpoint.url} does not answer {method} {path}: "
-                f"{type(error).__name__}: {error}. Is the address right, and the server running?",
-                url=redact(self.endpoint.url),
-            )
-            if "CERTIFICATE" in str(error).upper():
-                raise cause from None
-            if repeatable or isinstance(error, httpx.ConnectError):
-                raise _TransientError(cause) from None
-            raise cause from None
+        except (httpx.TransportError, httpx.DecodingError) as error:
+            raise self._unsent(error, method, path, repeatable) from None
+
+    def _unsent(
+        self, error: httpx.RequestError, method: str, path: str, repeatable: bool
+    ) -> Exception:
+        cause = Unreachable(
+            f"ServiceX at {self.endpoint.url} does not answer {method} {path}: "
+            f"{type(error).__name__}: {error}. Is the address right, and the server running?",
+            url=redact(self.endpoint.url),
+        )
+        # A certificate is no better a moment later.
+        is_trusted = "CERTIFICATE" not in str(error).upper()
+        is_passing = is_trusted and (repeatable or isinstance(error, httpx.ConnectError))
+        return _TransientError(cause) if is_passing else cause
 
     def _answer(self, response: httpx.Response, repeatable: bool) -> Any:
         if response.is_success:
@@ -220,7 +226,7 @@ class ServiceXClient:
                 "not JSON. Is the address that of a ServiceX?"
             ) from None
 
-    def _refusal(self, response: httpx.Response) -> Exception:
+    def _refusal(self, response: httpx.Response) -> ServiceXError:
         status, message = response.status_code, _message(response)
         path = response.request.url.path
         if status in (401, 403, 422):
@@ -265,13 +271,8 @@ class ServiceXClient:
         headers = {"Authorization": f"Bearer {refresh_token.reveal()}"}
         try:
             response = self._http.post("/token/refresh", headers=headers)
-        except httpx.TransportError as error:
-            raise _TransientError(
-                Unreachable(
-                    f"ServiceX at {self.endpoint.url} does not answer: {type(error).__name__}: "
-                    f"{error}"
-                )
-            ) from None
+        except (httpx.TransportError, httpx.DecodingError) as error:
+            raise self._unsent(error, "POST", "/token/refresh", repeatable=True) from None
         if response.status_code in TRANSIENT and response.status_code != 500:
             raise _TransientError(self._refusal(response), _retry_after(response))
         if not response.is_success:
@@ -279,7 +280,8 @@ class ServiceXClient:
                 f"ServiceX at {self.endpoint.url} does not accept the refresh token of "
                 f"servicex.yaml: {_message(response)} [{response.status_code}]. Get a new one "
                 "from the web page of the server.",
-                status=response.status_code,
+                # Servers say 500 to it too, and then it does not pass either.
+                status=httpx.codes.UNAUTHORIZED.value,
             )
         return Secret(self._part("access_token", str, self._json(response)))
 

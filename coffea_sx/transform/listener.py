@@ -42,6 +42,8 @@ def tell_read(address: TransformAddress, read: Read) -> None:
 class Listener:
     """What one worker process knows of a transform that another process owns."""
 
+    n_files: int | None = None
+
     def __init__(self, worker: Any, address: TransformAddress) -> None:
         self._worker = worker
         self._address = address

@@ -20,6 +20,10 @@ REMEMBERED = 64
 class ResultSource(Protocol):
     """What a process knows of a transform, and how it can read its results."""
 
+    @property
+    def n_files(self) -> int | None:
+        """Input files; None if their number is not known here."""
+
     def knows(self, index: int) -> bool:
         """Whether `wait` would return at once."""
 

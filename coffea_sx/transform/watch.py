@@ -76,6 +76,11 @@ class Watch:
 
     # -- what a ResultSource does
 
+    @property
+    def n_files(self) -> int:
+        """Input files."""
+        return len(self.files)
+
     def knows(self, index: int) -> bool:
         """Whether `wait` would return at once."""
         return index in self.ledger.outcomes or self.ending is not None
