@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
+FormsOf = Callable[[Sequence[str]], Mapping[str, Any]]
 Read = Callable[[Sequence[str], int, int], dict[str, Any]]
 
 
@@ -20,8 +21,10 @@ class Columns:
     name : str
         Of the file.
     n_events : int
-    forms : mapping of str to awkward.forms.Form
+    names : collection of str
         The columns that the file has.
+    forms_of : callable
+        Gives the forms of columns by their names, of those that the file has.
     read : callable
         Reads columns from one event to another.
     counted : mapping of str to str
@@ -32,14 +35,16 @@ class Columns:
         self,
         name: str,
         n_events: int,
-        forms: Mapping[str, Any],
+        names: Collection[str],
+        forms_of: FormsOf,
         read: Read,
         counted: Mapping[str, str],
     ) -> None:
         self.n_events = n_events
-        self.forms = forms
+        self.forms_of = forms_of
         self.counted = counted
         self.wider: Mapping[str, Any] = {}
+        self._names = names
         self._read = read
         # What coffea's mapping asks of a tree, to name the arrays that it keeps.
         self.object_path = ""
@@ -51,7 +56,7 @@ class Columns:
         return list(dict.fromkeys(self.counted.get(name, name) for name in names))
 
     def __contains__(self, name: str) -> bool:
-        return name in self.forms or name in self.counted
+        return name in self._names or name in self.counted
 
     def arrays(
         self, names: Sequence[str], entry_start: int, entry_stop: int, **options: Any

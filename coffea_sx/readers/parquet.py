@@ -57,10 +57,21 @@ def open_parquet(
         if not len(file.schema_arrow):
             yield None
             return
-        form = parquet_form(file.schema_arrow)
-        forms = dict(zip(form.fields, form.contents, strict=True))
+        schema = file.schema_arrow
         read = partial(_read_row_groups, stored, file)
-        yield Columns(stored.name, file.metadata.num_rows, forms, read, counted_columns(form))
+        counted = counted_columns(delivered.base_form)
+        forms_of = partial(_forms_of, schema)
+        yield Columns(stored.name, file.metadata.num_rows, schema.names, forms_of, read, counted)
+
+
+def _forms_of(schema: Any, names: Sequence[str]) -> dict[str, Any]:
+    import pyarrow
+
+    there = [schema.field(name) for name in names if name in schema.names]
+    if not there:
+        return {}
+    form = parquet_form(pyarrow.schema(there, metadata=schema.metadata))
+    return dict(zip(form.fields, form.contents, strict=True))
 
 
 def _fetch_footer(stored: StoredObject, tail: int) -> None:

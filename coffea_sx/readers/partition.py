@@ -130,9 +130,10 @@ def _read(
             if outcome.n_events:
                 raise no_tree(delivered.tree, [])
             return reader.mock_empty(backend="cpu")
+        wanted = columns.real(sorted(reader.common_keys))
         columns.wider = check(
-            columns.forms,
-            columns.real(sorted(reader.common_keys)),
+            columns.forms_of(wanted),
+            wanted,
             delivered.base_form,
             outcome.input_file,
             outcome.object_name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -31,6 +31,9 @@ TAIL = 64 << 10
 COPIED = 64 << 10
 # Two threads decompress large baskets faster than one, and small ones slower; bytes.
 LARGE_BASKET = 128 << 10
+
+# Columns of an RNTuple that are read together: their bytes are dropped when they are read.
+BATCH = 8
 
 _PHYSICAL_COLUMN = re.compile(r'"column-(\d+)')
 
@@ -119,7 +122,7 @@ def open_root(
         if delivered.tree not in file:
             raise no_tree(delivered.tree, held)
         tree = file[delivered.tree]
-        yield _ntuple(tree, stored) if delivered.is_rntuple else _ttree(tree, stored)
+        yield _ntuple(tree, stored, delivered) if delivered.is_rntuple else _ttree(tree, stored)
 
 
 def no_tree(expected: str, held: Sequence[str]) -> FormMismatch:
@@ -146,35 +149,21 @@ def _fetch_first(stored: StoredObject, delivered: DeliveredForm, share: float) -
 
 
 def _ttree(tree: Any, stored: StoredObject) -> Columns:
-    forms = TreeForms(tree)
-    return Columns(stored.name, tree.num_entries, forms, partial(_read_baskets, tree, stored), {})
+    names = frozenset(tree.keys(full_paths=True))
+    read = partial(_read_baskets, tree, stored)
+    return Columns(stored.name, tree.num_entries, names, partial(branch_forms, tree), read, {})
 
 
-class TreeForms(Mapping[str, Any]):
-    """The forms of the columns of a tree, made as they are asked for.
+def branch_forms(tree: Any, names: Iterable[str]) -> dict[str, Any]:
+    """Return the forms of some columns of a tree, of those that it has.
 
     Parameters
     ----------
     tree : uproot.TTree
+    names : iterable of str
     """
-
-    def __init__(self, tree: Any) -> None:
-        self._tree = tree
-        self._names = dict.fromkeys(tree.keys(full_paths=True))
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._names:
-            raise KeyError(name)
-        return self._tree[name].interpretation.awkward_form(self._tree.file)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
+    there = frozenset(tree.keys(full_paths=True)).intersection(names)
+    return {name: tree[name].interpretation.awkward_form(tree.file) for name in there}
 
 
 def _read_baskets(
@@ -198,32 +187,41 @@ def _read_baskets(
     return arrays
 
 
-def _ntuple(ntuple: Any, stored: StoredObject) -> Columns:
-    form, _ = ntuple.to_akform()
-    forms = dict(zip(form.fields, form.contents, strict=True))
-    read = partial(_read_pages, ntuple, stored)
-    return Columns(stored.name, ntuple.num_entries, forms, read, counted_columns(form))
+def _ntuple(ntuple: Any, stored: StoredObject, delivered: DeliveredForm) -> Columns:
+    names = frozenset(field.name for field in ntuple.fields)
+    counted = counted_columns(delivered.base_form)
+    forms_of, read = partial(_field_forms, ntuple), partial(_read_pages, ntuple, stored)
+    return Columns(stored.name, ntuple.num_entries, names, forms_of, read, counted)
+
+
+def _field_forms(ntuple: Any, names: Sequence[str]) -> dict[str, Any]:
+    if not names:
+        return {}
+    form, _ = ntuple.to_akform(filter_name=list(names))
+    return dict(zip(form.fields, form.contents, strict=True))
 
 
 def _read_pages(
     ntuple: Any, stored: StoredObject, names: Sequence[str], start: int, stop: int
 ) -> dict[str, Any]:
-    if not names:
-        return {}
     # uproot asks for pages one by one; they are few requests when they are asked for together.
-    pages = {name: list(_pages_of(ntuple, name, start, stop)) for name in names}
-    stored.need(chain.from_iterable(pages.values()))
-    arrays = {}
-    for name in names:
-        arrays[name] = ntuple.arrays(filter_name=name, entry_start=start, entry_stop=stop)[name]
-        stored.drop(pages[name])  # the array has copies
+    batches = [names[i : i + BATCH] for i in range(0, len(names), BATCH)]
+    pages = [list(_pages_of(ntuple, batch, start, stop)) for batch in batches]
+    stored.need(chain.from_iterable(pages))
+    arrays: dict[str, Any] = {}
+    for batch, read in zip(batches, pages, strict=True):
+        array = ntuple.arrays(filter_name=list(batch), entry_start=start, entry_stop=stop)
+        arrays.update((name, array[name]) for name in batch)
+        stored.drop(read)  # the array has copies
     stored.forget()
     return arrays
 
 
-def _pages_of(ntuple: Any, name: str, start: int, stop: int) -> Iterator[tuple[int, int]]:
-    """Return where the pages of some events of a column are."""
-    form, _ = ntuple.to_akform(filter_name=name)
+def _pages_of(
+    ntuple: Any, names: Sequence[str], start: int, stop: int
+) -> Iterator[tuple[int, int]]:
+    """Return where the pages of some columns and events are."""
+    form, _ = ntuple.to_akform(filter_name=list(names))
     numbers = {int(number) for number in _PHYSICAL_COLUMN.findall(form.to_json())}
     for cluster, pages in zip(ntuple.cluster_summaries, ntuple.page_link_list, strict=True):
         first = cluster.num_first_entry

@@ -13,7 +13,7 @@ import uproot
 from coffea_sx.errors import FormMismatch
 from coffea_sx.forms.delivered import known_form
 from coffea_sx.forms.guard import check
-from coffea_sx.readers.root import TreeForms
+from coffea_sx.readers.root import branch_forms
 
 DTYPES = [
     "bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64",
@@ -75,9 +75,9 @@ def holds_all(wide, narrow):
     return bits[narrow] <= bits[wide] and (narrow in naturals or wide in integers)
 
 
-def checked(tree, *arguments):
+def checked(tree, names, *arguments):
     """Check a tree, as the reader does."""
-    return check(TreeForms(tree), *arguments)
+    return check(branch_forms(tree, names), names, *arguments)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
