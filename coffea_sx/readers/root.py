@@ -15,7 +15,7 @@ import numpy as np
 import uproot
 from uproot.source.chunk import Chunk, Source
 
-from ..errors import FormMismatch
+from ..errors import CorruptFile, FormMismatch
 from ..forms import DeliveredForm
 from ..forms.counters import counted_columns
 from ..storage.stored import SMALL, StoredObject
@@ -117,6 +117,13 @@ def open_root(
     ) as file:
         held = file.keys(cycle=False)
         if not held:
+            if file.file.fEND != stored.size:
+                # A header of zeros says the same as that of a file with nothing in it.
+                raise CorruptFile(
+                    f"The object {stored.name!r} of {stored.size} bytes says that it ends at byte "
+                    f"{file.file.fEND}.",
+                    object_name=stored.name,
+                )
             yield None
             return
         if delivered.tree not in file:
@@ -188,43 +195,53 @@ def _read_baskets(
 
 
 def _ntuple(ntuple: Any, stored: StoredObject, delivered: DeliveredForm) -> Columns:
+    fields = _Fields(ntuple, stored)
     names = frozenset(field.name for field in ntuple.fields)
     counted = counted_columns(delivered.base_form)
-    forms_of, read = partial(_field_forms, ntuple), partial(_read_pages, ntuple, stored)
-    return Columns(stored.name, ntuple.num_entries, names, forms_of, read, counted)
+    return Columns(stored.name, ntuple.num_entries, names, fields.forms_of, fields.read, counted)
 
 
-def _field_forms(ntuple: Any, names: Sequence[str]) -> dict[str, Any]:
-    if not names:
-        return {}
-    form, _ = ntuple.to_akform(filter_name=list(names))
-    return dict(zip(form.fields, form.contents, strict=True))
+class _Fields:
+    """The fields of an open RNTuple."""
 
+    def __init__(self, ntuple: Any, stored: StoredObject) -> None:
+        self._ntuple = ntuple
+        self._stored = stored
+        self._forms: dict[frozenset[str], Any] = {}
 
-def _read_pages(
-    ntuple: Any, stored: StoredObject, names: Sequence[str], start: int, stop: int
-) -> dict[str, Any]:
-    # uproot asks for pages one by one; they are few requests when they are asked for together.
-    batches = [names[i : i + BATCH] for i in range(0, len(names), BATCH)]
-    pages = [list(_pages_of(ntuple, batch, start, stop)) for batch in batches]
-    stored.need(chain.from_iterable(pages))
-    arrays: dict[str, Any] = {}
-    for batch, read in zip(batches, pages, strict=True):
-        array = ntuple.arrays(filter_name=list(batch), entry_start=start, entry_stop=stop)
-        arrays.update((name, array[name]) for name in batch)
-        stored.drop(read)  # the array has copies
-    stored.forget()
-    return arrays
+    def forms_of(self, names: Sequence[str]) -> dict[str, Any]:
+        """Return the forms of some fields, of those that there are."""
+        form = self._form(names)
+        return dict(zip(form.fields, form.contents, strict=True))
 
+    def read(self, names: Sequence[str], start: int, stop: int) -> dict[str, Any]:
+        """Read fields from one event to another."""
+        # uproot asks for pages one by one; they are few requests when asked for together.
+        batches = [names[i : i + BATCH] for i in range(0, len(names), BATCH)]
+        pages = [list(self._pages(batch, start, stop)) for batch in batches]
+        self._stored.need(chain.from_iterable(pages))
+        arrays: dict[str, Any] = {}
+        for batch, read in zip(batches, pages, strict=True):
+            array = self._ntuple.arrays(filter_name=list(batch), entry_start=start, entry_stop=stop)
+            arrays.update((name, array[name]) for name in batch)
+            self._stored.drop(read)  # the array has copies
+        self._stored.forget()
+        return arrays
 
-def _pages_of(
-    ntuple: Any, names: Sequence[str], start: int, stop: int
-) -> Iterator[tuple[int, int]]:
-    """Return where the pages of some columns and events are."""
-    form, _ = ntuple.to_akform(filter_name=list(names))
-    numbers = {int(number) for number in _PHYSICAL_COLUMN.findall(form.to_json())}
-    for cluster, pages in zip(ntuple.cluster_summaries, ntuple.page_link_list, strict=True):
-        first = cluster.num_first_entry
-        if first < stop and start < first + cluster.num_entries:
-            for place in (page.locator for n in numbers for page in pages[n].pages):
-                yield place.offset, place.offset + place.num_bytes
+    def _form(self, names: Sequence[str]) -> Any:
+        """Return the form of some fields, which takes a while to make and is asked for twice."""
+        key = frozenset(names)
+        if key not in self._forms:
+            self._forms[key], _ = self._ntuple.to_akform(filter_name=list(names))
+        return self._forms[key]
+
+    def _pages(self, names: Sequence[str], start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Return where the pages of some fields and events are."""
+        form = self._form(names).to_json()
+        numbers = {int(number) for number in _PHYSICAL_COLUMN.findall(form)}
+        clusters = zip(self._ntuple.cluster_summaries, self._ntuple.page_link_list, strict=True)
+        for cluster, pages in clusters:
+            first = cluster.num_first_entry
+            if first < stop and start < first + cluster.num_entries:
+                for place in (page.locator for n in numbers for page in pages[n].pages):
+                    yield place.offset, place.offset + place.num_bytes

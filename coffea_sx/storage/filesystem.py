@@ -6,10 +6,13 @@ submitted it, or a worker that reads one of its graphs.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from io import UnsupportedOperation
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from fsspec import AbstractFileSystem
 from fsspec.spec import AbstractBufferedFile
@@ -171,6 +174,21 @@ class ServiceXFileSystem(AbstractFileSystem):
         stored = stored_object(request_id, object_name, size)
         stored.need(wanted)
         return [bytes(stored.read(start, stop)) for start, stop in wanted]
+
+    def get_file(self, rpath: str, lpath: Any, **kwargs: Any) -> None:
+        """Copy an object to a file, which is there as a whole or not at all.
+
+        fsspec's caches take any file that is there for the whole object.
+        """
+        if not isinstance(lpath, (str, os.PathLike)) or Path(lpath).is_dir():
+            super().get_file(rpath, lpath, **kwargs)
+            return
+        part = Path(f"{os.fspath(lpath)}.{uuid4().hex}.part")
+        try:
+            super().get_file(rpath, str(part), **kwargs)
+            part.replace(lpath)
+        finally:
+            part.unlink(missing_ok=True)
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
         """Refuse: results are only read."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import NamedTuple
@@ -81,6 +82,10 @@ class _StaleError(Exception):
     def __init__(self, cause: ReadError) -> None:
         super().__init__(str(cause))
         self.cause = cause
+
+
+# lru_cache alone makes one for each of the threads that come first.
+_making_connections = threading.Lock()
 
 
 @lru_cache(maxsize=1)
@@ -191,7 +196,9 @@ class _Transfer:
             last = "" if self._stop is None else self._stop - 1
             headers["Range"] = f"bytes={self._position}-{last}"
         try:
-            response = _connections().request(
+            with _making_connections:
+                connections = _connections()
+            response = connections.request(
                 "GET",
                 grant.url,
                 headers=headers,
