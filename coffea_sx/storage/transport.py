@@ -1,6 +1,7 @@
 """Fetch bytes of an object: retried when that helps, checked always.
 
-The one place where failures of HTTP and of the store become ours.
+The one place where failures of HTTP and of the store become ours. urllib3 carries the bytes: of
+large bodies it hands over more in a second than httpx and obstore do.
 """
 
 from __future__ import annotations
