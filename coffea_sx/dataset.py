@@ -16,6 +16,8 @@ from typing import Any
 from .errors import DatasetError
 
 MAX_OBJECT_NAME = 255
+# What rows of results have for the object of an input file that failed.
+NO_OBJECT = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class InputFiles:
         cache before it.
         """
         index = self._by_path.get(_plain(file_path))
-        if index is None and s3_object_name != "none":
+        if index is None and s3_object_name != NO_OBJECT:
             index = self._by_object.get(s3_object_name)
         return index
 
@@ -110,8 +112,8 @@ def identify(dataset: Any) -> Dataset:
     Raises
     ------
     DatasetError
-        If the list is empty, names a path twice, has a comma in a path, or has two paths that
-        become one object in the store.
+        If the list is empty, names a path twice, has a comma in a path, has two paths that become
+        one object in the store, or one whose object would be called ``none``.
     """
     if isinstance(dataset, (str, Path)):
         return Dataset(None, listed([str(dataset)]))
@@ -140,6 +142,12 @@ def listed(paths: Sequence[str]) -> InputFiles:
             raise DatasetError(
                 f"There is a comma in {path!r}: ServiceX would take it for two replicas of one "
                 "file. Rename or link the file.",
+                input_file=path,
+            )
+        if object_name(_https(path)) == NO_OBJECT:
+            raise DatasetError(
+                f"The path {path!r} is what ServiceX writes for the result of a file that failed. "
+                "Give the whole path.",
                 input_file=path,
             )
     _refuse_twins(paths, "is in the list twice: its events would be counted twice", _plain)

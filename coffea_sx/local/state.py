@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 
+from ..dataset import NO_OBJECT
 from .database import Database
 from .transformer import Outcome
 
@@ -224,7 +225,7 @@ class State:
                     request_id,
                     file_id,
                     outcome.input_path,
-                    "none" if outcome.reason else object_name,
+                    NO_OBJECT if outcome.reason else object_name,
                     "failure" if outcome.reason else "success",
                     outcome.seconds,
                     outcome.n_events,
