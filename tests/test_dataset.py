@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import json
 from pathlib import Path
 
@@ -42,7 +44,7 @@ from coffea_sx.errors import DatasetError
         ([None], "."),
         (["/a.root", 3], "."),
     ],
-    ids=str,
+    ids=itertools.count(),
 )
 def test_refused(given_files, says):
     with pytest.raises(DatasetError, match=says):
