@@ -173,7 +173,7 @@ def own(task: Task) -> tuple[Presigned, DeliveredForm, int]:
     trees = observed_forms(sample.path, sample.result_format)
     delivered = DeliveredForm(trees, next(iter(trees)), sample.result_format)
     known = Presigned(task)
-    source.own(source.TransformAddress(BUCKET, EndpointName(None, task.url, None), "raise"), known)
+    source.own(source.TransformAddress(BUCKET, EndpointName(None, task.url, None)), known)
     return known, delivered, Path(sample.path).stat().st_size
 
 

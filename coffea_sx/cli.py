@@ -16,6 +16,7 @@ from types import FunctionType
 from typing import Any
 
 from .errors import BadInput, ServiceXError
+from .local.generations import GENERATIONS
 from .query import RESULT_FORMATS, said, unreadable
 
 
@@ -73,6 +74,11 @@ def _parser() -> argparse.ArgumentParser:
         "--object-store",
         metavar="s3://HOST:PORT",
         help="put results there; the keys are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    )
+    serve.add_argument(
+        "--generation",
+        choices=GENERATIONS,
+        help="of servers that it answers like (2026, or 2025 with an object store)",
     )
     serve.add_argument("--tokens", action="store_true", help="clients need a token")
     serve.set_defaults(run=_serve)
@@ -186,6 +192,7 @@ def _serve(options: argparse.Namespace) -> int:
         options.port,
         tokens=options.tokens,
         object_store=options.object_store,
+        generation=options.generation,
     )
     with server:
         print(f"# ServiceX at {server.url}; this is a servicex.yaml for it (Ctrl-C stops it)")

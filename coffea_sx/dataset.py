@@ -47,6 +47,11 @@ class InputFiles:
     def __len__(self) -> int:
         return len(self.paths)
 
+    @property
+    def order(self) -> str:
+        """Names this list in this order, shortly."""
+        return sha1("\n".join(self.paths).encode(), usedforsecurity=False).hexdigest()[:16]
+
     def index_of(self, file_path: str, s3_object_name: str) -> int | None:
         """Return the index of the input file that a row of results is about, or None.
 

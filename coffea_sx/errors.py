@@ -23,6 +23,7 @@
     │   ├── EmptyDataset                 the dataset has no files
     │   ├── CountMismatch                it ended, and results are missing
     │   ├── TransformStalled             nothing happened for too long
+    │   ├── DeadlineExceeded             it takes longer than it may
     │   └── OwnerLost                    the process that watches it is gone
     └── ReadError (OSError)              one delivered file
         ├── AccessError                  no URL, or the store refuses it
@@ -158,8 +159,12 @@ class TransformFailed(TransformError):
     request_id : str
     input_file : str
         The first of them.
+    input_files : list of str
+        All that have failed so far.
     reason : str or None
         What the server said.
+    log_url : str or None
+        Where the server keeps its logs.
     """
 
 
@@ -189,6 +194,10 @@ class CountMismatch(TransformError):
 
 class TransformStalled(TransformError):
     """No file was finished for longer than the time limit."""
+
+
+class DeadlineExceeded(TransformError):
+    """The transform is not over when it should be."""
 
 
 class OwnerLost(TransformError):

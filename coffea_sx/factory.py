@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,16 @@ from .forms.schema import form_mapping, missing
 from .probe import probe_forms
 from .query import Selection, select
 from .readers.partition import form_of_first
+from .report import Report, add_up
 from .transform.client import ServiceXClient
+from .transform.course import Counts, Pace
 from .transform.endpoint import Endpoint, EndpointName, find_endpoint
-from .transform.outcomes import Delivered, Failed, Read
-from .transform.resolve import TransformHandle
+from .transform.lookup import Told, files_of
+from .transform.outcomes import Delivered, Failed, Outcome, Read
+from .transform.resolve import Deliveries, TransformHandle
 from .transform.source import TransformAddress, owned
-from .transform.submit import check_acceptable, files_of, submit
+from .transform.submit import check_acceptable, selection_of, submit
+from .transform.tolerance import Tolerance
 from .transform.watch import Watch
 
 PROBE = "probe"
@@ -39,7 +43,7 @@ class TransformStatus:
     ----------
     request_id, title, status : str
     n_files, n_completed, n_failed : int
-        Input files.
+        Input files; what the server counts wrongly is put right as far as it cannot be.
     submitted_at : str
         When, in the words of the server (ISO 8601).
     """
@@ -59,13 +63,15 @@ class EventSource:
 
     Attributes
     ----------
-    handle : TransformHandle
+    selection : Selection
+    deliveries : Deliveries
     delivered : DeliveredForm
     files : InputFiles
     steps_per_file : int
     """
 
-    handle: TransformHandle
+    selection: Selection
+    deliveries: Deliveries
     delivered: DeliveredForm
     files: InputFiles
     steps_per_file: int
@@ -73,7 +79,7 @@ class EventSource:
     def __call__(self, form_mapping: Any) -> Any:
         """Build the graph of the events. No request is made."""
         return graph.build(
-            self.handle, self.delivered, form_mapping, len(self.files), self.steps_per_file
+            self.deliveries, self.delivered, form_mapping, len(self.files), self.steps_per_file
         )
 
 
@@ -104,8 +110,11 @@ class ServiceXEventsFactory(NanoEventsFactory):
         url: str | None = None,
         config_path: str | Path | None = None,
         on_failure: str = "raise",
+        max_failed: int | float | None = None,
         steps_per_file: int = 1,
         ignore_cache: bool = False,
+        pace: Pace | None = None,
+        told: Told | None = None,
     ) -> ServiceXEventsFactory:
         """Submit a query to ServiceX and define the events that it will deliver.
 
@@ -148,10 +157,18 @@ class ServiceXEventsFactory(NanoEventsFactory):
             What happens when an input file cannot be transformed or read: ``"raise"`` ends the
             computation with an error that names it; ``"skip"`` leaves its partition empty, and
             `events` returns a report too.
+        max_failed : int or float, optional
+            With ``"skip"``: how many input files may be left out before a computation fails, as a
+            number of files (int) or a fraction of them (float). Any number by default.
         steps_per_file : int
             Partitions a file.
         ignore_cache : bool
-            Transform again, even if this process has submitted the same query before.
+            Transform again, even if the same query was submitted before: by this process, or, with
+            a ``servicex.yaml``, by `from_servicex` or ``servicex.deliver`` in any.
+        pace : Pace, optional
+            How often ServiceX is asked, and how long to wait for it.
+        told : callable, optional
+            Called with the number of input files that are known while a dataset is looked up.
 
         Returns
         -------
@@ -174,7 +191,7 @@ class ServiceXEventsFactory(NanoEventsFactory):
         files, which are repeated while a dataset is looked up; with ``input_form="probe"`` as many
         again, and those that wait for its one file.
         """
-        _check(mode, on_failure, steps_per_file)
+        tolerance = _checked(mode, on_failure, max_failed, steps_per_file)
         selection = select(query, result_format=result_format, codegen=codegen, title=title)
         wanted = identify(dataset)
         find = partial(_endpoint, backend, url, config_path)
@@ -184,26 +201,168 @@ class ServiceXEventsFactory(NanoEventsFactory):
         if delivered is not None:
             schema = _schema(schemaclass, metadata, delivered)
         # url="local" starts a server, which a query that cannot work should not.
-        endpoint = find()
-        client = ServiceXClient(endpoint)
+        client = ServiceXClient(find())
         try:
             check_acceptable(client, selection)
             request_id = submit(client, selection, wanted, ignore_cache=ignore_cache)
-            files = wanted.files or files_of(client, request_id)
+            files = wanted.files or files_of(client, request_id, told=told)
         except BaseException:
             client.close()
             raise
-        address = TransformAddress(request_id, endpoint.name, on_failure)
-        watch = owned(address)
-        if watch is None:
-            watch = Watch(client, address, files)
-        else:
-            client.close()
+        watch = _watched(client, request_id, files, pace)
         if delivered is None:
             delivered = form_of_first(watch, selection.result_format)
             schema = _schema(schemaclass, metadata, delivered)
-        source = EventSource(TransformHandle(address, watch), delivered, files, steps_per_file)
+        handle = TransformHandle(watch.address, tolerance.among(len(files)), watch)
+        source = EventSource(selection, Deliveries((handle,)), delivered, files, steps_per_file)
         return cls(schema, source, None, mode="dask")
+
+    @classmethod
+    def from_request_id(
+        cls,
+        request_id: str,
+        dataset: Any = None,
+        *,
+        input_form: Any = None,
+        form: Any = None,
+        mode: str = "dask",
+        schemaclass: Any = NanoAODSchema,
+        metadata: dict[str, Any] | None = None,
+        codegen: str | None = None,
+        backend: str | None = None,
+        url: str | None = None,
+        config_path: str | Path | None = None,
+        on_failure: str = "raise",
+        max_failed: int | float | None = None,
+        steps_per_file: int = 1,
+        pace: Pace | None = None,
+        told: Told | None = None,
+    ) -> ServiceXEventsFactory:
+        """Define the events of a transform that was submitted before, here or elsewhere.
+
+        Parameters
+        ----------
+        request_id : str
+            As ``servicex transforms list`` and `request_id` show it.
+        dataset : sequence of str, optional
+            The input files, in the order of the partitions; by default in the order in which they
+            were submitted, or were found.
+        codegen : str, optional
+            The code generator of the query, where the server does not tell it clearly.
+        input_form, form, mode, schemaclass, metadata, backend, url, config_path, on_failure, \
+max_failed, steps_per_file, pace, told
+            As for `from_servicex`.
+
+        Returns
+        -------
+        ServiceXEventsFactory
+            With the same partitions as that of `from_servicex`.
+
+        Raises
+        ------
+        TransformGone
+            If the server does not know the request, or no longer.
+        BadInput, ServerError, BadDataset, EmptyDataset
+            As for `from_servicex`.
+
+        Notes
+        -----
+        Requests to ServiceX: two for the query, and two for the number of input files, which are
+        repeated while a dataset is looked up.
+        """
+        tolerance = _checked(mode, on_failure, max_failed, steps_per_file)
+        wanted = None if dataset is None else identify(dataset).files
+        client = ServiceXClient(_endpoint(backend, url, config_path))
+        try:
+            selection = selection_of(client, request_id, codegen)
+            files = wanted or files_of(client, request_id, told=told)
+            delivered = _delivered(selection, form, input_form, Dataset(None, files))
+            if delivered is not None:
+                schema = _schema(schemaclass, metadata, delivered)
+        except BaseException:
+            client.close()
+            raise
+        watch = _watched(client, request_id, files, pace)
+        if delivered is None:
+            delivered = form_of_first(watch, selection.result_format)
+            schema = _schema(schemaclass, metadata, delivered)
+        handle = TransformHandle(watch.address, tolerance.among(len(files)), watch)
+        source = EventSource(selection, Deliveries((handle,)), delivered, files, steps_per_file)
+        return cls(schema, source, None, mode="dask")
+
+    def retry_failed(self, report: Any = None) -> ServiceXEventsFactory:
+        """Submit the input files that failed again; define events of what succeeds then.
+
+        Partitions stay what they are: those of files that were delivered are read from the first
+        transform, the others from the new one, each in its place.
+
+        Parameters
+        ----------
+        report : ak.Array or Report, optional
+            The computed report of events with ``on_failure="skip"``: files that could not be read
+            are transformed again too. Without it only those that could not be transformed are.
+
+        Returns
+        -------
+        ServiceXEventsFactory
+            This one, if nothing has failed.
+
+        Raises
+        ------
+        ServerError, RequestRefused
+            If they cannot be submitted.
+
+        Notes
+        -----
+        Files whose failure is not known yet, because nothing was computed, stay where they are.
+        Results that a server has made of failed files since are taken without a new transform.
+        One request to submit, and one for what the server can do.
+        """
+        if not isinstance(report, Report):
+            report = self.report(report)
+        lost = [i for i, one in enumerate(report.inputs) if one.status == "failed"]
+        if not lost:
+            return self
+        first = self._mapping.deliveries.handles[0]
+        client = ServiceXClient(self._watch.client.endpoint)
+        files = InputFiles(tuple(self._mapping.files.paths[i] for i in lost))
+        try:
+            request_id = submit(
+                client, self._mapping.selection, Dataset(None, files), ignore_cache=True
+            )
+        except BaseException:
+            client.close()
+            raise
+        watch = _watched(client, request_id, files, self._watch.pace)
+        handle = TransformHandle(watch.address, first.tolerance, watch)
+        deliveries = self._mapping.deliveries.rerouted(
+            len(self._mapping.files), {index: number for number, index in enumerate(lost)}, handle
+        )
+        return type(self)(
+            self._schema, replace(self._mapping, deliveries=deliveries), None, mode="dask"
+        )
+
+    def report(self, rows: Any = None) -> Report:
+        """Tell what became of every input file, as far as is known. No request is made.
+
+        Parameters
+        ----------
+        rows : ak.Array, optional
+            The computed report of events with ``on_failure="skip"``. Without it the report says
+            what was delivered and what could not be transformed, but of what was read only that.
+
+        Returns
+        -------
+        Report
+        """
+        steps = self._mapping.steps_per_file
+        if rows is None:
+            of_read = self.reads
+            known = [_row_of(read, self._outcome(read.partition // steps)) for read in of_read]
+        else:
+            known = rows.to_list()
+        outcomes = (self._outcome(index) for index in range(len(self._mapping.files)))
+        return add_up(self._mapping.files.paths, outcomes, known, steps)
 
     @property
     def form(self) -> Any:
@@ -217,8 +376,8 @@ class ServiceXEventsFactory(NanoEventsFactory):
 
     @property
     def request_id(self) -> str:
-        """What ServiceX calls the transform."""
-        return self._mapping.handle.address.request_id
+        """What ServiceX calls the transform; after `retry_failed`, the last one."""
+        return self._mapping.deliveries.handles[-1].address.request_id
 
     @property
     def files(self) -> list[dict[str, Any]]:
@@ -229,11 +388,23 @@ class ServiceXEventsFactory(NanoEventsFactory):
         in bytes, and ``created_at`` is when the server wrote the result down (ISO 8601, UTC). No
         request is made: it says what computations have learned so far.
         """
-        outcomes = self._watch.ledger.outcomes
         return [
-            {"input_file": path, **_described(outcomes.get(i))}
+            {"input_file": path, **_described(self._outcome(i)[1])}
             for i, path in enumerate(self._mapping.files.paths)
         ]
+
+    @property
+    def counts(self) -> Counts:
+        """How many input files there are, and how many were delivered or have failed.
+
+        No request is made: it says what computations have learned so far.
+        """
+        if self._mapping.deliveries.routes is None:
+            return self._watch.counts
+        outcomes = [self._outcome(i)[1] for i in range(len(self._mapping.files))]
+        n_failed = sum(isinstance(outcome, Failed) for outcome in outcomes)
+        n_known = sum(outcome is not None for outcome in outcomes)
+        return Counts(len(outcomes), n_known - n_failed, n_failed)
 
     def status(self) -> TransformStatus:
         """Ask the server how the transform is doing. One request.
@@ -245,13 +416,16 @@ class ServiceXEventsFactory(NanoEventsFactory):
         ServerError
         """
         said = self._watch.client.status(self.request_id)
+        n_files = max(0, int(said["files"] or 0))
+        n_failed = min(max(0, int(said["files-failed"] or 0)), n_files)
+        n_completed = min(max(0, int(said["files-completed"] or 0)), n_files - n_failed)
         return TransformStatus(
             self.request_id,
             said.get("title") or "",
             said["status"],
-            said["files"],
-            said["files-completed"],
-            said["files-failed"],
+            n_files,
+            n_completed,
+            n_failed,
             str(said["submit-time"]),
         )
 
@@ -269,17 +443,18 @@ class ServiceXEventsFactory(NanoEventsFactory):
     @property
     def reads(self) -> list[Read]:
         """When each partition was last read, in the order of the partitions."""
-        return [read for _, read in sorted(self._watch.reads.items())]
+        watches = [handle.watch for handle in self._mapping.deliveries.handles]
+        found = {p: read for watch in watches if watch for p, read in watch.reads.items()}
+        return [read for _, read in sorted(found.items())]
 
     @property
     def _watch(self) -> Watch:
-        watch = self._mapping.handle.watch
-        if watch is None:
-            raise BadInput(
-                "This factory was pickled and is now in a process that did not submit the query; "
-                "ask the one that did."
-            )
-        return watch
+        return _owned_watch(self._mapping.deliveries.handles[-1])
+
+    def _outcome(self, index: int) -> tuple[str, Outcome | None]:
+        """Return the request that does an input file, and what is known of the file there."""
+        handle, number = self._mapping.deliveries.of(index)
+        return handle.address.request_id, _owned_watch(handle).outcomes.get(number)
 
     def __repr__(self) -> str:
         return (
@@ -288,16 +463,15 @@ class ServiceXEventsFactory(NanoEventsFactory):
         )
 
     def _repr_html_(self) -> str:
-        watch = self._mapping.handle.watch
-        outcomes = list(watch.ledger.outcomes.values()) if watch else []
         rows = {
             "request": self.request_id,
             "input files": len(self._mapping.files),
-            "delivered": sum(isinstance(o, Delivered) for o in outcomes),
-            "failed": sum(isinstance(o, Failed) for o in outcomes),
             "partitions": self.npartitions,
             "columns": ", ".join(self.form.fields),
         }
+        if self._mapping.deliveries.handles[-1].watch is not None:
+            counts = self.counts
+            rows.update({"delivered": counts.delivered, "failed": counts.failed})
         cells = "".join(
             f"<tr><th style='text-align:left'>{name}</th><td>{html.escape(str(value))}</td></tr>"
             for name, value in rows.items()
@@ -305,16 +479,50 @@ class ServiceXEventsFactory(NanoEventsFactory):
         return f"<table><caption>ServiceX events</caption>{cells}</table>"
 
 
-def _check(mode: str, on_failure: str, steps_per_file: int) -> None:
+def _checked(
+    mode: str, on_failure: str, max_failed: int | float | None, steps_per_file: int
+) -> Tolerance:
     if mode != "dask":
         raise BadInput(
             f"mode={mode!r} is not possible: files that do not exist yet can only be read lazily, "
             'with mode="dask".'
         )
-    if on_failure not in ("raise", "skip"):
-        raise BadInput(f'on_failure must be "raise" or "skip", got {on_failure!r}.')
     if steps_per_file < 1:
         raise BadInput(f"steps_per_file must be at least 1, got {steps_per_file}.")
+    return Tolerance(on_failure, max_failed)
+
+
+def _watched(
+    client: ServiceXClient, request_id: str, files: InputFiles, pace: Pace | None
+) -> Watch:
+    """Return the watch of a transform: the one that this process has, if there is one."""
+    address = TransformAddress(request_id, client.endpoint.name, files.order)
+    watch: Watch | None = owned(address)
+    if watch is None or (pace is not None and watch.pace != pace):
+        return Watch(client, address, files, pace)
+    client.close()
+    return watch
+
+
+def _owned_watch(handle: TransformHandle) -> Watch:
+    if handle.watch is None:
+        raise BadInput(
+            "This factory was pickled and is now in a process that did not submit the query; "
+            "ask the one that did."
+        )
+    return handle.watch
+
+
+def _row_of(read: Read, of_file: tuple[str, Outcome | None]) -> dict[str, Any]:
+    """Say of a partition that was read what its row of a report says."""
+    return {
+        "partition": read.partition,
+        "request_id": of_file[0],
+        "n_events": read.n_events,
+        "failed_at": "read" if read.error else None,
+        "exception": read.error,
+        "message": None,
+    }
 
 
 def _delivered(

@@ -7,9 +7,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from time import perf_counter, time
-from typing import Any, cast
+from typing import Any
 
 import dask_awkward as dak
 from awkward.forms import Form
@@ -24,33 +23,10 @@ from .errors import ReadError, TransformFailed
 from .forms import DeliveredForm
 from .readers.partition import blockwise_reader, read
 from .storage.stored import stored_object
-from .transform.outcomes import Failed, Outcome, Read
-from .transform.resolve import TransformHandle, connect, note_read, resolve
+from .transform.outcomes import Failed, Read
+from .transform.resolve import Deliveries, Place, connect, note_read, place, tolerate
 
 Key = tuple[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a partition is: the result of a resolve task.
-
-    Attributes
-    ----------
-    partition : int
-    outcome : Delivered or Failed
-    step : int
-        Which part of the file.
-    """
-
-    partition: int
-    outcome: Outcome
-    step: int
-
-
-def place(handle: TransformHandle, partition: int, steps: int) -> Place:
-    """Find out where a partition is: input file ``partition // steps``."""
-    index, step = divmod(partition, steps)
-    return Place(partition, resolve(handle, index), step)
 
 
 class ResolveLayer(Layer):
@@ -59,17 +35,18 @@ class ResolveLayer(Layer):
     Not a Blockwise, so that no optimisation fuses the waiting into the reading.
     """
 
-    def __init__(self, name: str, handle: TransformHandle, npartitions: int, steps: int) -> None:
+    def __init__(self, name: str, deliveries: Deliveries, npartitions: int, steps: int) -> None:
         super().__init__()
         self.name = name
-        self.handle = handle
+        self.deliveries = deliveries
         self.npartitions = npartitions
         self.steps = steps
 
     def __getitem__(self, key: Key) -> Task:
         if key not in self:
             raise KeyError(key)
-        return Task(key, place, self.handle, key[1], self.steps)
+        index, step = divmod(key[1], self.steps)
+        return Task(key, place, *self.deliveries.of(index), key[1], step)
 
     def __contains__(self, key: object) -> bool:
         return (
@@ -110,7 +87,7 @@ class MockLayer(ResolveLayer):
     """Stands for a resolve layer where a graph is evaluated without data."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(name, cast(TransformHandle, None), 1, 1)
+        super().__init__(name, Deliveries(()), 1, 1)
 
     def __getitem__(self, key: Key) -> Any:
         return Task(key, _nowhere)
@@ -161,26 +138,20 @@ class LoadPartition:
 
     Parameters
     ----------
-    handle : TransformHandle
     delivered : DeliveredForm
     reader : object
         From `coffea_sx.readers.partition.blockwise_reader`.
     steps : int
         Into how many partitions each file is divided.
+    skips : bool
+        Whether files that failed are left out, and told of in a report.
     """
 
-    def __init__(
-        self, handle: TransformHandle, delivered: DeliveredForm, reader: Any, steps: int
-    ) -> None:
-        self.handle = handle
+    def __init__(self, delivered: DeliveredForm, reader: Any, steps: int, skips: bool) -> None:
         self.delivered = delivered
         self.reader = reader
         self.steps = steps
-
-    @property
-    def return_report(self) -> bool:
-        """Whether a call returns a row of the report too."""
-        return self.handle.address.on_failure == "skip"
+        self.return_report = skips
 
     @property
     def expected_form(self) -> Form:
@@ -192,42 +163,34 @@ class LoadPartition:
         if not self.return_report:
             return self._read(place)
         if isinstance(place.outcome, Failed):
-            return self._missing(
-                place,
-                "transform",
-                TransformFailed.__name__,
-                place.outcome.reason or "no reason given",
-            )
+            row = report.not_transformed(place, place.outcome)
+            return self.reader.mock_empty(backend="cpu"), row
         start = perf_counter()
         try:
             array = self._read(place)
         except ReadError as error:
-            return self._missing(place, "read", type(error).__name__, str(error))
-        return array, report.success(
-            place.partition, place.outcome, len(array), perf_counter() - start
-        )
+            note_read(place.handle, Read(place.partition, 0, time(), type(error).__name__))
+            tolerate(place.handle, place.outcome.index, error)
+            return self.reader.mock_empty(backend="cpu"), report.not_read(place, error)
+        return array, report.success(place, len(array), perf_counter() - start)
 
     def _read(self, place: Place) -> Any:
-        outcome = place.outcome
+        outcome, address = place.outcome, place.handle.address
         if isinstance(outcome, Failed):
             raise TransformFailed(
                 f"ServiceX could not transform {outcome.input_file}: {outcome.reason}",
-                request_id=self.handle.address.request_id,
+                request_id=address.request_id,
                 input_file=outcome.input_file,
                 reason=outcome.reason,
             )
-        connect(self.handle.address)  # the store asks who knows the transform
-        stored = stored_object(self.handle.address.request_id, outcome.object_name, outcome.nbytes)
+        connect(address)  # the store asks who knows the transform
+        stored = stored_object(address.request_id, outcome.object_name, outcome.nbytes)
         array = read(stored, outcome, self.delivered, self.reader, place.step, self.steps)
-        note_read(self.handle, Read(place.partition, len(array), time()))
+        note_read(place.handle, Read(place.partition, len(array), time()))
         return array
 
-    def _missing(self, place: Place, stage: str, kind: str, message: str) -> tuple[Any, Any]:
-        row = report.failure(place.partition, place.outcome, stage, kind, message)
-        return self.reader.mock_empty(backend="cpu"), row
-
     def _with(self, reader: Any) -> LoadPartition:
-        return LoadPartition(self.handle, self.delivered, reader, self.steps)
+        return LoadPartition(self.delivered, reader, self.steps, self.return_report)
 
     # dask-awkward's protocols, as uproot's reader implements them
 
@@ -257,7 +220,7 @@ class LoadPartition:
 
 
 def build(
-    handle: TransformHandle,
+    deliveries: Deliveries,
     delivered: DeliveredForm,
     form_mapping: Any,
     n_files: int,
@@ -267,7 +230,7 @@ def build(
 
     Parameters
     ----------
-    handle : TransformHandle
+    deliveries : Deliveries
     delivered : DeliveredForm
     form_mapping : object
         What makes events of columns: coffea's ``_map_schema_uproot``.
@@ -280,26 +243,27 @@ def build(
         With ``on_failure="skip"`` a tuple of it and its report.
     """
     npartitions = n_files * steps
-    load = LoadPartition(handle, delivered, blockwise_reader(delivered, form_mapping), steps)
+    skips = deliveries.handles[0].tolerance.skips
+    load = LoadPartition(delivered, blockwise_reader(delivered, form_mapping), steps, skips)
     # dask-awkward's own constructor makes the collections and the report; then its input layer,
     # which takes plain values only, is replaced by ours.
-    token = tokenize(handle, steps, str(load.expected_form.to_dict()))
+    token = tokenize(deliveries, steps, str(load.expected_form.to_dict()))
     made = dak.from_map(load, range(npartitions), label="load", token=token)
+    resolve = ResolveLayer(f"resolve-{token}", deliveries, npartitions, steps)
     if isinstance(made, tuple):
-        return tuple(_grafted(array, load, npartitions, steps) for array in made)
-    return _grafted(made, load, npartitions, steps)
+        return tuple(_grafted(array, load, resolve) for array in made)
+    return _grafted(made, load, resolve)
 
 
-def _grafted(array: Any, load: LoadPartition, npartitions: int, steps: int) -> Any:
+def _grafted(array: Any, load: LoadPartition, resolve: ResolveLayer) -> Any:
     graph = array.dask
     (load_name,) = (n for n, layer in graph.layers.items() if isinstance(layer, AwkwardInputLayer))
-    resolve_name = load_name.replace("load-", "resolve-", 1)
     layers = {
         **graph.layers,
-        load_name: LoadLayer(load_name, resolve_name, npartitions, load),
-        resolve_name: ResolveLayer(resolve_name, load.handle, npartitions, steps),
+        load_name: LoadLayer(load_name, resolve.name, resolve.npartitions, load),
+        resolve.name: resolve,
     }
-    dependencies = {**graph.dependencies, load_name: {resolve_name}, resolve_name: set()}
+    dependencies = {**graph.dependencies, load_name: {resolve.name}, resolve.name: set()}
     return dak.lib.core.new_array_object(
         HighLevelGraph(layers, dependencies),
         array.name,

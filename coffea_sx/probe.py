@@ -14,9 +14,10 @@ from .errors import FormError, QueryError, ReadError, TransformError
 from .query import Selection
 from .storage.filesystem import ServiceXFileSystem, address
 from .transform.client import ServiceXClient
-from .transform.polling import Pace
+from .transform.course import Pace
+from .transform.lookup import files_of
 from .transform.source import TransformAddress, owned
-from .transform.submit import files_of, submit
+from .transform.submit import submit
 from .transform.watch import Watch
 
 INSTEAD = 'Give input_form= instead: a sample file {"sample.root": "Events"}, or a saved form.'
@@ -115,7 +116,7 @@ def _delivered(client: ServiceXClient, dataset: Dataset, patience_s: float) -> b
     selection = Selection(text, "python", "parquet", None, "coffea_sx: forms of the input")
     request_id = submit(client, selection, dataset)
     files = dataset.files or files_of(client, request_id, patience_s)
-    where = TransformAddress(request_id, client.endpoint.name, "raise")
+    where = TransformAddress(request_id, client.endpoint.name, files.order)
     watch = owned(where)
     if watch is None:  # which will close the client that it is given
         own = ServiceXClient(client.endpoint, client.patience_s)

@@ -1,33 +1,40 @@
-"""What became of each partition: a row of an awkward array, next to the events."""
+"""What became of partitions and input files: rows next to the events, and what they add up to."""
 
 from __future__ import annotations
 
+import html
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from .transform.outcomes import Outcome
+from .transform.outcomes import Delivered, Failed, Outcome
+from .transform.resolve import Place
+
+SHOWN = 20
 
 
-def success(partition: int, outcome: Outcome, n_events: int, duration_s: float) -> Any:
+# -- rows, one for each partition, made where it is read
+
+
+def success(place: Place, n_events: int, duration_s: float) -> Any:
     """Make the row of a partition that was read."""
-    return _row(partition, outcome, n_events=n_events, duration=duration_s)
+    return _row(place, n_events=n_events, duration=duration_s)
 
 
-def failure(partition: int, outcome: Outcome, stage: str, kind: str, message: str) -> Any:
-    """Make the row of a partition that is empty because something failed.
+def not_transformed(place: Place, failed: Failed) -> Any:
+    """Make the row of a partition without a file."""
+    reason = failed.reason or "no reason given"
+    return _row(place, stage="transform", exception=failed.kind, message=reason)
 
-    Parameters
-    ----------
-    stage : {"transform", "read"}
-    kind : str
-        Name of the error.
-    message : str
-    """
-    return _row(partition, outcome, stage=stage, exception=kind, message=message)
+
+def not_read(place: Place, error: Exception) -> Any:
+    """Make the row of a partition whose file could not be read."""
+    return _row(place, stage="read", exception=type(error).__name__, message=str(error))
 
 
 def _row(
-    partition: int,
-    outcome: Outcome,
+    place: Place,
     *,
     n_events: int = 0,
     duration: float | None = None,
@@ -38,8 +45,9 @@ def _row(
     import awkward as ak
 
     row = {
-        "partition": partition,
-        "input_file": outcome.input_file,
+        "partition": place.partition,
+        "input_file": place.outcome.input_file,
+        "request_id": place.handle.address.request_id,
         "n_events": n_events,
         "duration": duration,
         "failed_at": stage,
@@ -47,3 +55,216 @@ def _row(
         "message": message,
     }
     return ak.Array([row])
+
+
+# -- what they add up to
+
+
+@dataclass(frozen=True, slots=True)
+class InputReport:
+    """What became of one input file.
+
+    Attributes
+    ----------
+    input_file : str
+    status : {"read", "delivered", "failed", "waiting"}
+        Read: its events are in the result. Delivered: the file is there. Waiting: nothing is
+        known yet.
+    failed_at : {"transform", "read"} or None
+    exception, reason : str or None
+        Name of the error, and what the server or the reader says.
+    request_id : str
+    log_url : str or None
+        Where the server keeps the logs of the transform, if it tells.
+    n_events : int
+        That were read of it.
+    n_events_delivered : int
+        In its result, as the server counts them.
+    """
+
+    input_file: str
+    status: str
+    failed_at: str | None
+    exception: str | None
+    reason: str | None
+    request_id: str
+    log_url: str | None
+    n_events: int
+    n_events_delivered: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of all input files of a query.
+
+    Every input file is counted once: ``n_inputs == n_delivered + n_failed + n_waiting``.
+
+    Attributes
+    ----------
+    inputs : tuple of InputReport
+        In the order of the input files.
+    """
+
+    inputs: tuple[InputReport, ...]
+
+    @property
+    def n_inputs(self) -> int:
+        """Input files."""
+        return len(self.inputs)
+
+    @property
+    def n_delivered(self) -> int:
+        """Input files whose results are there, read or not."""
+        return sum(one.status in ("read", "delivered") for one in self.inputs)
+
+    @property
+    def n_read(self) -> int:
+        """Input files whose events were read."""
+        return sum(one.status == "read" for one in self.inputs)
+
+    @property
+    def n_failed(self) -> int:
+        """Input files that could not be transformed, or whose results could not be read."""
+        return len(self.failed)
+
+    @property
+    def n_waiting(self) -> int:
+        """Input files of which nothing is known yet."""
+        return sum(one.status == "waiting" for one in self.inputs)
+
+    @property
+    def failed(self) -> list[InputReport]:
+        """The input files that failed."""
+        return [one for one in self.inputs if one.status == "failed"]
+
+    @property
+    def n_events(self) -> int:
+        """Events that were read."""
+        return sum(one.n_events for one in self.inputs)
+
+    @property
+    def n_events_delivered(self) -> int:
+        """Events in the results, as the server counts them."""
+        return sum(one.n_events_delivered for one in self.inputs)
+
+    @property
+    def fraction(self) -> float:
+        """Delivered of all input files: what to scale a luminosity by, if files are alike."""
+        return self.n_delivered / self.n_inputs if self.inputs else 0.0
+
+    def to_awkward(self) -> Any:
+        """Return one record for each input file, as an ``ak.Array``."""
+        import awkward as ak
+
+        return ak.Array([_plain(one) for one in self.inputs])
+
+    def table(self) -> Any:
+        """Return the input files that failed as a ``rich.table.Table``."""
+        from rich.table import Table
+
+        table = Table("input file", "failed at", "reason", title=str(self))
+        for one in self.failed:
+            table.add_row(one.input_file, one.failed_at, one.reason)
+        return table
+
+    def __str__(self) -> str:
+        parts = [f"{self.n_delivered} of {self.n_inputs} input files delivered"]
+        if self.n_failed:
+            parts.append(f"{self.n_failed} failed")
+        if self.n_waiting:
+            parts.append(f"{self.n_waiting} waiting")
+        return f"{', '.join(parts)}; {self.n_events} events read from {self.n_read} files"
+
+    def __repr__(self) -> str:
+        return f"<Report: {self}>"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(str(self))}</p>{_failures(self.failed)}{_logs(self.failed)}"
+
+
+def _failures(failed: Sequence[InputReport]) -> str:
+    if not failed:
+        return ""
+    rows = [(one.input_file, one.failed_at, one.reason) for one in failed[:SHOWN]]
+    if len(failed) > SHOWN:
+        rows.append((f"and {len(failed) - SHOWN} more", "", ""))
+    cells = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"
+        for row in rows
+    )
+    head = "<tr><th>input file</th><th>failed at</th><th>reason</th></tr>"
+    return f"<table>{head}{cells}</table>"
+
+
+def _logs(failed: Sequence[InputReport]) -> str:
+    urls = {one.log_url for one in failed if one.log_url and one.log_url.startswith("http")}
+    links = (f"<a href='{html.escape(url, quote=True)}'>logs</a>" for url in sorted(urls))
+    return "".join(f"<p>{link}</p>" for link in links)
+
+
+def _plain(one: InputReport) -> dict[str, Any]:
+    return {name: getattr(one, name) for name in InputReport.__slots__}
+
+
+def add_up(
+    paths: Sequence[str],
+    outcomes: Iterable[tuple[str, Outcome | None]],
+    rows: Iterable[Mapping[str, Any]],
+    steps: int,
+) -> Report:
+    """Join what is known of transforms with what was read.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        The input files.
+    outcomes : iterable
+        For each input file its request and what became of it there, None if that is not known.
+    rows : iterable of mapping
+        Of partitions, as this module makes them.
+    steps : int
+        Partitions a file.
+    """
+    of_file: defaultdict[int, dict[int, Mapping[str, Any]]] = defaultdict(dict)
+    for row in rows:
+        of_file[row["partition"] // steps][row["partition"]] = row
+    return Report(
+        tuple(
+            _joined(path, request_id, outcome, list(of_file[index].values()), steps)
+            for index, (path, (request_id, outcome)) in enumerate(zip(paths, outcomes, strict=True))
+        )
+    )
+
+
+def _joined(
+    path: str,
+    request_id: str,
+    outcome: Outcome | None,
+    rows: Sequence[Mapping[str, Any]],
+    steps: int,
+) -> InputReport:
+    # Rows of an earlier request say nothing of the one that does the file now.
+    rows = [row for row in rows if row["request_id"] == request_id]
+    failed_row = next((row for row in rows if row["failed_at"]), None)
+    status, stage, exception, reason, log_url = "waiting", None, None, None, None
+    if isinstance(outcome, Failed):
+        status, stage, log_url = "failed", "transform", outcome.log_url
+        exception, reason = outcome.kind, outcome.reason
+    elif failed_row is not None:
+        status, stage = "failed", failed_row["failed_at"]
+        exception, reason = failed_row["exception"], failed_row["message"]
+    elif len(rows) == steps:
+        status = "read"
+    elif isinstance(outcome, Delivered):
+        status = "delivered"
+    return InputReport(
+        path,
+        status,
+        stage,
+        exception,
+        reason,
+        request_id,
+        log_url,
+        sum(row["n_events"] for row in rows),
+        outcome.n_events if isinstance(outcome, Delivered) else 0,
+    )

@@ -18,7 +18,7 @@ from coffea_sx.local import LocalServiceX
 from coffea_sx.query import Selection, select
 from coffea_sx.testing.store import S3Store
 from coffea_sx.transform.client import ServiceXClient
-from coffea_sx.transform.polling import Pace
+from coffea_sx.transform.course import Pace
 from coffea_sx.transform.source import TransformAddress
 from coffea_sx.transform.watch import Watch
 
@@ -99,12 +99,11 @@ def watching() -> Iterator[Callable[..., Watch]]:
         server: LocalServiceX,
         selection: Selection,
         files: Sequence[str],
-        on_failure: str = "raise",
         pace: Pace = FAST,
     ) -> Watch:
         client = connected(server.url)
         request_id = client.submit(selection, did=None, files=files)
-        address = TransformAddress(request_id, client.endpoint.name, on_failure)
+        address = TransformAddress(request_id, client.endpoint.name)
         watches.append(Watch(client, address, InputFiles(tuple(files)), pace))
         return watches[-1]
 

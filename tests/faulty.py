@@ -35,7 +35,7 @@ from coffea_sx.testing import Answer, FaultProxy, Request, When
 from coffea_sx.testing.faults import Ask, whole
 from coffea_sx.transform import client, watch
 from coffea_sx.transform.client import ServiceXClient
-from coffea_sx.transform.polling import Pace
+from coffea_sx.transform.course import Pace
 
 COLUMNS = ("event", "MET_pt", "Muon_pt")
 # The second of three input files is the one with the fault.

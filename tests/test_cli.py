@@ -40,7 +40,10 @@ def test_demo(tmp_path: Path) -> None:
 
 def test_serve(tmp_path: Path) -> None:
     with subprocess.Popen(
-        [*COMMAND, "serve", "--directory", str(tmp_path / "state"), "--tokens"],
+        [
+            *(*COMMAND, "serve", "--directory", str(tmp_path / "state"), "--tokens"),
+            *("--generation", "2025"),
+        ],
         stdout=subprocess.PIPE,
         text=True,
     ) as server:
@@ -53,6 +56,8 @@ def test_serve(tmp_path: Path) -> None:
             (endpoint,) = yaml.safe_load("".join(lines))["api_endpoints"]
             said = httpx.get(f"{endpoint['endpoint']}/servicex").json()
             assert "uproot" in said["code-gen-image"]
+            assert "poll_local_transformation_results" in said["capabilities"]
+            assert "generate_file_urls" not in said["capabilities"]
             refused = httpx.get(f"{endpoint['endpoint']}/servicex/transformation")
             assert refused.status_code == 401
         finally:
@@ -66,6 +71,9 @@ def test_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit):
         main(["demo", "--files", "0"])
     assert "0 is not a positive number" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["serve", "--generation", "2024"])
+    assert "choose from '2026', '2025', '1.5'" in capsys.readouterr().err
 
 
 def test_a_saved_form_is_an_input_form(

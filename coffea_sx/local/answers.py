@@ -8,12 +8,17 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from .buckets import Location
+from .generations import Generation
 
 _NEVER = "1970-01-01T00:00:00.000000Z"
 
 
-def describe_request(row: sqlite3.Row) -> dict[str, Any]:
-    """Describe a request, without the keys of the store."""
+def describe_request(row: sqlite3.Row, generation: Generation) -> dict[str, Any]:
+    """Describe a request as servers of a generation do, without the keys of the store."""
+    is_bad = row["status"] == "Bad Dataset" and not generation.has_bad_datasets
+    status = "Complete" if is_bad else row["status"]
+    is_empty = status == "Complete" and not row["files"]
+    has_time = row["finish_time"] and (generation.times_empty_requests or not is_empty)
     return {
         "request_id": row["request_id"],
         "title": row["title"],
@@ -26,7 +31,7 @@ def describe_request(row: sqlite3.Row) -> dict[str, Any]:
         "result-destination": "object-store",
         "result-format": row["result_format"],
         "generated-code-cm": f"{row['request_id']}-generated-source",
-        "status": row["status"],
+        "status": status,
         "failure-info": None,
         "app-version": app_version(),
         "code-gen-image": image(),
@@ -35,7 +40,7 @@ def describe_request(row: sqlite3.Row) -> dict[str, Any]:
         "files-failed": row["failed"],
         "files-remaining": row["files"] - row["done"] if row["files"] else None,
         "submit-time": f"{row['submit_time']}Z",
-        "finish-time": f"{row['finish_time']}Z" if row["finish_time"] else "None",
+        "finish-time": f"{row['finish_time']}Z" if has_time else "None",
     }
 
 
@@ -49,9 +54,11 @@ def describe_location(location: Location) -> dict[str, Any]:
     }
 
 
-def describe_statistics(row: sqlite3.Row, results: list[sqlite3.Row]) -> dict[str, Any]:
+def describe_statistics(
+    row: sqlite3.Row, results: list[sqlite3.Row], generation: Generation
+) -> dict[str, Any]:
     """Return counts and rates of one request."""
-    described = describe_request(row)
+    described = describe_request(row, generation)
     return {
         "files-completed": described["files-completed"],
         "files-failed": described["files-failed"],

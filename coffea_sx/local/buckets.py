@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import quote
 
 from .database import Database
 from .signatures import Keys
@@ -31,6 +32,12 @@ class Location:
     endpoint: str
     is_secured: bool
     keys: Keys
+
+    def sign(self, bucket: str, name: str, expires_s: int) -> tuple[str, int]:
+        """Return a URL of an object that needs no keys, and when it ends (epoch)."""
+        scheme = "https" if self.is_secured else "http"
+        url = f"{scheme}://{self.endpoint}/{bucket}/{quote(name, safe='-_.~')}"
+        return self.keys.presign(url, expires_s)
 
 
 class BucketError(Exception):

@@ -19,6 +19,7 @@ from .signatures import SignatureError, SignedRequest
 BLOCK = 1 << 20
 SMALL = 1 << 16
 MAX_KEYS = 1000
+NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
@@ -30,22 +31,11 @@ class Objects:
     ----------
     buckets : OwnBuckets
         Have the objects, and the keys whose signatures are accepted.
-    url_expiry_s : int
-        Life time of signed URLs, in seconds.
     """
 
-    def __init__(self, buckets: OwnBuckets, url_expiry_s: int) -> None:
+    def __init__(self, buckets: OwnBuckets) -> None:
         self._buckets = buckets
         self._keys = buckets.location.keys
-        self._url_expiry_s = url_expiry_s
-
-    def sign(self, host: str, bucket: str, name: str) -> tuple[str, int]:
-        """Return a URL of an object that needs no keys, and when it ends (epoch).
-
-        It leads to the host that the client named: a tunnel or a proxy before this server.
-        """
-        url = f"http://{host}/{bucket}/{quote(name, safe='-_.~')}"
-        return self._keys.presign(url, self._url_expiry_s)
 
     async def __call__(self, request: Request) -> Response:
         """Answer one request."""
@@ -61,6 +51,9 @@ class Objects:
             return _error(405, "MethodNotAllowed", "Objects are read-only.")
         if not self._buckets.exists(bucket):
             return _error(404, "NoSuchBucket", "The specified bucket does not exist", bucket)
+        if not key and "location" in signed.parameters:
+            # What S3 says where no region has to be named.
+            return _xml(f'<LocationConstraint xmlns="{NAMESPACE}"/>')
         if not key:
             return self._list(bucket, signed.parameters)
         stored = self._buckets.stored_object(bucket, key)
@@ -99,8 +92,7 @@ class Objects:
             "<StorageClass>STANDARD</StorageClass></Contents>"
             for stored in page
         )
-        namespace = "http://s3.amazonaws.com/doc/2006-03-01/"
-        return _xml(f'<ListBucketResult xmlns="{namespace}">{"".join(parts)}</ListBucketResult>')
+        return _xml(f'<ListBucketResult xmlns="{NAMESPACE}">{"".join(parts)}</ListBucketResult>')
 
 
 def _send_object(stored: StoredObject, request: Request) -> Response:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
 from starlette.requests import Request
 
-from ..query import RESULT_FORMATS
 from .web import RefusalError
 
 DID_SCHEMES = ("rucio", "cernopendata", "xrootd")
@@ -32,13 +32,13 @@ async def json_body(request: Request) -> dict[str, Any]:
     return body
 
 
-async def submission(request: Request) -> dict[str, Any]:
+async def submission(request: Request, result_formats: Sequence[str]) -> dict[str, Any]:
     """Return a submission that has what it needs, and a DID or a list of files."""
     body = await json_body(request)
     paths = body.get("file-list")
     is_good = (
         body.get("result-destination") == "object-store"
-        and body.get("result-format") in RESULT_FORMATS
+        and body.get("result-format") in result_formats
         and (paths is None or _is_strings(paths))
         and all(isinstance(body.get(name), str | None) for name in ("title", "did", "codegen"))
     )

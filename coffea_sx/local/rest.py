@@ -1,13 +1,13 @@
-"""The REST interface: what ServiceX of 2026 answers, and of 2025 when results are in S3."""
+"""The REST interface: what servers of each generation answer."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import re
 import sqlite3
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from starlette.applications import Starlette
@@ -19,19 +19,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from . import answers, questions
 from .buckets import BucketError, Buckets
+from .generations import FILE_URLS, POST_CANCEL, REASONS, RESULTS, Generation
 from .objects import Objects
 from .state import RUNNING, State
 from .tokens import Tokens
 from .transformer import CODEGENS, generate_source
 from .web import ERROR_HANDLERS, Counted, Exchange, RefusalError
 from .work import Work
-
-CAPABILITIES_2025 = [
-    "poll_local_transformation_results",
-    "long_sample_titles_10240",
-    "post_cancel_transform",
-]
-CAPABILITIES = [*CAPABILITIES_2025, "generate_file_urls", "transformation_errors"]
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -48,10 +42,13 @@ class Rest:
     buckets : Buckets
         Where results are kept. Their location and keys are told to clients in the status.
     objects : Objects or None
-        Serves the buckets, if they are the server's own. Without, the server is one of 2025,
-        which leaves it to its clients to sign URLs and does not tell why files failed.
+        Serves the buckets, if they are the server's own.
     tokens : Tokens or None
         None lets everybody in.
+    generation : Generation
+        What the server can do.
+    url_expiry_s : int
+        Life time of the URLs that it signs, in seconds.
     codegens : sequence of str
         The code generators to offer.
     """
@@ -63,6 +60,8 @@ class Rest:
         buckets: Buckets,
         objects: Objects | None,
         tokens: Tokens | None,
+        generation: Generation,
+        url_expiry_s: int,
         codegens: Sequence[str] = CODEGENS,
     ) -> None:
         self._state = state
@@ -70,55 +69,68 @@ class Rest:
         self._buckets = buckets
         self._objects = objects
         self._tokens = tokens
+        self._generation = generation
+        self._url_expiry_s = url_expiry_s
         self._codegens = tuple(codegens)
 
     def application(self, report: Callable[[Exchange], None]) -> ASGIApp:
         """Return the ASGI application; `report` is called with every exchange."""
-        base = "/servicex/transformation"
         routes = [
             Route("/servicex", self.info),
             Route("/token/refresh", self.refresh, methods=["POST"]),
-            self._route(base, self.submit, "POST"),
-            self._route(base, self.list_requests, "GET"),
-            self._route(f"{base}/{{id}}", self.status, "GET"),
-            self._route(f"{base}/{{id}}", self.delete, "DELETE"),
-            self._route(f"{base}/{{id}}/status", self.statistics, "GET"),
-            self._route(f"{base}/{{id}}/results", self.results, "GET"),
-            self._route(f"{base}/{{id}}/cancel", self.cancel, "GET", "POST"),
-            self._route("/servicex/datasets", self.datasets, "GET"),
-            self._route("/servicex/datasets/{id:int}", self.dataset, "GET"),
-            self._route("/servicex/datasets/{id:int}", self.forget_dataset, "DELETE"),
+            *self._authorized_routes(),
         ]
-        if self._objects is not None:
-            file_urls = functools.partial(self.file_urls, self._objects)
-            # First: file-urls is no id.
-            routes.insert(0, self._route(f"{base}/file-urls", file_urls, "POST"))
-            routes.append(self._route(f"{base}/{{id}}/errors", self.errors, "GET"))
         application = Starlette(routes=routes, exception_handlers=ERROR_HANDLERS)
         application.router.redirect_slashes = False
         # Whatever is no path of the REST interface: a wrong method there stays a 405.
         application.router.default = self._objects_or_nothing
         return Counted(application, report)
 
-    def _route(self, path: str, handler: Handler, *methods: str) -> Route:
+    def _authorized_routes(self) -> list[Route]:
+        """Return the routes that the server's generation has."""
+        requests, datasets = "/servicex/transformation", "/servicex/datasets"
+        table: list[tuple[str | None, str, str, Handler]] = [
+            # First: file-urls is no id.
+            (FILE_URLS, "POST", f"{requests}/file-urls", self.file_urls),
+            (None, "POST", requests, self.submit),
+            (None, "GET", requests, self.list_requests),
+            (None, "GET", f"{requests}/{{id}}", self.status),
+            (RESULTS, "DELETE", f"{requests}/{{id}}", self.delete),
+            (None, "GET", f"{requests}/{{id}}/status", self.statistics),
+            (RESULTS, "GET", f"{requests}/{{id}}/results", self.results),
+            (REASONS, "GET", f"{requests}/{{id}}/errors", self.errors),
+            (None, "GET", f"{requests}/{{id}}/cancel", self.cancel),
+            (POST_CANCEL, "POST", f"{requests}/{{id}}/cancel", self.cancel),
+            (RESULTS, "GET", datasets, self.datasets),
+            (RESULTS, "GET", f"{datasets}/{{id:int}}", self.dataset),
+            (RESULTS, "DELETE", f"{datasets}/{{id:int}}", self.forget_dataset),
+        ]
+        capabilities = (None, *self._generation.capabilities)
+        return [
+            self._route(method, path, handler)
+            for needed, method, path, handler in table
+            if needed in capabilities
+        ]
+
+    def _route(self, method: str, path: str, handler: Handler) -> Route:
         async def authorized(request: Request) -> Response:
             if self._tokens is not None:
                 self._tokens.check_access(request.headers.get("authorization"))
             return await handler(request)
 
-        return Route(path, authorized, methods=list(methods))
+        return Route(path, authorized, methods=[method])
 
     # ---- server
 
     async def info(self, request: Request) -> Response:
         """Tell what the server is and can do."""
-        return JSONResponse(
-            {
-                "app-version": answers.app_version(),
-                "code-gen-image": dict.fromkeys(self._codegens, answers.image()),
-                "capabilities": CAPABILITIES if self._objects else CAPABILITIES_2025,
-            }
-        )
+        said: dict[str, Any] = {
+            "app-version": answers.app_version(),
+            "code-gen-image": dict.fromkeys(self._codegens, answers.image()),
+        }
+        if self._generation.capabilities:
+            said["capabilities"] = self._generation.capabilities
+        return JSONResponse(said)
 
     async def refresh(self, request: Request) -> Response:
         """Give an access token for a refresh token."""
@@ -140,7 +152,7 @@ class Rest:
 
     async def submit(self, request: Request) -> Response:
         """Record and start a transformation request."""
-        body = await questions.submission(request)
+        body = await questions.submission(request, self._generation.result_formats)
         did: str = body.get("did") or ""
         scheme = questions.did_scheme(did) if did else ""
         source = await self._generate(body.get("codegen"), body.get("selection"))
@@ -170,18 +182,19 @@ class Rest:
     async def list_requests(self, request: Request) -> Response:
         """Return all requests, without the keys of the object store."""
         rows = self._state.requests()
-        return JSONResponse({"requests": [answers.describe_request(row) for row in rows]})
+        described = [answers.describe_request(row, self._generation) for row in rows]
+        return JSONResponse({"requests": described})
 
     async def status(self, request: Request) -> Response:
         """Return one request, with the keys of the object store."""
-        described = answers.describe_request(self._request(request))
+        described = answers.describe_request(self._request(request), self._generation)
         return JSONResponse({**described, **answers.describe_location(self._buckets.location)})
 
     async def statistics(self, request: Request) -> Response:
         """Return counts and rates of one request."""
         row = self._request(request)
         results = self._state.results(row["request_id"])
-        return JSONResponse(answers.describe_statistics(row, results))
+        return JSONResponse(answers.describe_statistics(row, results, self._generation))
 
     async def results(self, request: Request) -> Response:
         """Return the result rows; an unknown request has none."""
@@ -216,15 +229,19 @@ class Rest:
         self._state.delete_request(request_id)
         return JSONResponse({"message": f"Transform request {request_id} has been archived."})
 
-    async def file_urls(self, objects: Objects, request: Request) -> Response:
+    async def file_urls(self, request: Request) -> Response:
         """Give URLs of objects that need no keys, for some time."""
         key, names = await questions.wanted_objects(request)
         row = self._state.request(key)
         if row is None:
             raise _not_found(key)
+        location = self._buckets.location
+        if self._objects is not None:
+            # Where the client reached this server: a tunnel or a proxy may be before it.
+            location = replace(location, endpoint=request.headers["host"])
         uris = {}
         for name in names:
-            url, expiry = objects.sign(request.headers["host"], row["request_id"], name)
+            url, expiry = location.sign(row["request_id"], name, self._url_expiry_s)
             uris[name] = [url, {}, expiry]
         return JSONResponse({"uris": uris})
 

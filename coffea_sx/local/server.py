@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError
+from .generations import WITH_OBJECT_STORE, WITH_OWN_STORE, find_generation
 
 if TYPE_CHECKING:
     import uvicorn
@@ -40,10 +41,9 @@ EXCHANGES_KEPT = 100_000
 class LocalServiceX:
     """A ServiceX server in a thread of this process.
 
-    It answers what a ServiceX of 2026 answers, transforms files with func_adl_uproot in
-    processes of its own, and serves the results as an object store. Only this machine can reach
-    it. With `object_store` it puts the results there and answers what a ServiceX of 2025 answers:
-    it signs no URLs, but tells everyone who may ask it the keys of the store.
+    It answers what a ServiceX answers, transforms files with func_adl_uproot in processes of its
+    own, and serves the results as an object store, or puts them into the `object_store`. Only this
+    machine can reach it. It tells everyone who may ask it the keys of the store.
 
     Parameters
     ----------
@@ -69,6 +69,11 @@ class LocalServiceX:
         ``AWS_ACCESS_KEY_ID`` and ``AWS_SECRET_ACCESS_KEY`` are taken. A server on this machine
         is reached by http, any other by https. Each request has a bucket there, which is removed
         when the request is deleted and stays when the server stops.
+    generation : str, optional
+        Which servers it answers like. One of ``"2026"`` signs URLs and tells why files failed. One
+        of ``"2025"`` lists results, and clients read them with the keys of the store. Clients of
+        one of ``"1.5"`` (2024) list the bucket. By default ``"2026"``, and ``"2025"`` with an
+        `object_store`. The directory of a server of another generation may be taken.
     url_expiry_s : int
         Life time of the URLs that ``file-urls`` gives, in seconds.
     access_token_s : float
@@ -85,8 +90,8 @@ class LocalServiceX:
     Raises
     ------
     ConfigurationError
-        Without the optional dependencies, when another server uses the directory, when the port
-        is taken, or when the object store cannot be used.
+        Without the optional dependencies, for an unknown generation, when another server uses the
+        directory, when the port is taken, or when the object store cannot be used.
 
     Examples
     --------
@@ -105,6 +110,7 @@ class LocalServiceX:
         python: bool | None = None,
         datasets: Mapping[str, Sequence[str]] | None = None,
         object_store: str | None = None,
+        generation: str | None = None,
         url_expiry_s: int = 600,
         access_token_s: float = 21600,
         before_report: BeforeReport | None = None,
@@ -119,6 +125,10 @@ class LocalServiceX:
         self._offers_python = tokens if python is None else python
         self._datasets = {did: tuple(paths) for did, paths in (datasets or {}).items()}
         self._object_store = None if object_store is None else _parse(object_store)
+        if generation is None:
+            generation = WITH_OWN_STORE if object_store is None else WITH_OBJECT_STORE
+        self._generation_name = generation
+        self._generation = find_generation(generation)
         self._url_expiry_s = url_expiry_s
         self._access_token_s = access_token_s
         self._before_report = before_report
@@ -207,6 +217,7 @@ class LocalServiceX:
             return f"<code>{html.escape(repr(self))}</code>"
         rows = {
             "endpoint": self.url,
+            "generation": self._generation_name,
             "directory": str(self.directory),
             "workers": str(self._workers),
             "results": self._object_store.endpoint if self._object_store else "its own",
@@ -264,7 +275,16 @@ class _Running:
             server._before_report,
         )
         codegens = (*CODEGENS, PYTHON) if server._offers_python else CODEGENS
-        rest = Rest(state, work, self._buckets, objects, self.tokens, codegens)
+        rest = Rest(
+            state,
+            work,
+            self._buckets,
+            objects,
+            self.tokens,
+            server._generation,
+            server._url_expiry_s,
+            codegens,
+        )
         config = uvicorn.Config(
             rest.application(server.exchanges.append),
             log_config=None,
@@ -291,7 +311,7 @@ class _Running:
         keys = Keys(secret("access-key")[:20], secret("secret-key"))
         location = Location(self.address, False, keys)
         buckets = OwnBuckets(self._database, self.directory / "objects", location)
-        return buckets, Objects(buckets, server._url_expiry_s)
+        return buckets, Objects(buckets)
 
     def _run(self) -> None:
         try:

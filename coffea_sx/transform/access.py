@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from ipaddress import ip_address
 from time import time
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from ..errors import AccessError
@@ -22,6 +22,8 @@ from .client import ServiceXClient
 SIGNED_FOR_S = 600
 # Hosts of stores that are allowed besides those that a ServiceX may name, separated by commas.
 ALLOWED_HOSTS = "COFFEA_SX_STORE_HOSTS"
+# Of one request to the store for the names of objects, seconds.
+TIMEOUT = 60.0
 # Names in one request for URLs; servers answer it in one go.
 BATCH = 500
 
@@ -47,6 +49,14 @@ class Grant:
     def is_fresh(self) -> bool:
         """Whether the grant will outlive a request that starts now."""
         return time() < self.expires_at - min(60.0, 0.1 * SIGNED_FOR_S)
+
+
+class Object(NamedTuple):
+    """An object in the bucket of a transform: its name, its size in bytes, when it was made."""
+
+    name: str
+    nbytes: int
+    modified: str
 
 
 class Access:
@@ -114,39 +124,99 @@ class Access:
         grants = {name: _grant(answer.get(name)) for name in names}
         return {name: self._allowed(name, grant) for name, grant in grants.items() if grant}
 
-    def _signed(self, names: Sequence[str]) -> dict[str, Grant]:
-        """Sign with the keys in the status, as servers before 2026 want it."""
+    def has(self, name: str) -> bool:
+        """Whether the store has an object: one request to it, besides those for a grant.
+
+        Raises
+        ------
+        AccessError
+            If there is no URL for it.
+        """
+        import urllib3
+
+        grant = self.grants([name])[name]
+        try:
+            response = urllib3.request(
+                "GET",
+                grant.url,
+                headers={**grant.headers, "Range": "bytes=0-0"},
+                redirect=False,
+                retries=False,
+                timeout=TIMEOUT,
+                preload_content=False,
+            )
+            response.close()
+        except urllib3.exceptions.HTTPError:
+            return True  # a store that does not answer now may do so later
+        return bool(response.status != 404)
+
+    def objects(self) -> list[Object]:
+        """List the bucket of the transform: one request to ServiceX, and some to the store.
+
+        Raises
+        ------
+        AccessError
+            If the store does not list it.
+        """
+        from minio.error import MinioException
+        from urllib3.exceptions import HTTPError
+
+        store = self._store()
+        try:
+            return [
+                Object(str(one.object_name), one.size or 0, str(one.last_modified))
+                for one in store.list_objects(self._request_id, recursive=True)
+            ]
+        except (MinioException, HTTPError, OSError) as error:
+            raise AccessError(
+                f"The store does not list the results of request {self._request_id}: "
+                f"{getattr(error, 'code', type(error).__name__)}.",
+                request_id=self._request_id,
+            ) from None
+
+    def _store(self) -> Any:
+        """Make a client of the store with the keys in the status."""
         import minio
+        import urllib3
 
         status = self._client.status(self._request_id)
         try:
-            store = minio.Minio(
+            self._check_host(urlsplit(f"//{status['minio-endpoint']}").hostname or "", "")
+            return minio.Minio(
                 status["minio-endpoint"],
                 access_key=status["minio-access-key"],
                 secret_key=status["minio-secret-key"],
                 secure=bool(status["minio-secured"]),
                 region="us-east-1",  # else minio asks the server for it
+                http_client=urllib3.PoolManager(timeout=TIMEOUT, retries=False),
             )
         except (KeyError, TypeError, ValueError):
             raise AccessError(
                 f"The status of request {self._request_id} does not say where its results are.",
                 request_id=self._request_id,
             ) from None
+
+    def _signed(self, names: Sequence[str]) -> dict[str, Grant]:
+        """Sign with the keys in the status, as servers before 2026 want it."""
+        store = self._store()
         expires_at = time() + SIGNED_FOR_S
         lifetime = timedelta(seconds=SIGNED_FOR_S)
         urls = {
             name: store.presigned_get_object(self._request_id, name, expires=lifetime)
             for name in names
         }
-        return {name: self._allowed(name, Grant(url, {}, expires_at)) for name, url in urls.items()}
+        return {name: Grant(url, {}, expires_at) for name, url in urls.items()}
 
     def _allowed(self, name: str, grant: Grant) -> Grant:
-        """Refuse a URL of a machine that a ServiceX elsewhere has no business to send us to."""
-        host = urlsplit(grant.url).hostname or ""
+        self._check_host(urlsplit(grant.url).hostname or "", name)
+        return grant
+
+    def _check_host(self, host: str, name: str) -> None:
+        """Refuse a machine that a ServiceX elsewhere has no business to send us to."""
         known = urlsplit(self._client.endpoint.url).hostname
         listed = os.environ.get(ALLOWED_HOSTS, "").replace(",", " ").split()
         if host in (known, *listed) or not (_is_inner(host) and not _is_inner(known or "")):
-            return grant
+            return
         raise AccessError(
             f"ServiceX names a store at {host}, which is this machine or one of its own network "
             f"only, while ServiceX itself is at {known}. If that is meant to be, say so in the "

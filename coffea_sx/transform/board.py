@@ -2,7 +2,8 @@
 
 The owner pins outcomes to a board in the scheduler; every worker process that waits for some has
 one listener that reads the board. Waiting costs no thread of the pool and no request to ServiceX.
-URLs are asked for through the board too, one object at a time, and are not kept on it.
+URLs are asked for through the board too, one object at a time, and are not kept on it. A transform
+may have several owners, which say the same: each has batches of its own.
 
 ::
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,23 +29,30 @@ logger = logging.getLogger(__name__)
 
 # A question to the board stays open this long before it is asked again, seconds.
 POLL_S = 10.0
+# What workers ask owners: for a URL, and to count a result that cannot be read.
+GRANT = "grant"
+UNREADABLE = "unreadable"
 
 
 @dataclass
 class _Transform:
     """What the board knows of one transform; batches are pickled and never opened here."""
 
-    batches: list[bytes] = field(default_factory=list)
-    owner: str = ""
-    asks: dict[int, tuple[str, bool]] = field(default_factory=dict)
+    batches: dict[str, list[bytes]] = field(default_factory=dict)  # of each owner
+    asks: dict[int, Any] = field(default_factory=dict)
     answers: dict[int, asyncio.Future[bytes]] = field(default_factory=dict)
-    is_wanted: bool = False
+    wanted_at: float = -math.inf
     seen: float = field(default_factory=monotonic)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether a worker has waited of late."""
+        return monotonic() - self.wanted_at < 2 * POLL_S
+
 
 class Board(SchedulerPlugin):
-    """Keep the outcomes of transforms in the scheduler, and pass on requests for URLs."""
+    """Keep the outcomes of transforms in the scheduler, and pass on what workers ask owners."""
 
     name = "coffea_sx-board"
     idempotent = True
@@ -58,22 +67,27 @@ class Board(SchedulerPlugin):
             scheduler.handlers[f"servicex_{request.__name__}"] = request
 
     def remove_client(self, scheduler: Any, client: str) -> None:
-        """Forget the transforms of a client that has gone."""
-        for name in [n for n, pinned in self._transforms.items() if pinned.owner == client]:
-            del self._transforms[name]
+        """Forget what a client that has gone has published."""
+        for name, pinned in list(self._transforms.items()):
+            if pinned.batches.pop(client, None) is not None and not pinned.batches:
+                del self._transforms[name]
 
     async def publish(self, transform: str, client: str, batches: list[bytes], start: int) -> int:
-        """Keep batches of outcomes from number ``start`` on; return how many there are."""
+        """Keep batches of outcomes from number ``start`` on; return how many there are.
+
+        Fewer than ``start`` are there if the client was away and forgotten; it has to begin again.
+        """
         pinned = self._transforms[transform]
-        pinned.owner = client
-        async with pinned.changed:
-            pinned.batches[start:] = batches
-            pinned.seen = monotonic()
-            pinned.changed.notify_all()
-        return len(pinned.batches)
+        pinned.seen = monotonic()
+        kept = pinned.batches.setdefault(client, [])
+        if start <= len(kept):
+            async with pinned.changed:
+                kept[start:] = batches
+                pinned.changed.notify_all()
+        return len(kept)
 
     async def asks(self, transform: str, wanted: bool, timeout: float) -> dict[str, Any]:
-        """Tell the owner whether anybody waits for outcomes, and which URLs are asked for.
+        """Tell an owner whether anybody waits for outcomes, and what else is asked.
 
         ``wanted`` is what the owner knows already.
         """
@@ -87,37 +101,42 @@ class Board(SchedulerPlugin):
         asks, pinned.asks = pinned.asks, {}
         return {"wanted": pinned.is_wanted, "asks": list(asks.items())}
 
-    async def answer(self, transform: str, grants: dict[int, bytes]) -> None:
-        """Give workers the URLs that they asked for."""
+    async def answer(self, transform: str, answers: dict[int, bytes]) -> None:
+        """Give workers the answers to what they asked."""
         pinned = self._transforms[transform]
         pinned.seen = monotonic()
-        for number, grant in grants.items():
+        for number, said in answers.items():
             answer = pinned.answers.pop(number, None)
             if answer is not None and not answer.done():
-                answer.set_result(grant)
+                answer.set_result(said)
 
-    async def poll(self, transform: str, start: int, timeout: float) -> dict[str, Any]:
-        """Give a worker the batches from number ``start`` on, as soon as there are any."""
+    async def poll(self, transform: str, known: dict[str, int], timeout: float) -> dict[str, Any]:
+        """Give a worker the batches that it does not know, as soon as there are any.
+
+        ``known`` is how many it knows of each owner.
+        """
         pinned = self._transforms[transform]
-        if not pinned.is_wanted:
+        was_wanted, pinned.wanted_at = pinned.is_wanted, monotonic()
+        if not was_wanted:
             async with pinned.changed:
-                pinned.is_wanted = True
                 pinned.changed.notify_all()
-        await _changed(pinned, lambda: len(pinned.batches) > start, timeout)
-        return {
-            "batches": pinned.batches[start:],
-            "owner_silent_s": monotonic() - pinned.seen,
-        }
 
-    async def ask(self, transform: str, object_name: str, refresh: bool, timeout: float) -> Any:
-        """Ask the owner for a URL; None if it does not answer."""
+        def news() -> dict[str, list[bytes]]:
+            fresh = {o: kept[known.get(o, 0) :] for o, kept in pinned.batches.items()}
+            return {owner: batches for owner, batches in fresh.items() if batches}
+
+        await _changed(pinned, news, timeout)
+        return {"batches": news(), "owner_silent_s": monotonic() - pinned.seen}
+
+    async def ask(self, transform: str, question: Any, timeout: float) -> Any:
+        """Ask an owner something; None if none answers."""
         pinned = self._transforms[transform]
         self._n_asks += 1
         number = self._n_asks
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         pinned.answers[number] = answer
         async with pinned.changed:
-            pinned.asks[number] = (object_name, refresh)
+            pinned.asks[number] = question
             pinned.changed.notify_all()
         try:
             return await asyncio.wait_for(answer, timeout)

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 TRANSIENT = {429, 500, 502, 503, 504}
 TIMEOUT = httpx.Timeout(60, connect=10)
 TRANSFORMATION = "/servicex/transformation"
+# What servers say that tell the files of datasets and the rows of results; those of 2024 do not.
+DATASETS = "poll_local_transformation_results"
 
 Part = TypeVar("Part")
 

@@ -7,14 +7,15 @@ import logging
 import pickle
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from distributed import Client
 
 from ..errors import ServiceXError
-from .board import POLL_S, Board, topic
+from .access import Grant
+from .board import GRANT, POLL_S, UNREADABLE, Board, topic
 from .outcomes import Outcome, Read
 from .watch import Watch
 
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 _heralds: weakref.WeakKeyDictionary[Client, set[str]] = weakref.WeakKeyDictionary()
 _heralds_lock = threading.Lock()
+# Before the scheduler is looked for again, seconds.
+AWAY_S = 0.5
 
 
 def announce(watch: Watch) -> None:
@@ -52,7 +55,7 @@ class _Herald:
         self._wanted: Watch | None = None
         self._key = watch.address.key
         self._batches: list[bytes] = []
-        self._published = 0
+        self._ending: ServiceXError | None = None
         self._news = asyncio.Event()
 
     async def serve(self) -> None:
@@ -67,16 +70,10 @@ class _Herald:
                 loop.call_soon_threadsafe(_append, herald, outcomes, ending)
 
         try:
-            await self._client.register_plugin(Board())
-            self._client.subscribe_topic(topic(self._key), self._note_read)
             self._append(*watch.subscribe(listener))
             del watch
-            await asyncio.gather(self._publish(), self._answer())
-        except (OSError, asyncio.CancelledError, RuntimeError, AttributeError) as error:
-            if self._client.status == "running":
-                raise
-            # The client was closed; workers of its cluster no longer wait for us.
-            logger.debug("A herald ends: %s", type(error).__name__)
+            while not self._is_over():
+                await self._talk()
         finally:
             watch = self._watch_ref()
             if watch is not None:
@@ -84,12 +81,27 @@ class _Herald:
             with _heralds_lock:
                 _heralds.get(self._client, set()).discard(self._key)
 
+    async def _talk(self) -> None:
+        """Talk to the scheduler, as long as it can be reached."""
+        try:
+            await self._client.register_plugin(Board())
+            self._client.subscribe_topic(topic(self._key), self._note_read)
+            await asyncio.gather(self._publish(), self._answer())
+        except (OSError, asyncio.CancelledError, RuntimeError, AttributeError) as error:
+            if self._client.status == "running" and not isinstance(error, OSError):
+                raise
+            # A client that was closed ends its heralds; one that lost its scheduler may find it.
+            logger.debug("A herald pauses: %s", type(error).__name__)
+            await asyncio.sleep(AWAY_S)
+
     def _append(self, outcomes: Sequence[Outcome], ending: ServiceXError | None) -> None:
-        if outcomes or ending is not None:
+        # That it goes on after an ending is news too.
+        if outcomes or ending is not self._ending:
+            self._ending = ending
             self._batches.append(pickle.dumps((list(outcomes), ending)))
             self._news.set()
 
-    def _note_read(self, event: tuple[float, tuple[int, int, float]]) -> None:
+    def _note_read(self, event: tuple[float, tuple[int, int, float, str | None]]) -> None:
         watch = self._watch_ref()
         if watch is not None:
             watch.note_read(Read(*event[1]))
@@ -98,15 +110,15 @@ class _Herald:
         return self._watch_ref() is None or self._client.status not in ("running", "connecting")
 
     async def _publish(self) -> None:
+        n_published = 0
         while not self._is_over():
-            if self._published < len(self._batches):
-                self._news.clear()
-                start = self._published
-                self._published = await self._client.scheduler.servicex_publish(
+            self._news.clear()
+            if n_published < len(self._batches):
+                n_published = await self._client.scheduler.servicex_publish(
                     transform=self._key,
                     client=self._client.id,
-                    batches=self._batches[start:],
-                    start=start,
+                    batches=self._batches[n_published:],
+                    start=n_published,
                 )
                 continue
             with suppress(asyncio.TimeoutError):
@@ -121,12 +133,12 @@ class _Herald:
             watch = self._watch_ref()
             if watch is None:
                 return
+            self._wanted = watch if said["wanted"] else None
             if said["wanted"]:
-                self._wanted = watch
                 watch.start()
             if said["asks"]:
-                grants = await loop.run_in_executor(None, _grant, watch, said["asks"])
-                await self._client.scheduler.servicex_answer(transform=self._key, grants=grants)
+                answers = await loop.run_in_executor(None, _answers, watch, said["asks"])
+                await self._client.scheduler.servicex_answer(transform=self._key, answers=answers)
             del watch
 
 
@@ -138,13 +150,20 @@ def _append(
         alive._append(outcomes, ending)
 
 
-def _grant(watch: Watch, asks: Sequence[tuple[int, tuple[str, bool]]]) -> dict[int, bytes]:
-    """Make the grants that were asked for; an error is an answer too."""
-    grants: dict[int, bytes] = {}
-    for number, (name, refresh) in asks:
+def _grant(watch: Watch, object_name: str, refresh: bool) -> Grant:
+    return watch.grant(object_name, refresh=refresh)
+
+
+ANSWERS: dict[str, Callable[..., Any]] = {GRANT: _grant, UNREADABLE: Watch.count_unreadable}
+
+
+def _answers(watch: Watch, asks: Sequence[tuple[int, Sequence[Any]]]) -> dict[int, bytes]:
+    """Answer what was asked; an error is an answer too."""
+    answers: dict[int, bytes] = {}
+    for number, (what, *about) in asks:
         try:
-            answer: Any = watch.grant(name, refresh=refresh)
+            answer = ANSWERS[what](watch, *about)
         except ServiceXError as error:
             answer = error
-        grants[number] = pickle.dumps(answer)
-    return grants
+        answers[number] = pickle.dumps(answer)
+    return answers

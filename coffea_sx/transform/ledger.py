@@ -18,30 +18,52 @@ class Ledger:
     Parameters
     ----------
     files : InputFiles
+
+    Attributes
+    ----------
+    outcomes : dict of int to Outcome
+    rescued : dict of int to Delivered
+        Results of files that were kept as failed before: servers of 2026 change rows when a file
+        is transformed again.
     """
 
     def __init__(self, files: InputFiles) -> None:
         self.files = files
         self.outcomes: dict[int, Outcome] = {}
+        self.rescued: dict[int, Delivered] = {}
+        self._seen: dict[Any, tuple[Any, ...]] = {}
 
     def news(self, rows: Iterable[dict[str, Any]]) -> list[Outcome]:
         """Return the outcomes in rows that are not kept yet.
 
         Rows come in any order and any number of times.
         """
+        fresh = [(row, _said(row)) for row in rows if self._seen.get(row["id"]) != _said(row)]
         new: dict[int, Outcome] = {}
-        for row in sorted(rows, key=lambda row: row["id"]):
+        for row, _ in sorted(fresh, key=lambda one: one[0]["id"]):
             outcome = self._outcome(row)
-            if outcome is None or outcome.index in self.outcomes:
+            if outcome is None:
                 continue
-            # Of several rows for a file, a result is worth more than a failure.
-            if not isinstance(new.get(outcome.index), Delivered):
+            kept = self.outcomes.get(outcome.index)
+            if kept is not None:
+                self._compare(kept, outcome)
+            elif not isinstance(new.get(outcome.index), Delivered):
+                # Of several rows for a file, a result is worth more than a failure.
                 new[outcome.index] = outcome
+        # Only now: rows that make no sense are to be looked at again.
+        self._seen.update((row["id"], said) for row, said in fresh)
         return list(new.values())
 
     def keep(self, outcomes: Iterable[Outcome]) -> None:
         """Keep outcomes for good."""
         self.outcomes.update((outcome.index, outcome) for outcome in outcomes)
+
+    def _compare(self, kept: Outcome, changed: Outcome) -> None:
+        """Note that a file which has an outcome has got a better one."""
+        # A task that runs again must give the same data, so what was said stays said.
+        if isinstance(kept, Failed) and isinstance(changed, Delivered):
+            self.rescued[kept.index] = changed
+            logger.warning("%s was transformed after it had failed", kept.input_file)
 
     def _outcome(self, row: dict[str, Any]) -> Outcome | None:
         name = row["s3-object-name"]
@@ -70,3 +92,8 @@ class Ledger:
     def is_complete(self) -> bool:
         """Whether every input file has an outcome."""
         return len(self.outcomes) == len(self.files)
+
+
+def _said(row: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what may change in a row."""
+    return row["transform_status"], row["s3-object-name"], row["total-bytes"]

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import copy
-import math
 import pickle
-import threading
 from collections.abc import Sequence
 from time import monotonic
 from typing import Any
@@ -15,9 +12,12 @@ from distributed import get_worker
 
 from ..errors import AccessError, OwnerLost, ServiceXError
 from .access import Grant
-from .board import POLL_S, topic
+from .board import GRANT, POLL_S, UNREADABLE, topic
+from .endings import PASSING
+from .findings import Findings
 from .outcomes import Delivered, Outcome, Read
 from .source import TransformAddress
+from .tolerance import STRICT, Tolerance
 
 # An owner that has not shown up for this long is lost, seconds.
 OWNER_PATIENCE_S = 60.0
@@ -35,7 +35,7 @@ def tell_read(address: TransformAddress, read: Read) -> None:
     """Tell the owner that this worker has read a partition."""
     worker = in_worker()
     if worker is not None:
-        message = (read.partition, read.n_events, read.finished_at)
+        message = (read.partition, read.n_events, read.finished_at, read.error)
         worker.log_event(topic(address.key), message)
 
 
@@ -47,18 +47,18 @@ class Listener:
     def __init__(self, worker: Any, address: TransformAddress) -> None:
         self._worker = worker
         self._address = address
-        self._outcomes: dict[int, Outcome] = {}
-        self._ending: ServiceXError | None = None
-        self._read = 0
+        self._findings = Findings(address.request_id)
+        self._known: dict[str, int] = {}
         self._waiting = 0
         self._is_listening = False
-        self._news = threading.Condition()
 
     def knows(self, index: int) -> bool:
         """Whether `wait` would return at once."""
-        return index in self._outcomes or self._ending is not None
+        return self._findings.knows(index)
 
-    def wait(self, index: int, timeout_s: float | None = None) -> Outcome:
+    def wait(
+        self, index: int, timeout_s: float | None = None, tolerance: Tolerance = STRICT
+    ) -> Outcome:
         """Wait until the owner has told what became of an input file.
 
         Raises
@@ -68,31 +68,31 @@ class Listener:
         OwnerLost
             If the owner has been silent for too long.
         ServiceXError
-            The ending of the transform, as the owner saw it.
+            The ending of the transform, as the owner saw it; or more files have failed than are
+            tolerated.
         """
-        deadline = math.inf if timeout_s is None else monotonic() + timeout_s
-        with self._news:
+        with self._findings.news:
+            if not self._waiting and isinstance(self._findings.ending, PASSING):
+                self._findings.ending = None
             self._waiting += 1
             try:
-                while True:
-                    if self._ending is not None and (
-                        index not in self._outcomes or self._address.on_failure == "raise"
-                    ):
-                        raise copy.copy(self._ending)
-                    if index in self._outcomes:
-                        return self._outcomes[index]
-                    left_s = deadline - monotonic()
-                    if left_s <= 0:
-                        raise TimeoutError(f"input file {index} has no result after {timeout_s} s")
-                    self._listen()
-                    self._news.wait(min(POLL_S, left_s))
+                return self._findings.wait(index, tolerance, timeout_s, self._listen)
             finally:
                 self._waiting -= 1
 
     def delivered(self) -> list[Delivered]:
         """Return the results that the owner has told of."""
-        with self._news:
-            return [o for o in self._outcomes.values() if isinstance(o, Delivered)]
+        return self._findings.delivered()
+
+    def count_unreadable(self, index: int) -> int:
+        """Have the owner note that a result cannot be read, and count failed input files.
+
+        Raises
+        ------
+        OwnerLost
+            If it does not answer.
+        """
+        return int(self._ask(UNREADABLE, index))
 
     def grant(self, object_name: str, *, refresh: bool = False) -> Grant:
         """Ask the owner for permission to read an object.
@@ -104,24 +104,25 @@ class Listener:
         AccessError
             If it cannot get any.
         """
-        future = asyncio.run_coroutine_threadsafe(
-            self._worker.scheduler.servicex_ask(
-                transform=self._address.key,
-                object_name=object_name,
-                refresh=refresh,
-                timeout=OWNER_PATIENCE_S,
-            ),
-            self._worker.loop.asyncio_loop,
-        )
-        answer = future.result(OWNER_PATIENCE_S + POLL_S)
-        if not isinstance(answer, bytes):
-            raise self._owner_lost()
-        grant = pickle.loads(answer)  # noqa: S301 - from our own owner, as all that dask sends
-        if isinstance(grant, ServiceXError):
-            raise grant
+        grant = self._ask(GRANT, object_name, refresh)
         if not isinstance(grant, Grant):
             raise AccessError(f"The owner answers with {type(grant).__name__}")
         return grant
+
+    def _ask(self, *question: Any) -> Any:
+        future = asyncio.run_coroutine_threadsafe(
+            self._worker.scheduler.servicex_ask(
+                transform=self._address.key, question=question, timeout=OWNER_PATIENCE_S
+            ),
+            self._worker.loop.asyncio_loop,
+        )
+        said = future.result(OWNER_PATIENCE_S + POLL_S)
+        if not isinstance(said, bytes):
+            raise self._owner_lost()
+        answer = pickle.loads(said)  # noqa: S301 - from our own owner, as all that dask sends
+        if isinstance(answer, ServiceXError):
+            raise answer
+        return answer
 
     def _owner_lost(self) -> OwnerLost:
         return OwnerLost(
@@ -139,38 +140,34 @@ class Listener:
         """Read the board while anybody waits."""
         patience = monotonic() + OWNER_PATIENCE_S
         try:
-            while self._waiting and self._ending is None:
+            while self._waiting and self._findings.ending is None:
                 said = await self._worker.scheduler.servicex_poll(
-                    transform=self._address.key, start=self._read, timeout=POLL_S
+                    transform=self._address.key, known=self._known, timeout=POLL_S
                 )
                 if not isinstance(said, dict) or "batches" not in said:
                     # The scheduler has no board yet: the owner is about to put it there.
                     self._lose_owner_after(patience)
                     await asyncio.sleep(0.1)
                     continue
-                if said["batches"]:
-                    self._enter(said["batches"])
-                elif said["owner_silent_s"] > OWNER_PATIENCE_S:
+                with self._findings.news:
+                    for owner, batches in said["batches"].items():
+                        self._enter(owner, batches)
+                if not said["batches"] and said["owner_silent_s"] > OWNER_PATIENCE_S:
                     self._lose_owner_after(0.0)
         except OSError:
             # The scheduler is gone, and this worker will be.
             self._lose_owner_after(0.0)
         finally:
-            with self._news:
+            with self._findings.news:
                 self._is_listening = False
-                self._news.notify_all()
+                self._findings.news.notify_all()
 
-    def _enter(self, batches: Sequence[bytes]) -> None:
-        with self._news:
-            for batch in batches:
-                outcomes, ending = pickle.loads(batch)  # noqa: S301
-                self._outcomes.update((outcome.index, outcome) for outcome in outcomes)
-                self._ending = ending or self._ending
-            self._read += len(batches)
-            self._news.notify_all()
+    def _enter(self, owner: str, batches: Sequence[bytes]) -> None:
+        self._known[owner] = self._known.get(owner, 0) + len(batches)
+        for batch in batches:
+            outcomes, ending = pickle.loads(batch)  # noqa: S301
+            self._findings.enter(outcomes, ending)
 
     def _lose_owner_after(self, deadline: float) -> None:
         if monotonic() > deadline:
-            with self._news:
-                self._ending = self._owner_lost()
-                self._news.notify_all()
+            self._findings.enter((), self._owner_lost())

@@ -35,7 +35,7 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """An input file that could not be transformed.
+    """An input file of which there will be no result.
 
     Attributes
     ----------
@@ -43,11 +43,18 @@ class Failed:
     input_file : str
     reason : str or None
         What the server said, if it says anything.
+    log_url : str or None
+        Where the server keeps the logs of the transform, if it tells.
+    kind : str
+        Name of the error that stands for it: ``TransformFailed`` if the file could not be
+        transformed, else why the transform ended without it.
     """
 
     index: int
     input_file: str
     reason: str | None
+    log_url: str | None = None
+    kind: str = "TransformFailed"
 
 
 Outcome: TypeAlias = Delivered | Failed
@@ -55,7 +62,7 @@ Outcome: TypeAlias = Delivered | Failed
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A partition that was read.
+    """A partition that was read, or could not be.
 
     Attributes
     ----------
@@ -63,8 +70,11 @@ class Read:
     n_events : int
     finished_at : float
         Seconds since the epoch, by the clock of the reader.
+    error : str or None
+        Name of the error, if it could not be read.
     """
 
     partition: int
     n_events: int
     finished_at: float
+    error: str | None = None

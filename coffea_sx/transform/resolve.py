@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from ..errors import OwnerLost, ServiceXError
+from ..errors import OwnerLost, ReadError, ServiceXError
 from . import source
 from .client import ServiceXClient
 from .endpoint import find_endpoint
+from .lookup import files_of
 from .outcomes import Outcome, Read
 from .source import ResultSource, TransformAddress
-from .submit import files_of
+from .tolerance import Tolerance
 from .watch import Watch
 
 
@@ -21,19 +24,24 @@ class TransformHandle:
     Parameters
     ----------
     address : TransformAddress
+    tolerance : Tolerance
     watch : Watch, optional
         In the process that owns the transform.
     """
 
-    def __init__(self, address: TransformAddress, watch: Watch | None = None) -> None:
+    def __init__(
+        self, address: TransformAddress, tolerance: Tolerance, watch: Watch | None = None
+    ) -> None:
         self.address = address
+        self.tolerance = tolerance
         self.watch = watch if watch is not None else source.owned(address)
 
     def __repr__(self) -> str:
         return f"<transform {self.address.request_id}>"
 
-    def __dask_tokenize__(self) -> tuple[str, str, str]:
-        return ("coffea_sx", self.address.request_id, self.address.on_failure)
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        said = self.tolerance
+        return ("coffea_sx", self.address.request_id, said.on_failure, said.max_failed)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A graph that leaves this process is on its way to workers, who will ask for outcomes.
@@ -41,7 +49,79 @@ class TransformHandle:
             from .herald import announce
 
             announce(self.watch)
-        return TransformHandle, (self.address,)
+        return TransformHandle, (self.address, self.tolerance)
+
+    def with_tolerance(self, tolerance: Tolerance) -> TransformHandle:
+        """Return a handle of the same transform."""
+        return TransformHandle(self.address, tolerance, self.watch)
+
+
+@dataclass(frozen=True, slots=True)
+class Deliveries:
+    """Which transform delivers each input file.
+
+    Attributes
+    ----------
+    handles : tuple of TransformHandle
+    routes : tuple of tuple of int, optional
+        For each input file, which of the transforms and which file of it; without them the only
+        transform delivers all files in their order.
+    """
+
+    handles: tuple[TransformHandle, ...]
+    routes: tuple[tuple[int, int], ...] | None = None
+
+    def of(self, index: int) -> tuple[TransformHandle, int]:
+        """Return the transform of an input file, and the number of the file in it."""
+        if self.routes is None:
+            return self.handles[0], index
+        which, number = self.routes[index]
+        return self.handles[which], number
+
+    def rerouted(
+        self, n_files: int, numbers: Mapping[int, int], handle: TransformHandle
+    ) -> Deliveries:
+        """Return deliveries of which another transform does some.
+
+        Parameters
+        ----------
+        n_files : int
+            Of all.
+        numbers : mapping of int to int
+            Which file of the other transform is which of all.
+        handle : TransformHandle
+        """
+        routes = self.routes or tuple((0, index) for index in range(n_files))
+        other = len(self.handles)
+        return Deliveries(
+            (*self.handles, handle),
+            tuple((other, numbers[i]) if i in numbers else routes[i] for i in range(n_files)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a partition is: the result of a resolve task.
+
+    Attributes
+    ----------
+    partition : int
+    handle : TransformHandle
+        Of the transform that delivers its file.
+    outcome : Delivered or Failed
+    step : int
+        Which part of the file.
+    """
+
+    partition: int
+    handle: TransformHandle
+    outcome: Outcome
+    step: int
+
+
+def place(handle: TransformHandle, number: int, partition: int, step: int) -> Place:
+    """Find out where a partition is: in the result of a file of a transform."""
+    return Place(partition, handle, resolve(handle, number), step)
 
 
 def resolve(handle: TransformHandle, index: int) -> Outcome:
@@ -56,13 +136,35 @@ def resolve(handle: TransformHandle, index: int) -> Outcome:
     if not results.knows(index):
         _give_up_slot()
     try:
-        return results.wait(index)
+        return results.wait(index, tolerance=handle.tolerance)
     except OwnerLost as error:
         source.forget(handle.address, results)
         try:
-            return source.borrowed(handle.address, lambda: watch_anew(handle.address)).wait(index)
+            own = source.borrowed(handle.address, lambda: watch_anew(handle.address))
+            return own.wait(index, tolerance=handle.tolerance)
         except ServiceXError:
             raise error from None
+
+
+def tolerate(handle: TransformHandle, index: int, error: ReadError) -> None:
+    """Let a result that cannot be read be left out, if not too many are.
+
+    Raises
+    ------
+    ReadError
+        The same error, if too many input files have failed.
+    OwnerLost
+        If the process that counts them does not answer.
+    """
+    if handle.tolerance.max_failed is None:
+        return
+    n_failed = (handle.watch or connect(handle.address)).count_unreadable(index)
+    if not handle.tolerance.allows(n_failed):
+        raise type(error)(
+            f"{error} It is one of {n_failed} input files that failed, which is more than "
+            f"max_failed={handle.tolerance.max_failed}.",
+            **error.facts,
+        )
 
 
 def connect(address: TransformAddress) -> ResultSource:
@@ -103,7 +205,15 @@ def watch_anew(address: TransformAddress) -> Watch:
         If the server cannot be found from here, or does not know the transform.
     """
     client = ServiceXClient(find_endpoint(address.endpoint))
-    return Watch(client, address, files_of(client, address.request_id))
+    files = files_of(client, address.request_id)
+    if address.order not in ("", files.order):
+        client.close()
+        raise OwnerLost(
+            f"Only the process that defined the events of request {address.request_id} knows the "
+            "order of its files. Use the threads of that process, or dask.distributed.",
+            request_id=address.request_id,
+        )
+    return Watch(client, address, files)
 
 
 def _give_up_slot() -> None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from .access import Grant
 from .endpoint import EndpointName
 from .outcomes import Delivered, Outcome
+from .tolerance import STRICT, Tolerance
 
 # Transforms that one worker process remembers.
 REMEMBERED = 64
@@ -27,17 +28,24 @@ class ResultSource(Protocol):
     def knows(self, index: int) -> bool:
         """Whether `wait` would return at once."""
 
-    def wait(self, index: int, timeout_s: float | None = None) -> Outcome:
+    def wait(
+        self, index: int, timeout_s: float | None = None, tolerance: Tolerance = STRICT
+    ) -> Outcome:
         """Return what became of an input file, when it is known.
 
         Raises
         ------
         TimeoutError
             If it is not known after ``timeout_s`` seconds.
+        ServiceXError
+            If it will not be known, or more files have failed than are tolerated.
         """
 
     def delivered(self) -> list[Delivered]:
         """Return the results that are known of."""
+
+    def count_unreadable(self, index: int) -> int:
+        """Note that a result cannot be read; return how many input files have failed so far."""
 
     def grant(self, object_name: str, *, refresh: bool = False) -> Grant:
         """Return permission to read an object."""
@@ -51,17 +59,18 @@ class TransformAddress:
     ----------
     request_id : str
     endpoint : EndpointName
-    on_failure : {"raise", "skip"}
+    order : str
+        Of which list the indices are: the same request may be known by lists of another order.
     """
 
     request_id: str
     endpoint: EndpointName
-    on_failure: str
+    order: str = ""
 
     @property
     def key(self) -> str:
-        """Names the transform and what its failures mean, among processes."""
-        return f"{self.request_id}/{self.on_failure}"
+        """Names the transform and its list of files among processes."""
+        return f"{self.request_id}/{self.order}"
 
 
 _owned: weakref.WeakValueDictionary[TransformAddress, Any] = weakref.WeakValueDictionary()
@@ -103,3 +112,11 @@ def known(request_id: str) -> ResultSource | None:
     with _lock:
         sources = [*_owned.items(), *_borrowed.items()]
     return next((source for address, source in sources if address.request_id == request_id), None)
+
+
+def close_all() -> None:
+    """Close the watches of this process, so that threads which wait do not outlive it."""
+    for source in [*_owned.values(), *_borrowed.values()]:
+        close = getattr(source, "close", None)
+        if close is not None:
+            close()

@@ -1,23 +1,15 @@
-"""Submit a transform, and learn how many input files it has: the number of partitions."""
+"""Submit a transform, or find the one that was submitted before."""
 
 from __future__ import annotations
 
 import re
-from time import monotonic, sleep
 
-from ..dataset import Dataset, InputFiles
-from ..errors import (
-    BadDataset,
-    EmptyDataset,
-    QueryError,
-    RequestRefused,
-    TransformCanceled,
-    TransformFatal,
-    TransformGone,
-    TransformStalled,
-)
-from ..query import Selection
-from .client import ServiceXClient
+from ..dataset import Dataset
+from ..errors import AccessError, QueryError, RequestRefused, ServiceXError, TransformGone
+from ..query import Selection, select
+from .access import Access
+from .client import DATASETS, ServiceXClient
+from .submissions import Submissions
 
 TITLES = "long_sample_titles_"
 _TITLE_LIMIT = re.compile(TITLES + r"\d+")
@@ -25,11 +17,6 @@ _TITLE_LIMIT = re.compile(TITLES + r"\d+")
 SHORT_TITLE = 128
 
 _DEAD = {"Canceled", "Fatal", "Bad Dataset"}
-_BAD_DATASET = {
-    "does_not_exist": "it does not exist",
-    "bad_name": "its name is not valid",
-    "internal_failure": "the look-up itself failed; try again later",
-}
 
 
 def check_acceptable(client: ServiceXClient, selection: Selection) -> None:
@@ -53,14 +40,10 @@ def check_acceptable(client: ServiceXClient, selection: Selection) -> None:
     client.check_authorized()
 
 
-# Transforms that this process has submitted, by server and what was asked.
-_submitted: dict[tuple[str, Selection, Dataset], str] = {}
-
-
 def submit(
     client: ServiceXClient, selection: Selection, dataset: Dataset, *, ignore_cache: bool = False
 ) -> str:
-    """Submit a transform, or find the one that this process has submitted; return its id.
+    """Submit a transform, or find one that was submitted before; return its id.
 
     Parameters
     ----------
@@ -73,10 +56,12 @@ def submit(
         If the server cannot make code of the selection.
     RequestRefused, Unreachable, NotAuthorized
     """
-    asked = (client.endpoint.url, selection, dataset)
-    request_id = None if ignore_cache else _submitted.get(asked)
-    if request_id is None or not _is_usable(client, request_id):
-        request_id = _submitted[asked] = _post(client, selection, dataset)
+    submissions = Submissions(client.endpoint, selection, dataset)
+    for request_id in () if ignore_cache else submissions.found():
+        if _is_usable(client, request_id):
+            return request_id
+    request_id = _post(client, selection, dataset)
+    submissions.keep(request_id)
     return request_id
 
 
@@ -91,60 +76,63 @@ def _post(client: ServiceXClient, selection: Selection, dataset: Dataset) -> str
 
 
 def _is_usable(client: ServiceXClient, request_id: str) -> bool:
-    """Whether a transform is still there, and nothing went wrong in it."""
+    """Whether a transform is still there with its results, and nothing went wrong in it."""
     try:
         status = client.status(request_id)
+        if status["status"] in _DEAD or status["files-failed"]:
+            return False
+        return status["status"] != "Complete" or _has_results(client, request_id)
     except TransformGone:
         return False
-    return status["status"] not in _DEAD and not status["files-failed"]
 
 
-def files_of(client: ServiceXClient, request_id: str, patience_s: float = 600.0) -> InputFiles:
-    """Wait until the server knows all input files of a transform; return them in order.
+def _has_results(client: ServiceXClient, request_id: str) -> bool:
+    """Whether one of the results is still in the store: buckets are deleted before requests."""
+    access = Access(client, request_id)
+    try:
+        if DATASETS not in client.info().capabilities:
+            return bool(access.objects())
+        rows = client.results(request_id)
+        return any(access.has(row["s3-object-name"]) for row in rows[:1])
+    except AccessError:
+        return False
 
-    Parameters
-    ----------
-    patience_s : float
-        How long to wait while nothing changes, seconds.
+
+def selection_of(client: ServiceXClient, request_id: str, codegen: str | None) -> Selection:
+    """Return the selection of a transform that was submitted before. Two requests.
 
     Raises
     ------
-    BadDataset, EmptyDataset, TransformStalled
+    TransformGone
+        If the server does not know it.
+    QueryError
+        If the server does not tell clearly which code generator it was, and nobody else does.
     """
-    last_change, n_known, interval = monotonic(), -1, 0.1
-    while True:
-        status = client.status(request_id)
-        dataset = client.dataset(status["did_id"])
-        if status["status"] == "Bad Dataset":
-            lookup = dataset.get("lookup_status", "")
-            raise BadDataset(
-                f"ServiceX cannot look up {dataset.get('name', status['did'])}: "
-                f"{_BAD_DATASET.get(lookup, lookup)} (request {request_id}).",
-                request_id=request_id,
-                lookup_status=lookup,
-            )
-        if status["status"] in ("Canceled", "Fatal"):
-            kind = TransformCanceled if status["status"] == "Canceled" else TransformFatal
-            raise kind(
-                f"Request {request_id} ended while its dataset was looked up: {status['status']}.",
-                request_id=request_id,
-            )
-        files = sorted(dataset["files"], key=lambda file: file["id"])
-        if dataset["lookup_status"] == "complete":
-            if not files:
-                raise EmptyDataset(
-                    f"The dataset {dataset.get('name', status['did'])} has no files (request "
-                    f"{request_id}).",
-                    request_id=request_id,
-                )
-            return InputFiles(tuple(file["paths"] for file in files))
-        if len(files) != n_known:
-            last_change, n_known = monotonic(), len(files)
-        if monotonic() - last_change > patience_s:
-            raise TransformStalled(
-                f"The look-up of {dataset.get('name', status['did'])} found nothing new for "
-                f"{patience_s:.0f} s (request {request_id}, {n_known} files so far).",
-                request_id=request_id,
-            )
-        sleep(interval)
-        interval = min(interval * 1.5, 2.0)
+    status = client.status(request_id)
+    codegen = codegen or _codegen(client, status["code-gen-image"], status["selection"])
+    if codegen is None:
+        raise QueryError(
+            f"ServiceX does not tell which code generator made request {request_id}: give it as "
+            "codegen=."
+        )
+    return select(
+        status["selection"],
+        codegen=codegen,
+        result_format=status["result-format"],
+        title=status.get("title") or None,
+    )
+
+
+def _codegen(client: ServiceXClient, image: str, text: str) -> str | None:
+    """Tell a code generator by its image, and if that is no name of one, by the query."""
+    codegens = client.info().codegens
+    names = [name for name, its_image in codegens.items() if its_image == image]
+    if len(names) > 1 and text.lstrip().startswith("["):
+        names = [name for name in names if name == "uproot-raw"]
+    elif len(names) > 1:
+        try:
+            select(text, codegen="uproot")
+        except ServiceXError:
+            return None
+        names = [name for name in names if name == "uproot"]
+    return names[0] if len(names) == 1 else None

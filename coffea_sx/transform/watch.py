@@ -1,43 +1,35 @@
 """The watch: one per transform, in the process that owns it.
 
-It asks the server for rows until every input file has an outcome or the transform has ended without
-one; whoever waits for a file waits here. Nothing is asked before somebody waits.
+It asks the server what the course of the transform wants to know, as long as somebody waits for a
+file; whoever waits, waits here. Nothing is asked before somebody waits.
 """
 
 from __future__ import annotations
 
-import copy
 import logging
-import math
 import threading
 import weakref
 from collections.abc import Callable, Sequence
 from time import monotonic
+from typing import Any
 
 from ..dataset import InputFiles
-from ..errors import (
-    BadDataset,
-    CountMismatch,
-    OwnerLost,
-    ServerError,
-    ServiceXError,
-    TransformCanceled,
-    TransformError,
-    TransformFailed,
-    TransformFatal,
-    TransformStalled,
-)
-from . import source
-from .access import Access, Grant
+from ..errors import OwnerLost, ServerError, ServiceXError
+from . import endings, source
+from .access import Access, Grant, Object
 from .client import ServiceXClient
-from .ledger import Ledger
+from .course import Counts, Course, Pace, Question
+from .findings import Findings
 from .outcomes import Delivered, Failed, Outcome, Read
-from .polling import Pace, poll
 from .source import TransformAddress
+from .tolerance import STRICT, Tolerance
 
 logger = logging.getLogger(__name__)
 
 Listener = Callable[[Sequence[Outcome], "ServiceXError | None"], None]
+
+# After so long without anybody who waits the server is left alone, seconds.
+UNWANTED_S = 30.0
 
 
 class Watch:
@@ -63,11 +55,12 @@ class Watch:
         self.address = address
         self.files = files
         self.pace = pace or Pace()
-        self.ledger = Ledger(files)
+        self.findings = Findings(address.request_id)
         self.access = Access(client, address.request_id)
-        self.ending: ServiceXError | None = None
         self.reads: dict[int, Read] = {}
-        self._news = threading.Condition()
+        self._course = Course(address.request_id, files, self.pace, monotonic())
+        self._knows_server = False
+        self._wanted_at = 0.0
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         self._listeners: list[Listener] = []
@@ -81,11 +74,39 @@ class Watch:
         """Input files."""
         return len(self.files)
 
+    @property
+    def outcomes(self) -> dict[int, Outcome]:
+        """What became of input files, as far as is known."""
+        return self.findings.outcomes
+
+    @property
+    def ending(self) -> ServiceXError | None:
+        """How the transform ended, if it ended without all of its results."""
+        return self.findings.ending
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it is known what became of every input file."""
+        return len(self.findings.outcomes) == len(self.files)
+
+    @property
+    def counts(self) -> Counts:
+        """How far the transform is."""
+        with self.findings.news:
+            return self._course.counts
+
+    @property
+    def rescued(self) -> dict[int, Delivered]:
+        """Results of input files that had failed before."""
+        return dict(self._course.ledger.rescued)
+
     def knows(self, index: int) -> bool:
         """Whether `wait` would return at once."""
-        return index in self.ledger.outcomes or self.ending is not None
+        return self.findings.knows(index)
 
-    def wait(self, index: int, timeout_s: float | None = None) -> Outcome:
+    def wait(
+        self, index: int, timeout_s: float | None = None, tolerance: Tolerance = STRICT
+    ) -> Outcome:
         """Wait until it is known what became of an input file.
 
         Raises
@@ -93,31 +114,13 @@ class Watch:
         TimeoutError
             If it is not known after ``timeout_s`` seconds.
         TransformError
-            If the transform ended without telling; with ``on_failure="raise"`` as soon as any
-            input file has failed.
+            If the transform ended without telling; as soon as more input files have failed than
+            are tolerated.
         ServerError
             If the server did not answer for too long.
         """
-        deadline = math.inf if timeout_s is None else monotonic() + timeout_s
         self.start()
-        with self._news:
-            while True:
-                if isinstance(self.ending, TransformFailed):
-                    raise copy.copy(self.ending)
-                if index in self.ledger.outcomes:
-                    return self.ledger.outcomes[index]
-                if self.ending is not None:
-                    raise copy.copy(self.ending)
-                if self._closed.is_set():
-                    raise OwnerLost(
-                        f"The watch of request {self.address.request_id} was closed.",
-                        request_id=self.address.request_id,
-                    )
-                left_s = deadline - monotonic()
-                if left_s <= 0:
-                    raise TimeoutError(f"input file {index} has no result after {timeout_s} s")
-                # In slices, so that the main thread hears Ctrl-C.
-                self._news.wait(min(0.5, left_s))
+        return self.findings.wait(index, tolerance, timeout_s, self._go_on)
 
     def wait_for_any(self) -> Delivered:
         """Wait until any input file was delivered; return the one that comes first in the list.
@@ -128,19 +131,16 @@ class Watch:
             If the transform ended without any.
         """
         self.start()
-        with self._news:
-            while True:
-                delivered = [o for o in self.ledger.outcomes.values() if isinstance(o, Delivered)]
-                if delivered:
-                    return min(delivered, key=lambda outcome: outcome.index)
+        with self.findings.news:
+            while not (delivered := self.delivered()):
                 if self.ending is not None:
-                    raise copy.copy(self.ending)
-                if self.ledger.is_complete:
-                    raise TransformFailed(
-                        f"No input file of request {self.address.request_id} could be transformed.",
-                        request_id=self.address.request_id,
-                    )
-                self._news.wait(0.5)
+                    raise self.ending
+                if self.is_complete:
+                    failed = self.findings.failed
+                    raise endings.too_many_failed(self.address.request_id, failed, STRICT)
+                self._go_on()
+                self.findings.news.wait(0.5)
+        return min(delivered, key=lambda outcome: outcome.index)
 
     def grant(self, object_name: str, *, refresh: bool = False) -> Grant:
         """Return permission to read an object. At most one request to ServiceX."""
@@ -153,24 +153,29 @@ class Watch:
 
     def delivered(self) -> list[Delivered]:
         """Return the results that are known of."""
-        with self._news:
-            return [o for o in self.ledger.outcomes.values() if isinstance(o, Delivered)]
+        return self.findings.delivered()
+
+    def count_unreadable(self, index: int) -> int:
+        """Note that a result cannot be read; return how many input files have failed so far."""
+        return self.findings.count_unreadable(index)
 
     # -- life
 
     def start(self) -> None:
         """Begin to ask the server, if that is not going on and there is something to ask."""
-        with self._news:
-            if self._thread is not None or self.ledger.is_complete or self._closed.is_set():
+        self._wanted_at = monotonic()
+        with self.findings.news:
+            if self._thread is not None or self.is_complete or self._closed.is_set():
                 return
             if self.ending is not None:
-                if not isinstance(self.ending, (ServerError, TransformStalled)):
+                if not isinstance(self.ending, endings.PASSING):
                     return
-                self.ending = None
+                self._publish((), None)
+            self._course.resume(monotonic())
             # The thread holds the watch weakly between questions: dropping the graph ends it.
             self._thread = threading.Thread(
-                target=poll,
-                args=(weakref.ref(self), self._closed, self.pace),
+                target=_ask_on,
+                args=(weakref.ref(self), self._closed),
                 name=f"coffea_sx-watch-{self.address.request_id[:8]}",
                 daemon=True,
             )
@@ -180,20 +185,20 @@ class Watch:
         """Stop asking. Whoever still waits gets an error."""
         thread = self._thread
         self._finalizer()
-        with self._news:
-            self._news.notify_all()
+        with self.findings.news:
+            self.findings.news.notify_all()
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout=5)
 
     def subscribe(self, listener: Listener) -> tuple[list[Outcome], ServiceXError | None]:
         """Call ``listener`` with every later batch of outcomes; return what is known so far."""
-        with self._news:
+        with self.findings.news:
             self._listeners.append(listener)
-            return list(self.ledger.outcomes.values()), self.ending
+            return list(self.outcomes.values()), self.ending
 
     def unsubscribe(self, listener: Listener) -> None:
         """Undo `subscribe`."""
-        with self._news:
+        with self.findings.news:
             if listener in self._listeners:
                 self._listeners.remove(listener)
 
@@ -201,11 +206,19 @@ class Watch:
         """Note that a partition was read, here or by a worker."""
         self.reads[read.partition] = read
 
+    def _go_on(self) -> None:
+        """Keep the watch going for whoever waits."""
+        if self._closed.is_set():
+            raise OwnerLost(
+                f"The watch of request {self.address.request_id} was closed.",
+                request_id=self.address.request_id,
+            )
+        self.start()
+
     def _publish(self, new: Sequence[Outcome], ending: ServiceXError | None) -> None:
-        with self._news:
-            self.ending = ending
+        with self.findings.news:
+            self.findings.enter(new, ending)
             listeners = list(self._listeners)
-            self._news.notify_all()
         for listener in listeners:
             try:
                 listener(new, ending)
@@ -213,101 +226,109 @@ class Watch:
                 # What a listener does with the news is not the watch's to fail on.
                 logger.exception("A listener to request %s failed", self.address.request_id)
 
-    # -- one question to the server
+    # -- questions to the server
 
-    def ask(self) -> list[Outcome]:
-        """Ask for rows once, and enter them. One request; two if a file failed."""
-        new = self.ledger.news(self.client.results(self.address.request_id))
-        if any(isinstance(outcome, Failed) for outcome in new):
-            new = _with_reasons(new, self._reasons())
-        ending = self._failure(new)
-        if new:
-            with self._news:
-                self.ledger.keep(new)
-            self._publish(new, ending)
-        return new
-
-    def _reasons(self) -> dict[str, str]:
+    def ask(self) -> float | None:
+        """Ask the server one question; return the pause until the next, None after the last."""
+        course = self._course
         try:
-            return self.client.reasons(self.address.request_id)
+            new = self._asked(course, monotonic())
+        except Exception as error:
+            if self._closed.is_set():
+                return None
+            new = []
+            if not course.see_nothing(error, monotonic()):
+                self._publish((), course.ending or self._known(error))
+                return None
+        if new or course.ending is not None:
+            self._publish(new, course.ending)
+        return None if course.is_over else course.pause_s
+
+    def _asked(self, course: Course, start: float) -> list[Outcome]:
+        request_id = self.address.request_id
+        if not self._knows_server:
+            course.see_server(
+                "poll_local_transformation_results" in self.client.info().capabilities
+            )
+            self._knows_server = True
+        if course.question is Question.ROWS:
+            new = self._explained(course.news(self.client.results(request_id)))
+            with self.findings.news:
+                course.keep(new, now := monotonic(), now - start)
+            return new
+        if course.question is Question.STATUS:
+            status = self.client.status(request_id)
+            with self.findings.news:
+                return course.see_status(status, now := monotonic(), now - start)
+        rows = [_row(one) for one in self.access.objects()]
+        with self.findings.news:
+            return course.see_objects(rows, monotonic())
+
+    def _explained(self, new: list[Outcome]) -> list[Outcome]:
+        """Say why files have failed, and where to read more. Two requests if any has."""
+        if not any(isinstance(outcome, Failed) for outcome in new):
+            return new
+        request_id = self.address.request_id
+        try:
+            reasons = self.client.reasons(request_id)
+            log_url = self._course.log_url or self.client.status(request_id).get("log-url")
         except ServiceXError as error:
             # The failure itself is certain; only its reason stays unknown.
             logger.warning("The reasons of failed files cannot be had: %s", error)
-            return {}
+            return new
+        return [
+            Failed(o.index, o.input_file, _reason_for(o.input_file, reasons), log_url)
+            if isinstance(o, Failed)
+            else o
+            for o in new
+        ]
 
-    def _failure(self, new: Sequence[Outcome]) -> TransformFailed | None:
-        failed = [o for o in new if isinstance(o, Failed)]
-        if not failed or self.address.on_failure == "skip":
-            return None
-        first = min(failed, key=lambda o: o.index)
-        others = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-        reason = first.reason or "the server gives no reason; see its logs"
-        return TransformFailed(
-            f"ServiceX could not transform {first.input_file}{others} in request "
-            f"{self.address.request_id}: {reason}. To go on without such files, use "
-            'on_failure="skip".',
-            request_id=self.address.request_id,
-            input_file=first.input_file,
-            reason=first.reason,
-        )
+    def _known(self, error: Exception) -> ServiceXError:
+        if isinstance(error, ServiceXError):
+            return error
+        logger.error("The watch of request %s failed", self.address.request_id, exc_info=error)
+        return ServerError(f"The watch failed: {type(error).__name__}: {error}")
 
-    def ask_status(self) -> str:
-        """Ask how the transform is doing. One request."""
-        return str(self.client.status(self.address.request_id)["status"])
-
-    def end(self, status: str) -> None:
-        """Say how a transform ended that left input files without an outcome."""
-        self._publish((), self._ending(status))
-
-    def _ending(self, status: str) -> TransformError:
-        missing, n = self.ledger.missing, len(self.files)
-        counts = f"{n - len(missing)} of {n} input files were finished"
-        first = f"{self.files.paths[missing[0]]!r} was not" if missing else ""
-        request = f"request {self.address.request_id}"
-        facts = {"request_id": self.address.request_id, "done": n - len(missing), "total": n}
-        if status == "Canceled":
-            return TransformCanceled(f"The {request} was canceled: {counts}, {first}.", **facts)
-        if status == "Fatal":
-            return TransformFatal(
-                f"ServiceX gave up {request}: {counts}, {first}. See the logs of the server.",
-                **facts,
-            )
-        if status == "Bad Dataset":
-            return BadDataset(f"ServiceX could not look up the dataset of {request}.", **facts)
-        if status == "Complete":
-            return CountMismatch(
-                f"ServiceX says that {request} is complete, but lists no result for every input "
-                f"file: {counts}, {first}. Submit it again with ignore_cache=True.",
-                **facts,
-            )
-        return TransformStalled(
-            f"Nothing happened in {request} for {self.pace.stall_s:.0f} s: its status is "
-            f"{status!r}, {counts}, {first}. Computing again waits again; cancel() ends it.",
-            **facts,
-        )
-
-    def fail(self, error: ServiceXError) -> None:
-        """Give up because of an error."""
-        self._publish((), error)
+    def is_wanted(self) -> bool:
+        """Whether somebody has waited of late."""
+        return monotonic() - self._wanted_at < UNWANTED_S
 
     def rest(self) -> None:
         """Note that the thread has ended."""
-        with self._news:
+        with self.findings.news:
             self._thread = None
+
+
+def _ask_on(watch_ref: weakref.ref[Watch], closed: threading.Event) -> None:
+    """Ask as long as there is something to ask, and somebody who wants to know."""
+    while not closed.is_set():
+        watch = watch_ref()
+        if watch is None:
+            return
+        pause_s = watch.ask() if watch.is_wanted() else None
+        if pause_s is None:
+            watch.rest()
+            return
+        del watch
+        closed.wait(pause_s)
+
+
+def _row(one: Object) -> dict[str, Any]:
+    """Say of an object what a row of results says; its events nobody has counted."""
+    return {
+        "id": one.name,
+        "file-path": "",
+        "s3-object-name": one.name,
+        "transform_status": "success",
+        "total-bytes": one.nbytes,
+        "total-events": 0,
+        "created_at": one.modified,
+    }
 
 
 def _release(closed: threading.Event, client: ServiceXClient) -> None:
     closed.set()
     client.close()
-
-
-def _with_reasons(outcomes: Sequence[Outcome], reasons: dict[str, str]) -> list[Outcome]:
-    return [
-        Failed(o.index, o.input_file, _reason_for(o.input_file, reasons))
-        if isinstance(o, Failed)
-        else o
-        for o in outcomes
-    ]
 
 
 def _reason_for(input_file: str, reasons: dict[str, str]) -> str | None:

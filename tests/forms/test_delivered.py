@@ -23,6 +23,7 @@ from coffea_sx.forms.writers import TREE
 from coffea_sx.query import select
 from coffea_sx.storage.filesystem import address
 from coffea_sx.transform.outcomes import Failed
+from coffea_sx.transform.tolerance import LENIENT
 
 
 def events():
@@ -123,8 +124,8 @@ def test_what_no_file_survives_is_refused_before(name, form, servicex, watching,
     selection = select(REFUSED[name])
     with pytest.raises(QueryError):
         delivered_form(selection, form)
-    watch = watching(servicex, selection, nano_files[:1], on_failure="skip")
-    assert isinstance(watch.wait(0), Failed)
+    watch = watching(servicex, selection, nano_files[:1])
+    assert isinstance(watch.wait(0, tolerance=LENIENT), Failed)
 
 
 @pytest.mark.parametrize(

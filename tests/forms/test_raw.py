@@ -22,6 +22,7 @@ from coffea_sx.forms.writers import write_trees
 from coffea_sx.query import Selection
 from coffea_sx.storage.filesystem import address
 from coffea_sx.transform.outcomes import Failed
+from coffea_sx.transform.tolerance import LENIENT, STRICT
 
 MUONS = {"treename": "Events", "filter_name": ["MET_pt", "Muon_*"]}
 LEAD = {"lead": "fill_none(firsts(Muon_pt), -1)"}
@@ -181,10 +182,10 @@ def forms(sample):
 def deliver(servicex, watching, sample):
     """Transform the sample: the number of rows and the bytes of the delivered file."""
 
-    def run(query, result_format, on_failure="raise"):
+    def run(query, result_format, tolerance=STRICT):
         selection = Selection(text(query), "uproot-raw", result_format, None, "test")
-        watch = watching(servicex, selection, [sample], on_failure=on_failure)
-        outcome = watch.wait(0)
+        watch = watching(servicex, selection, [sample])
+        outcome = watch.wait(0, tolerance=tolerance)
         if isinstance(outcome, Failed):
             return outcome
         with fsspec.open(address(watch.address.request_id, outcome.object_name)) as file:
@@ -261,7 +262,7 @@ def test_what_no_file_survives_is_refused_before(name, forms, sample, deliver):
         raw_forms(text(REFUSED[name]), forms)
     with uproot.open(sample) as file, pytest.raises(type(caught.value)):
         raw_forms(text(REFUSED[name]), {"Events": file["Events"]})
-    assert isinstance(deliver(REFUSED[name], "root-file", on_failure="skip"), Failed)
+    assert isinstance(deliver(REFUSED[name], "root-file", LENIENT), Failed)
 
 
 @pytest.mark.parametrize("name", [name for name in REFUSED if name.startswith("unknown column")])
@@ -305,7 +306,7 @@ def test_options_are_written_where_they_can_be(forms, deliver):
     query = events(expressions=["max(Muon_pt)", "argmin(Muon_pt)"])
     (derived,) = raw_forms(text(query), forms).values()
     assert str(derived.type) == '{"max(Muon_pt)": ?float32, "argmin(Muon_pt)": ?int64}'
-    assert isinstance(deliver(query, "root-file", on_failure="skip"), Failed)
+    assert isinstance(deliver(query, "root-file", LENIENT), Failed)
     with pytest.raises(TypeError):
         written({"Events": derived}, "root-file")
     for result_format in ("root-rntuple", "parquet"):
@@ -316,7 +317,7 @@ def test_options_are_written_where_they_can_be(forms, deliver):
 
 def test_different_trees_have_no_parquet(forms, deliver):
     query = ROOT_QUERIES["different trees"]
-    assert isinstance(deliver(query, "parquet", on_failure="skip"), Failed)
+    assert isinstance(deliver(query, "parquet", LENIENT), Failed)
     with pytest.raises(ValueError, match="schema"):
         written(raw_forms(text(query), forms), "parquet")
 
@@ -346,7 +347,7 @@ def test_histograms_are_copied(deliver, sample, result_format):
 
 
 def test_histograms_have_no_place_in_parquet(deliver):
-    failed = deliver(ROOT_QUERIES["histogram"], "parquet", on_failure="skip")
+    failed = deliver(ROOT_QUERIES["histogram"], "parquet", LENIENT)
     assert isinstance(failed, Failed)
     assert "cutflow" in str(failed.reason)
 

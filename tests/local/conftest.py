@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import uproot
 
 from coffea_sx.local import LocalServiceX
+from coffea_sx.local.generations import GENERATIONS
 from coffea_sx.testing.store import S3Store
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "servicex"
@@ -170,6 +172,18 @@ def client_of_2025(of_2025: LocalServiceX) -> Any:
     shared = Client(of_2025)
     with shared.http:
         yield shared
+
+
+@pytest.fixture(scope="session")
+def clients_of() -> Any:
+    """A client of a server of each generation."""
+    with contextlib.ExitStack() as running:
+        clients = {}
+        for generation in GENERATIONS:
+            server = LocalServiceX(workers=1, generation=generation)
+            clients[generation] = Client(running.enter_context(server))
+            running.enter_context(clients[generation].http)
+        yield clients
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ OLD_TEMPLATE = "an older template, which wrote a single column to ROOT"
 NOT_REPLAYED = {
     "duplicate_report.json": INTERNAL,
     "fatal_and_late_report_after_cancel.json": INTERNAL,
-    "legacy_v153_client_root.json": "a server of 2024, which has no capabilities",
     "lookup_premature_complete.json": "a look-up in two parts that ends early, a bug of 2024",
     "race_later_than_1500_12.json": "a summary of a race between processes, no exchanges",
     "race_later_than_1500_6.json": "a summary of a race between processes, no exchanges",
@@ -49,6 +48,7 @@ REPLAYED = [
     "full_funcadl_root.json",
     "full_raw_parquet.json",
     "full_raw_root.json",
+    "legacy_v153_client_root.json",
     "long_name.json",
     "lookup_empty.json",
     "rest_all_failed.json",
@@ -197,6 +197,8 @@ def test_replay(name, serve, shared, data, tmp_path):
     options: dict[str, Any] = {}
     if name == "cancel_running.json":
         options["before_report"] = hold_all_but_first()
+    if name == "legacy_v153_client_root.json":
+        options["generation"] = "1.5"
     if name == "lookup_empty.json":
         options["datasets"] = {exchanges[0]["request"]["json"]["did"]: []}
     if name == "rest_all_failed.json":
@@ -291,7 +293,10 @@ def test_replay_with_results_in_s3(name, serve, shared, data, s3_store):
         expected = exchange["response"]
         if "capabilities" in expected:
             found = replay.send(exchange["request"]).json()
-            assert sorted(found["capabilities"]) == sorted(expected["capabilities"])
+            # The recorded server was on its way to 2026.
+            assert {*expected["capabilities"]} - {*found["capabilities"]} == {
+                "post_cancel_transform"
+            }
 
 
 def test_replay_bucket_gone_from_s3(serve, shared, data, s3_store):

@@ -98,7 +98,7 @@ class S3Objects:
         self._bucket = f"reading-{uuid4().hex[:8]}"
         store.client().make_bucket(self._bucket)
         endpoint = EndpointName(None, "http://localhost", None)
-        self._address = source.TransformAddress(self._bucket, endpoint, "raise")
+        self._address = source.TransformAddress(self._bucket, endpoint)
         source.own(self._address, self)
 
     def put(self, content: bytes) -> StoredObject:

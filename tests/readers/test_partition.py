@@ -38,7 +38,7 @@ class Bench:
     def __init__(self, delivered, outcome, content, scripted):
         self.delivered, self.outcome, self.content = delivered, outcome, content
         endpoint = EndpointName(None, "http://localhost", None)
-        self.address = TransformAddress(uuid4().hex, endpoint, "raise")
+        self.address = TransformAddress(uuid4().hex, endpoint)
         self.server = scripted(lambda asked: serve_file(self.content)(asked))
         source.own(self.address, self)
 

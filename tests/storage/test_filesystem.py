@@ -62,7 +62,7 @@ def content_and_url(servicex, nano_files, selection):
 
     client = ServiceXClient(find_endpoint(EndpointName(None, servicex.url, None)))
     request_id = client.submit(selection, did=None, files=nano_files[:2])
-    where = TransformAddress(request_id, client.endpoint.name, "raise")
+    where = TransformAddress(request_id, client.endpoint.name)
     watch = Watch(client, where, InputFiles(tuple(nano_files[:2])))
     outcome = watch.wait(0)
     grant = watch.grant(outcome.object_name)
@@ -106,9 +106,7 @@ class Objects:
     """Objects of scripted stores, and what a server says of their sizes."""
 
     def __init__(self):
-        self.address = TransformAddress(
-            uuid4().hex, EndpointName(None, "http://localhost", None), "raise"
-        )
+        self.address = TransformAddress(uuid4().hex, EndpointName(None, "http://localhost", None))
         self.rows, self.urls = [], {}
         source.own(self.address, self)
 
@@ -507,7 +505,7 @@ def by_index(servicex, nano_files):
             )
             client = ServiceXClient(find_endpoint(EndpointName(None, servicex.url, None)))
             request_id = client.submit(selection, did=None, files=nano_files[:2])
-            where = TransformAddress(request_id, client.endpoint.name, "raise")
+            where = TransformAddress(request_id, client.endpoint.name)
             watches[result_format] = Watch(client, where, InputFiles(tuple(nano_files[:2])))
         return [f"servicex://{watches[result_format].address.request_id}/@{i}" for i in range(2)]
 

@@ -46,8 +46,8 @@ def test_what_is_published_is_read_from_any_number_on(parts, start):
             n = await board.publish("t", OWNER, part, n)
         batches = [batch for part in parts for batch in part]
         assert n == len(batches)
-        said = await board.poll("t", start, 0)
-        assert said["batches"] == batches[start:]
+        said = await board.poll("t", {OWNER: start}, 0)
+        assert said["batches"].get(OWNER, []) == batches[start:]
 
     asyncio.run(run())
 
@@ -57,7 +57,32 @@ def test_publishing_again_changes_nothing():
         board = Board()
         await board.publish("t", OWNER, [b"0", b"1"], 0)
         assert await board.publish("t", OWNER, [b"1", b"2"], 1) == 3
-        assert (await board.poll("t", 0, 0))["batches"] == [b"0", b"1", b"2"]
+        assert (await board.poll("t", {}, 0))["batches"] == {OWNER: [b"0", b"1", b"2"]}
+
+    asyncio.run(run())
+
+
+def test_an_owner_that_was_away_begins_again():
+    async def run():
+        board = Board()
+        await board.publish("t", OWNER, [b"0", b"1"], 0)
+        board.remove_client(None, OWNER)
+        assert await board.publish("t", OWNER, [b"2"], 2) == 0
+        assert await board.publish("t", OWNER, [b"0", b"1", b"2"], 0) == 3
+        assert (await board.poll("t", {}, 0))["batches"] == {OWNER: [b"0", b"1", b"2"]}
+
+    asyncio.run(run())
+
+
+def test_two_owners_of_one_transform():
+    async def run():
+        board = Board()
+        await board.publish("t", OWNER, [b"0"], 0)
+        await board.publish("t", "another", [b"0 too", b"1"], 0)
+        said = await board.poll("t", {OWNER: 1}, 0)
+        assert said["batches"] == {"another": [b"0 too", b"1"]}
+        board.remove_client(None, "another")
+        assert (await board.poll("t", {}, 0))["batches"] == {OWNER: [b"0"]}
 
     asyncio.run(run())
 
@@ -68,8 +93,8 @@ def test_the_transforms_of_a_client_that_left_are_forgotten():
         await board.publish("a", OWNER, [b"a"], 0)
         await board.publish("b", "another", [b"b"], 0)
         board.remove_client(None, OWNER)
-        assert (await board.poll("a", 0, 0))["batches"] == []
-        assert (await board.poll("b", 0, 0))["batches"] == [b"b"]
+        assert (await board.poll("a", {}, 0))["batches"] == {}
+        assert (await board.poll("b", {}, 0))["batches"] == {"another": [b"b"]}
 
     asyncio.run(run())
 
@@ -78,7 +103,7 @@ def test_transforms_do_not_mix():
     async def run():
         board = Board()
         await board.publish("a", OWNER, [b"a"], 0)
-        assert (await board.poll("b", 0, 0))["batches"] == []
+        assert (await board.poll("b", {}, 0))["batches"] == {}
 
     asyncio.run(run())
 
@@ -86,12 +111,12 @@ def test_transforms_do_not_mix():
 def test_a_poll_waits_and_is_woken():
     async def run():
         board = Board()
-        poll = asyncio.create_task(board.poll("t", 0, 10))
+        poll = asyncio.create_task(board.poll("t", {}, 10))
         await asyncio.sleep(SHORT)
         assert not poll.done()
         start = time.monotonic()
         await board.publish("t", OWNER, [b"news"], 0)
-        assert (await poll)["batches"] == [b"news"]
+        assert (await poll)["batches"] == {OWNER: [b"news"]}
         assert time.monotonic() - start < 1
 
     asyncio.run(run())
@@ -99,8 +124,8 @@ def test_a_poll_waits_and_is_woken():
 
 def test_a_poll_ends_without_news():
     async def run():
-        said = await asyncio.wait_for(Board().poll("t", 0, SHORT), 2)
-        assert said["batches"] == []
+        said = await asyncio.wait_for(Board().poll("t", {}, SHORT), 2)
+        assert said["batches"] == {}
         assert said["owner_silent_s"] >= SHORT / 2
 
     asyncio.run(run())
@@ -112,7 +137,7 @@ def test_the_owner_learns_that_somebody_waits():
         assert (await board.asks("t", False, SHORT))["wanted"] is False
         asks = asyncio.create_task(board.asks("t", False, 10))
         await asyncio.sleep(SHORT)
-        await board.poll("t", 0, 0)
+        await board.poll("t", {}, 0)
         assert (await asyncio.wait_for(asks, 1))["wanted"] is True
 
     asyncio.run(run())
@@ -122,7 +147,7 @@ def test_the_owner_learns_that_somebody_waits():
 def test_a_url_is_asked_for_and_given_and_not_kept(refresh):
     async def run():
         board = Board()
-        ask = asyncio.create_task(board.ask("t", ":a.root", refresh, 10))
+        ask = asyncio.create_task(board.ask("t", (":a.root", refresh), 10))
         said = await asyncio.wait_for(board.asks("t", False, 10), 1)
         assert [asked for _, asked in said["asks"]] == [(":a.root", refresh)]
         ((number, _),) = said["asks"]
@@ -137,10 +162,10 @@ def test_a_url_is_asked_for_and_given_and_not_kept(refresh):
 def test_several_workers_get_their_own_answers():
     async def run():
         board = Board()
-        asks = [asyncio.create_task(board.ask("t", f":{i}", False, 10)) for i in range(5)]
+        asks = [asyncio.create_task(board.ask("t", f":{i}", 10)) for i in range(5)]
         await asyncio.sleep(SHORT)
         said = await board.asks("t", False, 1)
-        await board.answer("t", {n: name.encode() for n, (name, _) in said["asks"]})
+        await board.answer("t", {n: name.encode() for n, name in said["asks"]})
         assert await asyncio.gather(*asks) == [f":{i}".encode() for i in range(5)]
 
     asyncio.run(run())
@@ -149,7 +174,7 @@ def test_several_workers_get_their_own_answers():
 def test_an_owner_that_does_not_answer():
     async def run():
         board = Board()
-        assert await asyncio.wait_for(board.ask("t", ":a", False, SHORT), 2) is None
+        assert await asyncio.wait_for(board.ask("t", ":a", SHORT), 2) is None
         assert (await board.asks("t", False, 0))["asks"] == []
         await board.answer("t", {0: b"late"})
 

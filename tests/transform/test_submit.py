@@ -18,8 +18,10 @@ from coffea_sx.errors import (
 )
 from coffea_sx.local import LocalServiceX
 from coffea_sx.query import select
-from coffea_sx.transform import submit as submit_module
-from coffea_sx.transform.submit import check_acceptable, files_of, submit
+from coffea_sx.transform import lookup as lookup_module
+from coffea_sx.transform.client import DATASETS
+from coffea_sx.transform.lookup import files_of
+from coffea_sx.transform.submit import check_acceptable, submit
 
 
 @pytest.fixture
@@ -151,7 +153,7 @@ def test_files_of_a_did(client_of, selection, nano_files):
 def fast(monkeypatch):
     """Let looked-up datasets be asked for more often."""
     real = time.sleep
-    monkeypatch.setattr(submit_module, "sleep", lambda seconds: real(min(seconds, 0.02)))
+    monkeypatch.setattr(lookup_module, "sleep", lambda seconds: real(min(seconds, 0.02)))
 
 
 class Lookup:
@@ -162,6 +164,8 @@ class Lookup:
 
     def __call__(self, asked):
         status, lookup, files = self.states[0]
+        if asked.path == "/servicex":
+            return say({"app-version": "1", "code-gen-image": {}, "capabilities": [DATASETS]})
         if "/datasets/" in asked.path:
             if len(self.states) > 1:
                 self.states.pop(0)

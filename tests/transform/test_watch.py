@@ -30,11 +30,13 @@ from coffea_sx.errors import (
     Unreachable,
 )
 from coffea_sx.local import LocalServiceX
+from coffea_sx.transform.client import DATASETS
+from coffea_sx.transform.course import Pace
 from coffea_sx.transform.endpoint import EndpointName
 from coffea_sx.transform.ledger import Ledger
 from coffea_sx.transform.outcomes import Delivered, Failed
-from coffea_sx.transform.polling import Pace
 from coffea_sx.transform.source import TransformAddress, owned
+from coffea_sx.transform.tolerance import LENIENT
 from coffea_sx.transform.watch import Watch
 
 FAST = Pace(busy_s=0.02, idle_s=0.05, stall_s=1.0, settle_s=0.3, outage_s=1.0)
@@ -142,7 +144,7 @@ def test_waiting_in_any_order(servicex, watching, selection, nano_files):
         assert outcomes[i].n_events == 500
         assert watch.knows(i)
         assert watch.wait(i) is outcomes[i]
-    assert watch.ledger.is_complete
+    assert watch.is_complete
 
 
 def test_a_file_is_there_before_the_others(nano_files, selection, watching):
@@ -169,7 +171,7 @@ def one_bad_of_eight(nano_files, tmp_path):
 
 
 def test_one_failed_file_with_raise(servicex, watching, selection, one_bad_of_eight):
-    watch = watching(servicex, selection, one_bad_of_eight, "raise")
+    watch = watching(servicex, selection, one_bad_of_eight)
     with pytest.raises(TransformFailed) as caught:
         watch.wait(3)
     error = caught.value
@@ -184,27 +186,26 @@ def test_one_failed_file_with_raise(servicex, watching, selection, one_bad_of_ei
 
 
 def test_one_failed_file_with_skip(servicex, watching, selection, one_bad_of_eight):
-    watch = watching(servicex, selection, one_bad_of_eight, "skip")
-    outcomes = [watch.wait(i) for i in range(8)]
+    watch = watching(servicex, selection, one_bad_of_eight)
+    outcomes = [watch.wait(i, tolerance=LENIENT) for i in range(8)]
     assert [isinstance(o, Failed) for o in outcomes] == [i == 3 for i in range(8)]
     assert outcomes[3].reason
     assert outcomes[3].input_file == one_bad_of_eight[3]
     assert watch.ending is None
 
 
-def held(nano_files, watching, selection, n=3, on_failure="raise"):
+def held(nano_files, watching, selection, n=3):
     """Start a server that never reports, and watch a transform of it."""
 
     async def before_report(path):
         await asyncio.sleep(3600)
 
     server = LocalServiceX(workers=1, before_report=before_report).start()
-    return server, watching(server, selection, nano_files[:n], on_failure)
+    return server, watching(server, selection, nano_files[:n])
 
 
-@pytest.mark.parametrize("on_failure", ["raise", "skip"])
-def test_cancel_ends_every_wait(nano_files, watching, selection, on_failure):
-    server, watch = held(nano_files, watching, selection, on_failure=on_failure)
+def test_cancel_ends_every_wait(nano_files, watching, selection):
+    server, watch = held(nano_files, watching, selection)
     try:
         with ThreadPoolExecutor(3) as pool:
             waits = [pool.submit(watch.wait, i) for i in range(3)]
@@ -288,7 +289,7 @@ def test_no_thread_is_left_when_nobody_holds_the_watch(nano_files, client_of, se
     with LocalServiceX(workers=1, before_report=before_report) as server:
         client = client_of(server.url)
         request_id = client.submit(selection, did=None, files=nano_files[:1])
-        address = TransformAddress(request_id, client.endpoint.name, "raise")
+        address = TransformAddress(request_id, client.endpoint.name)
         watch = Watch(client, address, InputFiles(tuple(nano_files[:1])), FAST)
         watch.start()
         time.sleep(0.1)
@@ -339,7 +340,7 @@ class Scripted:
         if asked.path.endswith("/results"):
             return say({"results": self.rows})
         if asked.path == "/servicex":
-            return say({"app-version": "1", "code-gen-image": {}, "capabilities": []})
+            return say({"app-version": "1", "code-gen-image": {}, "capabilities": [DATASETS]})
         return say({"request_id": "d857", "status": self.status, "files": 2})
 
 
@@ -348,11 +349,9 @@ def watch_of(scripted, client_of):
     """Watch a scripted transform of two files: ``watch_of(play, pace)``."""
     watches = []
 
-    def make(play, pace=FAST, on_failure="raise", patience_s=0.3):
+    def make(play, pace=FAST, patience_s=0.3):
         client = client_of(scripted(play).url, patience_s)
-        address = TransformAddress(
-            "d857", EndpointName(None, client.endpoint.url, None), on_failure
-        )
+        address = TransformAddress("d857", EndpointName(None, client.endpoint.url, None))
         watches.append(Watch(client, address, InputFiles(("/a.root", "/b.root")), pace))
         return watches[-1]
 
@@ -468,7 +467,7 @@ def test_after_an_outage_waiting_again_asks_again(watch_of):
 
 def test_nobody_listens(client_of, closed_port):
     client = client_of(f"http://127.0.0.1:{closed_port}", 0.2)
-    address = TransformAddress("gone", EndpointName(None, client.endpoint.url, None), "raise")
+    address = TransformAddress("gone", EndpointName(None, client.endpoint.url, None))
     watch = Watch(client, address, InputFiles(("/a.root",)), FAST)
     with pytest.raises(Unreachable):
         within(4, watch.wait, 0)
@@ -509,8 +508,8 @@ def test_duplicate_and_unknown_rows(watch_of):
 
 def test_a_failure_without_reasons(watch_of):
     """Servers before 2026 tell no reasons."""
-    watch = watch_of(Scripted([row(1, "/a.root", failed=True)], "Running"), on_failure="skip")
-    assert watch.wait(0) == Failed(0, "/a.root", None)
+    watch = watch_of(Scripted([row(1, "/a.root", failed=True)], "Running"))
+    assert watch.wait(0, tolerance=LENIENT) == Failed(0, "/a.root", None)
 
 
 def test_reasons_that_cannot_be_had_do_not_hide_the_failure(watch_of):
@@ -522,7 +521,7 @@ def test_reasons_that_cannot_be_had_do_not_hide_the_failure(watch_of):
                 {
                     "app-version": "1",
                     "code-gen-image": {},
-                    "capabilities": ["transformation_errors"],
+                    "capabilities": [DATASETS, "transformation_errors"],
                 }
             )
         return Answer(404) if asked.path.endswith("/errors") else None

@@ -1,0 +1,72 @@
+"""What servers of different years have: the table that tells them apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import ConfigurationError
+from ..query import RESULT_FORMATS
+
+# Capabilities as servers name them. Datasets and the deletion of requests came with the first one.
+RESULTS = "poll_local_transformation_results"
+LONG_TITLES = "long_sample_titles_10240"
+POST_CANCEL = "post_cancel_transform"
+FILE_URLS = "generate_file_urls"
+REASONS = "transformation_errors"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What the servers of a generation can do.
+
+    Attributes
+    ----------
+    capabilities : tuple of str
+        What they say they can do; those that have none say nothing. A capability is also what
+        there are routes for.
+    result_formats : tuple of str
+        What they can write.
+    has_bad_datasets : bool
+        Whether they tell a dataset that does not exist from an empty one.
+    times_empty_requests : bool
+        Whether a request without files has a finish time.
+    """
+
+    capabilities: tuple[str, ...]
+    result_formats: tuple[str, ...] = RESULT_FORMATS
+    has_bad_datasets: bool = True
+    times_empty_requests: bool = True
+
+
+GENERATIONS = {
+    "2026": Generation((RESULTS, LONG_TITLES, POST_CANCEL, FILE_URLS, REASONS)),
+    "2025": Generation((RESULTS, LONG_TITLES)),
+    "1.5": Generation(
+        capabilities=(),
+        result_formats=("root-file", "parquet"),
+        has_bad_datasets=False,
+        times_empty_requests=False,
+    ),
+}
+WITH_OWN_STORE = "2026"
+WITH_OBJECT_STORE = "2025"
+
+
+def find_generation(name: str) -> Generation:
+    """Return a generation by its name.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is none.
+
+    Examples
+    --------
+    >>> find_generation("2025").capabilities
+    ('poll_local_transformation_results', 'long_sample_titles_10240')
+    """
+    if name not in GENERATIONS:
+        raise ConfigurationError(
+            f"generation={name!r}: take one of {', '.join(map(repr, GENERATIONS))}"
+        )
+    return GENERATIONS[name]

@@ -1,0 +1,274 @@
+"""The course of a transform: what was observed of it, and what follows from that.
+
+A state machine that knows neither the server nor the clock: whoever asks the server tells it the
+answers and the time, and it says what to ask next and when, and how the transform ended.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from ..dataset import InputFiles
+from ..errors import ServiceXError, TransformGone
+from . import endings
+from .endings import Standing
+from .ledger import Ledger
+from .outcomes import Delivered, Failed, Outcome
+
+TERMINAL = {"Complete", "Canceled", "Fatal", "Bad Dataset"}
+# Of all time, what asking may take: a long list of results is asked for less often.
+EFFORT = 0.2
+JITTER = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often a server is asked, and for how long; seconds.
+
+    Attributes
+    ----------
+    busy_s : float
+        Between questions while files arrive.
+    idle_s : float
+        The most between questions while nothing happens.
+    stall_s : float
+        Without any news for this long, a transform has stalled.
+    deadline_s : float
+        The longest that a transform is waited for.
+    settle_s : float
+        A transform that has ended may still owe rows for this long.
+    outage_s : float
+        The server may be silent for this long.
+    """
+
+    busy_s: float = 0.1
+    idle_s: float = 2.0
+    stall_s: float = 1800.0
+    deadline_s: float = math.inf
+    settle_s: float = 10.0
+    outage_s: float = 600.0
+
+
+class Question(Enum):
+    """What a server can be asked about a transform."""
+
+    ROWS = "rows of results"
+    STATUS = "the status"
+    OBJECTS = "names in the bucket"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Input files of a transform: together they are ``total``.
+
+    Attributes
+    ----------
+    total, delivered, failed : int
+    """
+
+    total: int
+    delivered: int
+    failed: int
+
+    @property
+    def waiting(self) -> int:
+        """Files of which nothing is known yet."""
+        return self.total - self.delivered - self.failed
+
+
+class Course:
+    """What was observed of one transform.
+
+    Parameters
+    ----------
+    request_id : str
+    files : InputFiles
+    pace : Pace
+    now : float
+        When watching begins, seconds of any clock that does not go back.
+    spread : callable
+        Gives numbers from 0 to 1, by which questions are spread in time.
+
+    Attributes
+    ----------
+    has_rows : bool
+        Whether the server lists results; else they are found in the bucket when all is over.
+    question : Question
+        What to ask next.
+    pause_s : float
+        How long to wait before that.
+    ending : ServiceXError or None
+        How it ended, if it ended without all of its results.
+    status : str or None
+        What the server called it last.
+    log_url : str or None
+        Where the server keeps its logs.
+    """
+
+    def __init__(
+        self,
+        request_id: str,
+        files: InputFiles,
+        pace: Pace,
+        now: float,
+        spread: Callable[[], float] = random.random,
+    ) -> None:
+        self.request_id = request_id
+        self.files = files
+        self.pace = pace
+        self.ledger = Ledger(files)
+        self.ending: ServiceXError | None = None
+        self.status: str | None = None
+        self.log_url: str | None = None
+        self.has_rows = True
+        self._spread = spread
+        self._told_failed = self._told_done = 0
+        self.resume(now)
+
+    def resume(self, now: float) -> None:
+        """Begin to wait, or to wait again after an ending that is not for good."""
+        self.ending = None
+        self.question = self._listing
+        self.pause_s = 0.0
+        self._began = self._last_news = self._last_answer = now
+        self._ended_at: float | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing more to ask."""
+        return self.ending is not None or self.ledger.is_complete
+
+    @property
+    def counts(self) -> Counts:
+        """How far it is. Counters of servers lag behind, run ahead and go back; these do not."""
+        n_delivered = sum(isinstance(o, Delivered) for o in self.ledger.outcomes.values())
+        n_failed = len(self.ledger.outcomes) - n_delivered
+        if not self.has_rows and not self.ledger.outcomes:
+            n_failed = min(self._told_failed, len(self.files))
+            n_delivered = min(self._told_done, len(self.files) - n_failed)
+        return Counts(len(self.files), n_delivered, n_failed)
+
+    # -- what the server answered
+
+    def news(self, rows: Iterable[dict[str, Any]]) -> list[Outcome]:
+        """Return what is new in rows of results; `keep` enters it."""
+        return self.ledger.news(rows)
+
+    def keep(self, new: Sequence[Outcome], now: float, took_s: float = 0.0) -> None:
+        """Enter what was new in an answer that took a while to get."""
+        self.ledger.keep(new)
+        self._last_answer = now
+        if new:
+            self._last_news = now
+            self._ask(Question.ROWS, now, took_s)
+        else:
+            self.question, self.pause_s = Question.STATUS, 0.0
+
+    def see_server(self, has_rows: bool) -> None:
+        """Enter what the server can be asked."""
+        self.has_rows = has_rows
+        self.question = self._listing
+
+    def see_status(
+        self, status: Mapping[str, Any], now: float, took_s: float = 0.0
+    ) -> list[Outcome]:
+        """Enter what the server says of the transform as a whole; return what is new by that."""
+        self._last_answer = now
+        said = str(status["status"])
+        self.log_url = status.get("log-url") or self.log_url
+        if said != self.status or self._counts_up(status):
+            self.status, self._last_news = said, now
+        if said not in TERMINAL:
+            self._ended_at = None
+            self._watch_the_time(now)
+        elif self._ended_at is None:
+            # The last rows may be committed after the status: ask for them again.
+            self._ended_at = now
+        elif now - self._ended_at >= self._settle_s and self.has_rows:
+            return self._end()
+        is_listed = self.has_rows or self._ended_at is None
+        self._ask(self._listing if is_listed else Question.OBJECTS, now, took_s)
+        return []
+
+    def see_objects(self, rows: Sequence[dict[str, Any]], now: float) -> list[Outcome]:
+        """Enter the objects in the bucket of a transform that has ended; return what is new."""
+        new = self.ledger.news(rows)
+        self.ledger.keep(new)
+        n_missing = len(self.ledger.missing)
+        if n_missing and self.status == "Complete" and n_missing <= self._told_failed:
+            return new + self._give_up(None, "TransformFailed")
+        if n_missing and self._ended_at is not None and now - self._ended_at >= self._settle_s:
+            return new + self._end()
+        self._ask(Question.OBJECTS, now, 0.0)
+        return new
+
+    def see_nothing(self, error: Exception, now: float) -> bool:
+        """Enter that a question was not answered; say whether to go on."""
+        if isinstance(error, TransformGone):
+            self.ending = endings.gone(self.standing)
+            return False
+        status = getattr(error, "status", 0) or 0
+        is_passing = isinstance(error, ConnectionError) or status >= 429
+        if is_passing and now - self._last_answer < self.pace.outage_s:
+            self.pause_s = self.pace.idle_s
+            return True
+        return False
+
+    # -- what follows
+
+    @property
+    def standing(self) -> Standing:
+        """How far it is, for errors."""
+        missing = self.ledger.missing
+        return Standing(
+            self.request_id,
+            len(self.files),
+            len(self.files) - len(missing),
+            tuple(self.files.paths[i] for i in missing[: endings.SHOWN]),
+            self.log_url,
+        )
+
+    @property
+    def _listing(self) -> Question:
+        return Question.ROWS if self.has_rows else Question.STATUS
+
+    @property
+    def _settle_s(self) -> float:
+        return self.pace.settle_s if self.status == "Complete" else 0.0
+
+    def _counts_up(self, status: Mapping[str, Any]) -> bool:
+        """Take the counters of the server, if they are higher than before."""
+        before = self._told_done + self._told_failed
+        self._told_done = max(self._told_done, int(status.get("files-completed") or 0))
+        self._told_failed = max(self._told_failed, int(status.get("files-failed") or 0))
+        return self._told_done + self._told_failed > before
+
+    def _ask(self, question: Question, now: float, took_s: float) -> None:
+        self.question = question
+        # A tenth of the silence so far: a long silence will hardly end in the next moment.
+        silence_s = 0.1 * (now - self._last_news)
+        pause_s = min(max(silence_s, self.pace.busy_s), self.pace.idle_s)
+        spread = 1 + JITTER * (2 * self._spread() - 1)
+        self.pause_s = max(pause_s * spread, took_s * (1 / EFFORT - 1))
+
+    def _watch_the_time(self, now: float) -> None:
+        if now - self._last_news > self.pace.stall_s:
+            self.ending = endings.stalled(self.status, self.pace.stall_s, self.standing)
+        elif now - self._began > self.pace.deadline_s:
+            self.ending = endings.late(self.status, self.pace.deadline_s, self.standing)
+
+    def _end(self) -> list[Outcome]:
+        """End for good: what is missing now will never come."""
+        self.ending = endings.over(str(self.status), self.standing)
+        return self._give_up(f"no result: {self.status}", type(self.ending).__name__)
+
+    def _give_up(self, reason: str | None, kind: str) -> list[Outcome]:
+        paths = self.files.paths
+        lost = [Failed(i, paths[i], reason, self.log_url, kind) for i in self.ledger.missing]
+        self.ledger.keep(lost)
+        return list(lost)

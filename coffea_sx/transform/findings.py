@@ -1,0 +1,119 @@
+"""What a process has found out about a transform; whoever wants to know more waits here."""
+
+from __future__ import annotations
+
+import copy
+import math
+import threading
+from collections.abc import Callable, Sequence
+from time import monotonic
+
+from ..errors import ServiceXError, TransformFailed
+from . import endings
+from .outcomes import Delivered, Failed, Outcome
+from .tolerance import Tolerance
+
+# Waits are in slices, so that the main thread hears Ctrl-C, and whoever tells is told.
+SLICE_S = 0.5
+ITS_OWN = TransformFailed.__name__
+
+
+class Findings:
+    """Outcomes and the ending of one transform.
+
+    Parameters
+    ----------
+    request_id : str
+
+    Attributes
+    ----------
+    outcomes : dict of int to Outcome
+    failed : list of Failed
+    ending : ServiceXError or None
+    news : threading.Condition
+        Notified at each news; hold it to look at several of these.
+    """
+
+    def __init__(self, request_id: str) -> None:
+        self.outcomes: dict[int, Outcome] = {}
+        self.ending: ServiceXError | None = None
+        self.news = threading.Condition()
+        self._unreadable: set[int] = set()
+        self._request_id = request_id
+        self.failed: list[Failed] = []
+
+    def enter(self, outcomes: Sequence[Outcome], ending: ServiceXError | None) -> None:
+        """Enter what is new, and wake whoever waits."""
+        with self.news:
+            new = [o for o in outcomes if o.index not in self.outcomes]
+            self.outcomes.update((outcome.index, outcome) for outcome in new)
+            self.failed += [o for o in new if isinstance(o, Failed)]
+            self.ending = ending
+            self.news.notify_all()
+
+    def knows(self, index: int) -> bool:
+        """Whether `wait` would return at once."""
+        return index in self.outcomes or self.ending is not None
+
+    def delivered(self) -> list[Delivered]:
+        """Return the results that are known of."""
+        with self.news:
+            return [o for o in self.outcomes.values() if isinstance(o, Delivered)]
+
+    def count_unreadable(self, index: int) -> int:
+        """Enter that a result cannot be read; return how many input files have failed so far."""
+        with self.news:
+            self._unreadable.add(index)
+            return len(self._unreadable) + len(self.failed)
+
+    def wait(
+        self,
+        index: int,
+        tolerance: Tolerance,
+        timeout_s: float | None,
+        go_on: Callable[[], None],
+    ) -> Outcome:
+        """Wait until it is known what became of an input file.
+
+        Parameters
+        ----------
+        index : int
+        tolerance : Tolerance
+        timeout_s : float or None
+        go_on : callable
+            Called now and then while waiting; raises if there is nothing to wait for.
+
+        Raises
+        ------
+        TimeoutError
+            If it is not known after ``timeout_s`` seconds.
+        ServiceXError
+            If the transform ended without telling, or more files have failed than are tolerated.
+        """
+        deadline = math.inf if timeout_s is None else monotonic() + timeout_s
+        with self.news:
+            while True:
+                outcome = self._found(index, tolerance)
+                if outcome is not None:
+                    return outcome
+                go_on()
+                left_s = deadline - monotonic()
+                if left_s <= 0:
+                    raise TimeoutError(f"input file {index} has no result after {timeout_s} s")
+                self.news.wait(min(SLICE_S, left_s))
+
+    def _found(self, index: int, tolerance: Tolerance) -> Outcome | None:
+        self._check(tolerance)
+        outcome = self.outcomes.get(index)
+        if self.ending is not None and (
+            outcome is None or (isinstance(outcome, Failed) and not tolerance.skips)
+        ):
+            raise copy.copy(self.ending)
+        return outcome
+
+    def _check(self, tolerance: Tolerance) -> None:
+        """Raise if too many files have failed, whichever file is waited for."""
+        # Files that are missing because all is over concern only those who want them.
+        counted = [o for o in self.failed if tolerance.skips or o.kind == ITS_OWN]
+        if not tolerance.allows(len(counted)):
+            raise endings.too_many_failed(self._request_id, counted, tolerance)

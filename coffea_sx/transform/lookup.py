@@ -1,0 +1,170 @@
+"""How many input files a transform has: the number of partitions, which must not change later."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from time import monotonic, sleep
+from typing import Any
+
+from ..dataset import InputFiles
+from ..errors import BadDataset, EmptyDataset, TransformStalled
+from . import endings
+from .access import Access
+from .client import DATASETS, ServiceXClient
+from .course import TERMINAL, Pace
+from .endings import Standing
+
+logger = logging.getLogger(__name__)
+
+_BAD_DATASET = {
+    "does_not_exist": "it does not exist",
+    "bad_name": "its name is not valid",
+    "internal_failure": "the look-up itself failed; try again later",
+}
+
+Told = Callable[[int], None]
+
+
+class LookUp:
+    """A look-up, told by what the server says of it.
+
+    Parameters
+    ----------
+    request_id : str
+    patience_s : float
+        How long nothing may change, seconds.
+    now : float
+        Seconds of any clock that does not go back.
+
+    Attributes
+    ----------
+    n_known : int
+        Files that were found so far.
+    """
+
+    def __init__(self, request_id: str, patience_s: float, now: float) -> None:
+        self.n_known = 0
+        self._request_id = request_id
+        self._patience_s = patience_s
+        self._last_change = now
+
+    def see(
+        self, status: Mapping[str, Any], dataset: Mapping[str, Any], now: float
+    ) -> InputFiles | None:
+        """Enter what the server says; return the files if they are all known.
+
+        Raises
+        ------
+        BadDataset, EmptyDataset, TransformCanceled, TransformFatal, TransformStalled
+        """
+        name = dataset.get("name") or status.get("did")
+        lookup = dataset.get("lookup_status", "")
+        if status["status"] == "Bad Dataset":
+            raise BadDataset(
+                f"ServiceX cannot look up {name}: {_BAD_DATASET.get(lookup, lookup)} (request "
+                f"{self._request_id}).",
+                request_id=self._request_id,
+                lookup_status=lookup,
+            )
+        if status["status"] in ("Canceled", "Fatal"):
+            standing = Standing(self._request_id, 0, 0, (), status.get("log-url"))
+            raise endings.over(status["status"], standing)
+        # Servers before 2026 may say Complete while the look-up goes on: only its own word counts.
+        files = sorted(dataset["files"], key=lambda file: file["id"])
+        if lookup == "complete":
+            if not files:
+                raise EmptyDataset(
+                    f"The dataset {name} has no files (request {self._request_id}).",
+                    request_id=self._request_id,
+                )
+            return InputFiles(tuple(file["paths"] for file in files))
+        self._watch_the_time(len(files), str(name), now)
+        return None
+
+    def _watch_the_time(self, n_known: int, name: str, now: float) -> None:
+        if n_known != self.n_known:
+            self.n_known, self._last_change = n_known, now
+        if now - self._last_change > self._patience_s:
+            raise TransformStalled(
+                f"The look-up of {name} found nothing new for {self._patience_s:.0f} s (request "
+                f"{self._request_id}, {self.n_known} files so far).",
+                request_id=self._request_id,
+            )
+
+
+def files_of(
+    client: ServiceXClient,
+    request_id: str,
+    patience_s: float = 600.0,
+    told: Told | None = None,
+) -> InputFiles:
+    """Wait until the server knows all input files of a transform; return them in order.
+
+    Parameters
+    ----------
+    patience_s : float
+        How long to wait while nothing changes, seconds.
+    told : callable, optional
+        Told how many files are known so far.
+
+    Raises
+    ------
+    BadDataset, EmptyDataset, TransformStalled, TransformCanceled, TransformFatal
+
+    Notes
+    -----
+    Servers of 2024 do not tell the files of a dataset: this waits for the end of the transform
+    then, and names files by their results.
+    """
+    if DATASETS not in client.info().capabilities:
+        return _files_by_results(client, request_id, patience_s, told)
+    lookup, interval = LookUp(request_id, patience_s, monotonic()), 0.1
+    while True:
+        status = client.status(request_id)
+        files = lookup.see(status, client.dataset(status["did_id"]), monotonic())
+        if files is not None:
+            return files
+        if told is not None:
+            told(lookup.n_known)
+        sleep(interval)
+        interval = min(interval * 1.5, 2.0)
+
+
+def _files_by_results(
+    client: ServiceXClient, request_id: str, patience_s: float, told: Told | None
+) -> InputFiles:
+    """Name the files of a transform by the objects in its bucket, once it is over."""
+    n_done, last_change, interval = -1, monotonic(), 0.1
+    while True:
+        status = client.status(request_id)
+        if status["status"] in TERMINAL:
+            break
+        if status["files-completed"] != n_done:
+            n_done, last_change = status["files-completed"], monotonic()
+        if monotonic() - last_change > patience_s:
+            standing = Standing(request_id, status["files"], n_done, (), status.get("log-url"))
+            raise endings.stalled(status["status"], patience_s, standing)
+        if told is not None:
+            told(status["files"])
+        sleep(interval)
+        interval = min(interval * 1.5, 2.0)
+    if status["status"] == "Complete" and not status["files"]:
+        raise EmptyDataset(
+            f"The dataset {status.get('did')} has no files (request {request_id}).",
+            request_id=request_id,
+        )
+    names = _settled(Access(client, request_id), int(status["files-completed"] or 0))
+    n_unnamed = max(0, int(status["files"] or 0) - len(names))
+    unnamed = (f"(input file without a result, {i + 1})" for i in range(n_unnamed))
+    return InputFiles((*names, *unnamed))
+
+
+def _settled(access: Access, n_expected: int) -> list[str]:
+    """List a bucket until everything is there; what is put there may come after the status."""
+    deadline = monotonic() + Pace().settle_s
+    while True:
+        names = sorted(one.name for one in access.objects())
+        if len(names) >= n_expected or monotonic() > deadline:
+            return names
+        sleep(0.5)
