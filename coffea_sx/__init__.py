@@ -10,8 +10,20 @@ from ._version import version as __version__
 from .factory import ServiceXEventsFactory
 from .factory import install as _install
 from .forms import DeliveredForm, derive_form
+from .report import Report
+from .samples import from_spec
+from .transform.course import Pace
 
-__all__ = ["DeliveredForm", "ServiceXEventsFactory", "__version__", "derive_form", "errors"]
+__all__ = [
+    "DeliveredForm",
+    "Pace",
+    "Report",
+    "ServiceXEventsFactory",
+    "__version__",
+    "derive_form",
+    "errors",
+    "from_spec",
+]
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 _install()

@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 import html
-import warnings
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from coffea.nanoevents import NanoAODSchema, NanoEventsFactory
 
 from . import graph
 from .dataset import Dataset, InputFiles, identify
 from .errors import BadInput
-from .forms.delivered import DeliveredForm, delivered_form, is_derivable, known_form
-from .forms.raw import input_trees
-from .forms.schema import form_mapping, missing
-from .probe import probe_forms
-from .query import Selection, select
+from .forms.delivered import DeliveredForm
+from .plan import Plan, endpoint_of, make_plan, make_terms, planned, schema_of, warn
+from .query import Selection
 from .readers.partition import form_of_first
 from .report import Report, add_up
-from .transform.client import ServiceXClient
+from .transform.client import DATASETS, ServiceXClient
 from .transform.course import Counts, Pace
-from .transform.endpoint import Endpoint, EndpointName, find_endpoint
-from .transform.lookup import Told, files_of
+from .transform.endpoint import Endpoint
+from .transform.lookup import UNNAMED, files_of
 from .transform.outcomes import Delivered, Failed, Outcome, Read
 from .transform.resolve import Deliveries, TransformHandle
 from .transform.source import TransformAddress, owned
 from .transform.submit import check_acceptable, selection_of, submit
-from .transform.tolerance import Tolerance
 from .transform.watch import Watch
-
-PROBE = "probe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +77,16 @@ class EventSource:
         )
 
 
+class ShowsProgress(Protocol):
+    """What `coffea_sx.progress.TransformProgress` does."""
+
+    def look_up(self, name: str, n_known: int) -> None:
+        """Show how many input files of a sample were found."""
+
+    def show(self, name: str, factory: ServiceXEventsFactory) -> None:
+        """Show how far a sample is."""
+
+
 class ServiceXEventsFactory(NanoEventsFactory):
     """A NanoEventsFactory for the results of a ServiceX transform.
 
@@ -114,7 +118,7 @@ class ServiceXEventsFactory(NanoEventsFactory):
         steps_per_file: int = 1,
         ignore_cache: bool = False,
         pace: Pace | None = None,
-        told: Told | None = None,
+        progress: ShowsProgress | None = None,
     ) -> ServiceXEventsFactory:
         """Submit a query to ServiceX and define the events that it will deliver.
 
@@ -167,8 +171,8 @@ class ServiceXEventsFactory(NanoEventsFactory):
             a ``servicex.yaml``, by `from_servicex` or ``servicex.deliver`` in any.
         pace : Pace, optional
             How often ServiceX is asked, and how long to wait for it.
-        told : callable, optional
-            Called with the number of input files that are known while a dataset is looked up.
+        progress : TransformProgress, optional
+            Shows how far the look-up, the transform and the reading are.
 
         Returns
         -------
@@ -191,31 +195,69 @@ class ServiceXEventsFactory(NanoEventsFactory):
         files, which are repeated while a dataset is looked up; with ``input_form="probe"`` as many
         again, and those that wait for its one file.
         """
-        tolerance = _checked(mode, on_failure, max_failed, steps_per_file)
-        selection = select(query, result_format=result_format, codegen=codegen, title=title)
-        wanted = identify(dataset)
-        find = partial(_endpoint, backend, url, config_path)
-        if isinstance(input_form, str) and input_form == PROBE:
-            input_form = _probed(selection, wanted, find())
-        delivered = _delivered(selection, form, input_form, wanted)
-        if delivered is not None:
-            schema = _schema(schemaclass, metadata, delivered)
+        terms = make_terms(
+            mode, schemaclass, metadata, on_failure, max_failed, steps_per_file, pace
+        )
+        find = partial(endpoint_of, backend, url, config_path)
+        plan = make_plan(
+            query,
+            dataset,
+            terms,
+            input_form=input_form,
+            form=form,
+            result_format=result_format,
+            codegen=codegen,
+            title=title,
+            find=find,
+        )
         # url="local" starts a server, which a query that cannot work should not.
-        client = ServiceXClient(find())
+        return cls.from_plan(plan, find(), ignore_cache=ignore_cache, progress=progress)
+
+    @classmethod
+    def from_plan(
+        cls,
+        plan: Plan,
+        endpoint: Endpoint,
+        *,
+        ignore_cache: bool = False,
+        progress: ShowsProgress | None = None,
+    ) -> ServiceXEventsFactory:
+        """Submit what was planned; as `from_servicex`, which plans too."""
+        client = ServiceXClient(endpoint)
         try:
-            check_acceptable(client, selection)
-            request_id = submit(client, selection, wanted, ignore_cache=ignore_cache)
-            files = wanted.files or files_of(client, request_id, told=told)
+            check_acceptable(client, plan.selection)
+            request_id = submit(client, plan.selection, plan.dataset, ignore_cache=ignore_cache)
+            return cls._watching(plan, client, request_id, progress)
         except BaseException:
             client.close()
             raise
-        watch = _watched(client, request_id, files, pace)
+
+    @classmethod
+    def _watching(
+        cls, plan: Plan, client: ServiceXClient, request_id: str, progress: ShowsProgress | None
+    ) -> ServiceXEventsFactory:
+        """Watch a transform that was submitted, once its input files are known."""
+        name = _name(plan)
+        told = None if progress is None else partial(progress.look_up, name)
+        if DATASETS not in client.info().capabilities:
+            warn(
+                f"ServiceX at {client.endpoint.url} is of a generation that tells its results only "
+                "when a transform is over: nothing can be read before that."
+            )
+        files = plan.dataset.files or files_of(client, request_id, told=told)
+        watch = _watched(client, request_id, files, plan.terms.pace)
+        delivered, schema = plan.delivered, plan.schema
         if delivered is None:
-            delivered = form_of_first(watch, selection.result_format)
-            schema = _schema(schemaclass, metadata, delivered)
-        handle = TransformHandle(watch.address, tolerance.among(len(files)), watch)
-        source = EventSource(selection, Deliveries((handle,)), delivered, files, steps_per_file)
-        return cls(schema, source, None, mode="dask")
+            delivered = form_of_first(watch, plan.selection.result_format)
+            schema = schema_of(delivered, plan.terms)
+        handle = TransformHandle(watch.address, plan.terms.tolerance.among(len(files)), watch)
+        source = EventSource(
+            plan.selection, Deliveries((handle,)), delivered, files, plan.terms.steps_per_file
+        )
+        factory = cls(schema, source, None, mode="dask")
+        if progress is not None:
+            progress.show(name, factory)
+        return factory
 
     @classmethod
     def from_request_id(
@@ -236,7 +278,7 @@ class ServiceXEventsFactory(NanoEventsFactory):
         max_failed: int | float | None = None,
         steps_per_file: int = 1,
         pace: Pace | None = None,
-        told: Told | None = None,
+        progress: ShowsProgress | None = None,
     ) -> ServiceXEventsFactory:
         """Define the events of a transform that was submitted before, here or elsewhere.
 
@@ -250,7 +292,7 @@ class ServiceXEventsFactory(NanoEventsFactory):
         codegen : str, optional
             The code generator of the query, where the server does not tell it clearly.
         input_form, form, mode, schemaclass, metadata, backend, url, config_path, on_failure, \
-max_failed, steps_per_file, pace, told
+max_failed, steps_per_file, pace, progress
             As for `from_servicex`.
 
         Returns
@@ -270,25 +312,20 @@ max_failed, steps_per_file, pace, told
         Requests to ServiceX: two for the query, and two for the number of input files, which are
         repeated while a dataset is looked up.
         """
-        tolerance = _checked(mode, on_failure, max_failed, steps_per_file)
-        wanted = None if dataset is None else identify(dataset).files
-        client = ServiceXClient(_endpoint(backend, url, config_path))
+        terms = make_terms(
+            mode, schemaclass, metadata, on_failure, max_failed, steps_per_file, pace
+        )
+        listed = None if dataset is None else identify(dataset).files
+        client = ServiceXClient(endpoint_of(backend, url, config_path))
         try:
             selection = selection_of(client, request_id, codegen)
-            files = wanted or files_of(client, request_id, told=told)
-            delivered = _delivered(selection, form, input_form, Dataset(None, files))
-            if delivered is not None:
-                schema = _schema(schemaclass, metadata, delivered)
+            told = None if progress is None else partial(progress.look_up, request_id)
+            files = listed or files_of(client, request_id, told=told)
+            plan = planned(selection, Dataset(None, files), terms, input_form, form)
+            return cls._watching(plan, client, request_id, progress)
         except BaseException:
             client.close()
             raise
-        watch = _watched(client, request_id, files, pace)
-        if delivered is None:
-            delivered = form_of_first(watch, selection.result_format)
-            schema = _schema(schemaclass, metadata, delivered)
-        handle = TransformHandle(watch.address, tolerance.among(len(files)), watch)
-        source = EventSource(selection, Deliveries((handle,)), delivered, files, steps_per_file)
-        return cls(schema, source, None, mode="dask")
 
     def retry_failed(self, report: Any = None) -> ServiceXEventsFactory:
         """Submit the input files that failed again; define events of what succeeds then.
@@ -309,13 +346,14 @@ max_failed, steps_per_file, pace, told
 
         Raises
         ------
+        BadInput
+            If the server does not name the files that failed: one of 2024 that looked them up.
         ServerError, RequestRefused
             If they cannot be submitted.
 
         Notes
         -----
         Files whose failure is not known yet, because nothing was computed, stay where they are.
-        Results that a server has made of failed files since are taken without a new transform.
         One request to submit, and one for what the server can do.
         """
         if not isinstance(report, Report):
@@ -323,6 +361,11 @@ max_failed, steps_per_file, pace, told
         lost = [i for i, one in enumerate(report.inputs) if one.status == "failed"]
         if not lost:
             return self
+        if any(self._mapping.files.paths[i].startswith(UNNAMED) for i in lost):
+            raise BadInput(
+                "This server does not name the files that failed, so they cannot be submitted "
+                "again; submit the whole query with ignore_cache=True."
+            )
         first = self._mapping.deliveries.handles[0]
         client = ServiceXClient(self._watch.client.endpoint)
         files = InputFiles(tuple(self._mapping.files.paths[i] for i in lost))
@@ -479,17 +522,9 @@ max_failed, steps_per_file, pace, told
         return f"<table><caption>ServiceX events</caption>{cells}</table>"
 
 
-def _checked(
-    mode: str, on_failure: str, max_failed: int | float | None, steps_per_file: int
-) -> Tolerance:
-    if mode != "dask":
-        raise BadInput(
-            f"mode={mode!r} is not possible: files that do not exist yet can only be read lazily, "
-            'with mode="dask".'
-        )
-    if steps_per_file < 1:
-        raise BadInput(f"steps_per_file must be at least 1, got {steps_per_file}.")
-    return Tolerance(on_failure, max_failed)
+def _name(plan: Plan) -> str:
+    """Name a sample to people."""
+    return str((plan.terms.metadata or {}).get("dataset") or plan.selection.title)
 
 
 def _watched(
@@ -523,58 +558,6 @@ def _row_of(read: Read, of_file: tuple[str, Outcome | None]) -> dict[str, Any]:
         "exception": read.error,
         "message": None,
     }
-
-
-def _delivered(
-    selection: Selection, form: Any, input_form: Any, dataset: Dataset
-) -> DeliveredForm | None:
-    """Tell what will be delivered; None if the first delivered file has to tell."""
-    if form is not None:
-        return known_form(form, selection.result_format)
-    if is_derivable(selection):
-        paths = dataset.files.paths if dataset.files else ()
-        return delivered_form(selection, input_form, paths)
-    warnings.warn(
-        f"What the code generator {selection.codegen!r} delivers cannot be told from the query: "
-        "from_servicex waits for the first file. Give the delivered form as form= to go on at "
-        "once.",
-        stacklevel=3,
-    )
-    return None
-
-
-def _probed(selection: Selection, dataset: Dataset, endpoint: Endpoint) -> Any:
-    """Ask ServiceX what the input looks like."""
-    if selection.codegen == "uproot-raw":
-        trees = input_trees(selection.text)
-    elif selection.tree is not None:
-        trees = [selection.tree]
-    else:
-        raise BadInput(f"input_form={PROBE!r} is for queries that read trees.")
-    client = ServiceXClient(endpoint)
-    try:
-        forms = probe_forms(client, dataset, trees)
-    finally:
-        client.close()
-    return forms if selection.codegen == "uproot-raw" else forms[trees[0]]
-
-
-def _endpoint(backend: str | None, url: str | None, config_path: str | Path | None) -> Endpoint:
-    if url == "local":
-        from .local import default
-
-        url = default().url
-    path = None if config_path is None else str(config_path)
-    return find_endpoint(EndpointName(backend, url, path))
-
-
-def _schema(schemaclass: Any, metadata: dict[str, Any] | None, delivered: DeliveredForm) -> Any:
-    """Apply the schema before submitting, and say what it has to say about the columns."""
-    mapping = form_mapping(delivered, schemaclass, metadata)
-    sentences = missing(delivered, mapping)
-    if sentences:
-        warnings.warn(" ".join(sentences), stacklevel=3)
-    return mapping
 
 
 def _described(outcome: Delivered | Failed | None) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Bars for what ServiceX has transformed and what has been read."""
+"""Bars for what ServiceX looks up and transforms and what has been read, for each sample."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -11,22 +11,31 @@ from .factory import ServiceXEventsFactory
 
 
 class TransformProgress(Progress):
-    """Show how far a transform and its reading are; use it around a computation.
+    """Show how far transforms and their reading are; use it around a computation.
+
+    In a terminal these are bars, in a notebook HTML.
 
     Parameters
     ----------
-    factory : ServiceXEventsFactory
+    factories : ServiceXEventsFactory or mapping of str to ServiceXEventsFactory, optional
+        What to show, by the names of samples. `from_servicex` and `from_spec` add theirs when they
+        are given this as ``progress=``.
     **options
-        Those of ``rich.progress.Progress``.
+        Those of ``rich.progress.Progress``; ``disable=True`` shows nothing.
 
     Notes
     -----
-    No request is made: the bars show what the watch has learned for the computation.
+    No request is made: the bars show what the watches have learned for the computation.
     """
 
-    def __init__(self, factory: ServiceXEventsFactory, **options: Any) -> None:
-        self._factory = factory
+    def __init__(
+        self,
+        factories: ServiceXEventsFactory | Mapping[str, ServiceXEventsFactory] | None = None,
+        **options: Any,
+    ) -> None:
+        self._shown: dict[str, _Bars] = {}
         super().__init__(
+            TextColumn("{task.fields[sample]}"),
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -34,19 +43,54 @@ class TransformProgress(Progress):
             TextColumn("[red]{task.fields[failed]}"),
             **options,
         )
-        n_files = len(factory.files)
-        self._transformed = self.add_task("transformed", total=n_files, failed="")
-        self._read = self.add_task("read", total=factory.npartitions, failed="")
+        if isinstance(factories, ServiceXEventsFactory):
+            factories = {"": factories}
+        for name, factory in (factories or {}).items():
+            self.show(name, factory)
+
+    def look_up(self, name: str, n_known: int) -> None:
+        """Show how many input files of a sample were found."""
+        bars = self._bars(name)
+        self.update(bars.transformed, description=f"looking up, {n_known} files")
+
+    def show(self, name: str, factory: ServiceXEventsFactory) -> None:
+        """Show how far a sample is."""
+        bars = self._bars(name)
+        bars.factory = factory
+        self.update(bars.transformed, description="transformed", total=factory.counts.total)
+        self.update(bars.read, total=factory.npartitions, visible=True)
 
     def get_renderables(self) -> Iterable[Any]:
-        """Look at the watch each time the bars are drawn."""
-        if hasattr(self, "_read"):
-            states = [file["status"] for file in self._factory.files]
-            failed = states.count("failed")
-            self.update(
-                self._transformed,
-                completed=states.count("delivered") + failed,
-                failed=f"{failed} failed" if failed else "",
-            )
-            self.update(self._read, completed=len(self._factory.reads))
+        """Look at the watches each time the bars are drawn."""
+        for bars in list(getattr(self, "_shown", {}).values()):
+            if bars.factory is not None:
+                counts = bars.factory.counts
+                self.update(
+                    bars.transformed,
+                    completed=counts.delivered + counts.failed,
+                    failed=f"{counts.failed} failed" if counts.failed else "",
+                )
+                reads = bars.factory.reads
+                n_lost = sum(read.error is not None for read in reads)
+                self.update(
+                    bars.read, completed=len(reads), failed=f"{n_lost} failed" if n_lost else ""
+                )
         yield from super().get_renderables()
+
+    def _bars(self, name: str) -> _Bars:
+        if name not in self._shown:
+            add = {"total": None, "failed": "", "sample": name}
+            self._shown[name] = _Bars(
+                self.add_task("looking up", **add),  # type: ignore[arg-type]
+                self.add_task("read", visible=False, **add),  # type: ignore[arg-type]
+            )
+        return self._shown[name]
+
+
+class _Bars:
+    """The two bars of a sample."""
+
+    def __init__(self, transformed: Any, read: Any) -> None:
+        self.transformed = transformed
+        self.read = read
+        self.factory: ServiceXEventsFactory | None = None

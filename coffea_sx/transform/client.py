@@ -77,9 +77,11 @@ class ServiceXClient:
         self._access_token: Secret | None = None
         self._token_lock = threading.Lock()
         self._info: ServerInfo | None = None
+        self._closing = threading.Event()
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections; a request that is repeated is given up."""
+        self._closing.set()
         self._http.close()
 
     def info(self) -> ServerInfo:
@@ -171,8 +173,12 @@ class ServiceXClient:
     ) -> Any:
         attempts = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_TransientError),
-            stop=tenacity.stop_before_delay(self.patience_s),
+            stop=tenacity.stop_any(
+                tenacity.stop_before_delay(self.patience_s),
+                tenacity.stop_when_event_set(self._closing),
+            ),
             wait=_pause,
+            sleep=tenacity.sleep_using_event(self._closing),
             reraise=True,
         )
         try:

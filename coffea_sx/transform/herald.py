@@ -135,7 +135,7 @@ class _Herald:
                 return
             self._wanted = watch if said["wanted"] else None
             if said["wanted"]:
-                watch.start()
+                watch.start(2 * POLL_S)
             if said["asks"]:
                 answers = await loop.run_in_executor(None, _answers, watch, said["asks"])
                 await self._client.scheduler.servicex_answer(transform=self._key, answers=answers)

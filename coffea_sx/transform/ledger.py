@@ -18,19 +18,11 @@ class Ledger:
     Parameters
     ----------
     files : InputFiles
-
-    Attributes
-    ----------
-    outcomes : dict of int to Outcome
-    rescued : dict of int to Delivered
-        Results of files that were kept as failed before: servers of 2026 change rows when a file
-        is transformed again.
     """
 
     def __init__(self, files: InputFiles) -> None:
         self.files = files
         self.outcomes: dict[int, Outcome] = {}
-        self.rescued: dict[int, Delivered] = {}
         self._seen: dict[Any, tuple[Any, ...]] = {}
 
     def news(self, rows: Iterable[dict[str, Any]]) -> list[Outcome]:
@@ -46,7 +38,7 @@ class Ledger:
                 continue
             kept = self.outcomes.get(outcome.index)
             if kept is not None:
-                self._compare(kept, outcome)
+                _compare(kept, outcome)
             elif not isinstance(new.get(outcome.index), Delivered):
                 # Of several rows for a file, a result is worth more than a failure.
                 new[outcome.index] = outcome
@@ -57,13 +49,6 @@ class Ledger:
     def keep(self, outcomes: Iterable[Outcome]) -> None:
         """Keep outcomes for good."""
         self.outcomes.update((outcome.index, outcome) for outcome in outcomes)
-
-    def _compare(self, kept: Outcome, changed: Outcome) -> None:
-        """Note that a file which has an outcome has got a better one."""
-        # A task that runs again must give the same data, so what was said stays said.
-        if isinstance(kept, Failed) and isinstance(changed, Delivered):
-            self.rescued[kept.index] = changed
-            logger.warning("%s was transformed after it had failed", kept.input_file)
 
     def _outcome(self, row: dict[str, Any]) -> Outcome | None:
         name = row["s3-object-name"]
@@ -97,3 +82,12 @@ class Ledger:
 def _said(row: dict[str, Any]) -> tuple[Any, ...]:
     """Return what may change in a row."""
     return row["transform_status"], row["s3-object-name"], row["total-bytes"]
+
+
+def _compare(kept: Outcome, changed: Outcome) -> None:
+    """Say that a file which has failed has a result by now: servers of 2026 change rows."""
+    # A task that runs again must give the same data, so what was said stays said.
+    if isinstance(kept, Failed) and isinstance(changed, Delivered):
+        logger.warning(
+            "%s failed, and has a result by now: retry_failed() gets it", kept.input_file
+        )

@@ -23,6 +23,9 @@ _BAD_DATASET = {
     "internal_failure": "the look-up itself failed; try again later",
 }
 
+# Files of which only their number is known.
+UNNAMED = "(input file without a result,"
+
 Told = Callable[[int], None]
 
 
@@ -156,7 +159,7 @@ def _files_by_results(
         )
     names = _settled(Access(client, request_id), int(status["files-completed"] or 0))
     n_unnamed = max(0, int(status["files"] or 0) - len(names))
-    unnamed = (f"(input file without a result, {i + 1})" for i in range(n_unnamed))
+    unnamed = (f"{UNNAMED} {i + 1})" for i in range(n_unnamed))
     return InputFiles((*names, *unnamed))
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 from .access import Grant
@@ -80,6 +83,8 @@ _lock = threading.RLock()
 
 def own(address: TransformAddress, source: Any) -> None:
     """Make the watch of this process known, for as long as somebody holds it."""
+    with suppress(RuntimeError):  # the interpreter is ending already
+        _close_all_at_exit()
     _owned[address] = source
 
 
@@ -114,8 +119,15 @@ def known(request_id: str) -> ResultSource | None:
     return next((source for address, source in sources if address.request_id == request_id), None)
 
 
-def close_all() -> None:
-    """Close the watches of this process, so that threads which wait do not outlive it."""
+@cache
+def _close_all_at_exit() -> None:
+    # The functions of `atexit` come too late: the threads of executors are waited for before.
+    register = getattr(threading, "_register_atexit", atexit.register)
+    register(_close_all)
+
+
+def _close_all() -> None:
+    """Close the watches of this process: threads that wait would keep it from ending."""
     for source in [*_owned.values(), *_borrowed.values()]:
         close = getattr(source, "close", None)
         if close is not None:

@@ -19,7 +19,7 @@ from . import endings, source
 from .access import Access, Grant, Object
 from .client import ServiceXClient
 from .course import Counts, Course, Pace, Question
-from .findings import Findings
+from .findings import SLICE_S, Findings
 from .outcomes import Delivered, Failed, Outcome, Read
 from .source import TransformAddress
 from .tolerance import STRICT, Tolerance
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 Listener = Callable[[Sequence[Outcome], "ServiceXError | None"], None]
 
 # After so long without anybody who waits the server is left alone, seconds.
-UNWANTED_S = 30.0
+UNWANTED_S = 2 * SLICE_S
 
 
 class Watch:
@@ -60,7 +60,7 @@ class Watch:
         self.reads: dict[int, Read] = {}
         self._course = Course(address.request_id, files, self.pace, monotonic())
         self._knows_server = False
-        self._wanted_at = 0.0
+        self._wanted_until = 0.0
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         self._listeners: list[Listener] = []
@@ -94,11 +94,6 @@ class Watch:
         """How far the transform is."""
         with self.findings.news:
             return self._course.counts
-
-    @property
-    def rescued(self) -> dict[int, Delivered]:
-        """Results of input files that had failed before."""
-        return dict(self._course.ledger.rescued)
 
     def knows(self, index: int) -> bool:
         """Whether `wait` would return at once."""
@@ -161,9 +156,15 @@ class Watch:
 
     # -- life
 
-    def start(self) -> None:
-        """Begin to ask the server, if that is not going on and there is something to ask."""
-        self._wanted_at = monotonic()
+    def start(self, wanted_s: float = UNWANTED_S) -> None:
+        """Begin to ask the server, if that is not going on and there is something to ask.
+
+        Parameters
+        ----------
+        wanted_s : float
+            For how long somebody wants to know, seconds.
+        """
+        self._wanted_until = max(self._wanted_until, monotonic() + wanted_s)
         with self.findings.news:
             if self._thread is not None or self.is_complete or self._closed.is_set():
                 return
@@ -291,7 +292,7 @@ class Watch:
 
     def is_wanted(self) -> bool:
         """Whether somebody has waited of late."""
-        return monotonic() - self._wanted_at < UNWANTED_S
+        return monotonic() < self._wanted_until
 
     def rest(self) -> None:
         """Note that the thread has ended."""

@@ -1,0 +1,195 @@
+"""What will be asked of ServiceX, and what comes of it: checked before anything is submitted."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .dataset import Dataset, identify
+from .errors import BadInput
+from .forms.delivered import DeliveredForm, delivered_form, is_derivable, known_form
+from .forms.raw import input_trees
+from .forms.schema import form_mapping, missing
+from .probe import probe_forms
+from .query import Selection, select
+from .transform.client import ServiceXClient
+from .transform.course import Pace
+from .transform.endpoint import Endpoint, EndpointName, find_endpoint
+from .transform.tolerance import Tolerance
+
+PROBE = "probe"
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How events are read and failures are met, whatever the query is.
+
+    Attributes
+    ----------
+    schemaclass : coffea schema
+    metadata : dict or None
+    tolerance : Tolerance
+    steps_per_file : int
+    pace : Pace or None
+    """
+
+    schemaclass: Any
+    metadata: dict[str, Any] | None
+    tolerance: Tolerance
+    steps_per_file: int
+    pace: Pace | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A query on a dataset, and the form of what it will deliver.
+
+    Attributes
+    ----------
+    selection : Selection
+    dataset : Dataset
+    delivered : DeliveredForm or None
+        None if the first delivered file has to tell.
+    schema : object or None
+        What makes events of columns: coffea's ``_map_schema_uproot``.
+    terms : Terms
+    """
+
+    selection: Selection
+    dataset: Dataset
+    delivered: DeliveredForm | None
+    schema: Any
+    terms: Terms
+
+
+def make_terms(
+    mode: str,
+    schemaclass: Any,
+    metadata: dict[str, Any] | None,
+    on_failure: str,
+    max_failed: int | float | None,
+    steps_per_file: int,
+    pace: Pace | None,
+) -> Terms:
+    """Check what does not depend on a query.
+
+    Raises
+    ------
+    BadInput
+    """
+    if mode != "dask":
+        raise BadInput(
+            f"mode={mode!r} is not possible: files that do not exist yet can only be read lazily, "
+            'with mode="dask".'
+        )
+    if steps_per_file < 1:
+        raise BadInput(f"steps_per_file must be at least 1, got {steps_per_file}.")
+    return Terms(schemaclass, metadata, Tolerance(on_failure, max_failed), steps_per_file, pace)
+
+
+def make_plan(
+    query: Any,
+    dataset: Any,
+    terms: Terms,
+    *,
+    input_form: Any,
+    form: Any,
+    result_format: str,
+    codegen: str | None,
+    title: str | None,
+    find: Callable[[], Endpoint],
+) -> Plan:
+    """Check a query and a dataset, and derive what will be delivered.
+
+    Parameters
+    ----------
+    find : callable
+        Finds the ServiceX; called only if that is to be asked for the form of the input.
+
+    Raises
+    ------
+    BadInput
+    """
+    selection = select(query, result_format=result_format, codegen=codegen, title=title)
+    wanted = identify(dataset)
+    if isinstance(input_form, str) and input_form == PROBE:
+        input_form = _probed(selection, wanted, find())
+    return planned(selection, wanted, terms, input_form, form)
+
+
+def planned(
+    selection: Selection, dataset: Dataset, terms: Terms, input_form: Any, form: Any
+) -> Plan:
+    """Derive what a selection will deliver."""
+    delivered = _delivered(selection, form, input_form, dataset)
+    schema = None if delivered is None else schema_of(delivered, terms)
+    return Plan(selection, dataset, delivered, schema, terms)
+
+
+def schema_of(delivered: DeliveredForm, terms: Terms) -> Any:
+    """Apply the schema to delivered columns, and say what it has to say about them."""
+    mapping = form_mapping(delivered, terms.schemaclass, terms.metadata)
+    sentences = missing(delivered, mapping)
+    if sentences:
+        warn(" ".join(sentences))
+    return mapping
+
+
+def _delivered(
+    selection: Selection, form: Any, input_form: Any, dataset: Dataset
+) -> DeliveredForm | None:
+    """Tell what will be delivered; None if the first delivered file has to tell."""
+    if form is not None:
+        return known_form(form, selection.result_format)
+    if is_derivable(selection):
+        paths = dataset.files.paths if dataset.files else ()
+        return delivered_form(selection, input_form, paths)
+    warn(
+        f"What the code generator {selection.codegen!r} delivers cannot be told from the query: "
+        "from_servicex waits for the first file. Give the delivered form as form= to go on at "
+        "once."
+    )
+    return None
+
+
+def warn(message: str) -> None:
+    """Warn whoever called this package."""
+    level, frame = 0, sys._getframe().f_back
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(f"{__package__}."):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level + 2)
+
+
+def _probed(selection: Selection, dataset: Dataset, endpoint: Endpoint) -> Any:
+    """Ask ServiceX what the input looks like."""
+    if selection.codegen == "uproot-raw":
+        trees = input_trees(selection.text)
+    elif selection.tree is not None:
+        trees = [selection.tree]
+    else:
+        raise BadInput(f"input_form={PROBE!r} is for queries that read trees.")
+    client = ServiceXClient(endpoint)
+    try:
+        forms = probe_forms(client, dataset, trees)
+    finally:
+        client.close()
+    return forms if selection.codegen == "uproot-raw" else forms[trees[0]]
+
+
+def endpoint_of(backend: str | None, url: str | None, config_path: str | Path | None) -> Endpoint:
+    """Find the ServiceX that is meant; ``url="local"`` starts it.
+
+    Raises
+    ------
+    ConfigurationError
+    """
+    if url == "local":
+        from .local import default
+
+        url = default().url
+    path = None if config_path is None else str(config_path)
+    return find_endpoint(EndpointName(backend, url, path))
