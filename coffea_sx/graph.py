@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from time import perf_counter, time
 from typing import Any
 
@@ -21,6 +21,7 @@ from dask_awkward.layers.layers import AwkwardInputLayer
 from . import report
 from .errors import ReadError, TransformFailed
 from .forms import DeliveredForm
+from .forms.schema import collections
 from .readers.partition import blockwise_reader, read
 from .storage.stored import stored_object
 from .transform.outcomes import Failed, Read
@@ -145,13 +146,23 @@ class LoadPartition:
         Into how many partitions each file is divided.
     skips : bool
         Whether files that failed are left out, and told of in a report.
+    collections : sequence
+        Columns that events take for columns of one collection.
     """
 
-    def __init__(self, delivered: DeliveredForm, reader: Any, steps: int, skips: bool) -> None:
+    def __init__(
+        self,
+        delivered: DeliveredForm,
+        reader: Any,
+        steps: int,
+        skips: bool,
+        collections: Sequence[Sequence[str]],
+    ) -> None:
         self.delivered = delivered
         self.reader = reader
         self.steps = steps
         self.return_report = skips
+        self.collections = collections
 
     @property
     def expected_form(self) -> Form:
@@ -185,12 +196,22 @@ class LoadPartition:
             )
         connect(address)  # the store asks who knows the transform
         stored = stored_object(address.request_id, outcome.object_name, outcome.nbytes)
-        array = read(stored, outcome, self.delivered, self.reader, place.step, self.steps)
+        array = read(
+            stored,
+            outcome,
+            self.delivered,
+            self.reader,
+            place.step,
+            self.steps,
+            self.collections,
+        )
         note_read(place.handle, Read(place.partition, len(array), time()))
         return array
 
     def _with(self, reader: Any) -> LoadPartition:
-        return LoadPartition(self.delivered, reader, self.steps, self.return_report)
+        return LoadPartition(
+            self.delivered, reader, self.steps, self.return_report, self.collections
+        )
 
     # dask-awkward's protocols, as uproot's reader implements them
 
@@ -244,10 +265,12 @@ def build(
     """
     npartitions = n_files * steps
     skips = deliveries.handles[0].tolerance.skips
-    load = LoadPartition(delivered, blockwise_reader(delivered, form_mapping), steps, skips)
+    reader = blockwise_reader(delivered, form_mapping)
+    load = LoadPartition(delivered, reader, steps, skips, collections(reader.expected_form))
     # dask-awkward's own constructor makes the collections and the report; then its input layer,
     # which takes plain values only, is replaced by ours.
-    token = tokenize(deliveries, steps, str(load.expected_form.to_dict()))
+    said = (delivered.tree, delivered.result_format, delivered.base_form, load.expected_form)
+    token = tokenize(deliveries, steps, *map(str, said))
     made = dak.from_map(load, range(npartitions), label="load", token=token)
     resolve = ResolveLayer(f"resolve-{token}", deliveries, npartitions, steps)
     if isinstance(made, tuple):

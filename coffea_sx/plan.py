@@ -147,13 +147,33 @@ def _delivered(
         return known_form(form, selection.result_format)
     if is_derivable(selection):
         paths = dataset.files.paths if dataset.files else ()
-        return delivered_form(selection, input_form, paths)
+        delivered = delivered_form(selection, input_form, paths)
+        _say_which_trees(selection, delivered)
+        return delivered
     warn(
         f"What the code generator {selection.codegen!r} delivers cannot be told from the query: "
         "from_servicex waits for the first file. Give the delivered form as form= to go on at "
         "once."
     )
     return None
+
+
+def _say_which_trees(selection: Selection, delivered: DeliveredForm) -> None:
+    """Say which trees events are made of, if the query reads several."""
+    trees = input_trees(selection.text) if selection.codegen == "uproot-raw" else []
+    if len(trees) < 2:
+        return
+    names = ", ".join(map(repr, trees))
+    if delivered.result_format == "parquet":
+        warn(
+            f"The query reads the trees {names}: the events are those of all of them, one tree "
+            "after the other, told apart by the column 'treename'."
+        )
+    else:
+        warn(
+            f"The query reads the trees {names}: the events are those of {delivered.tree!r} alone. "
+            "For others, give their form: form=derive_form(...).of(tree)."
+        )
 
 
 def warn(message: str) -> None:

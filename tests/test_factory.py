@@ -304,7 +304,7 @@ def test_what_cannot_be_told_waits_for_the_first_file(submit: Submit) -> None:
 
     told = submit()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("coffea_sx.factory.is_derivable", lambda selection: False)
+        patch.setattr("coffea_sx.plan.is_derivable", lambda selection: False)
         with pytest.warns(UserWarning, match="waits for the first file"):
             waited = submit(title="waited")
     assert delivered.is_derivable(sx_selection("uproot"))

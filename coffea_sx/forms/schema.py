@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 from coffea.nanoevents import (
     DelphesSchema,
@@ -72,6 +73,42 @@ class SchemaOfDelivered:
         return self.schemaclass(shown, version)
 
 
+def collections(form: Any) -> tuple[tuple[str, ...], ...]:
+    """Return the columns that events take for columns of one collection.
+
+    They are laid side by side without looking: entry by entry they must be of the same lists. The
+    first of each group says how long the lists are.
+
+    Parameters
+    ----------
+    form : awkward.forms.Form
+        Of events.
+    """
+    groups: dict[str, dict[str, None]] = {}
+    _collect(form, groups)
+    return tuple((first, *others) for first, others in groups.items() if others)
+
+
+def _collect(form: Any, groups: dict[str, dict[str, None]]) -> None:
+    if form.is_record:
+        for content in form.contents:
+            _collect(content, groups)
+    elif form.is_list:
+        first = _column_of(form)
+        if first is not None and form.content.is_record:
+            entries = filter(None, map(_column_of, form.content.contents))
+            others = groups.setdefault(first, {})
+            others.update((column, None) for column in entries if column != first)
+    elif form.is_option or form.is_indexed:
+        _collect(form.content, groups)
+
+
+def _column_of(form: Any) -> str | None:
+    """Return the column that a part of events is read from: coffea writes it into form keys."""
+    column, _, rest = unquote(form.form_key or "").partition(",")
+    return column if rest.startswith("!load") else None
+
+
 def form_mapping(
     delivered: DeliveredForm, schemaclass: Any, metadata: Mapping[str, Any] | None = None
 ) -> Any:
@@ -97,6 +134,11 @@ def form_mapping(
     """
     if not getattr(schemaclass, "__dask_capable__", False):
         raise BadInput(f"The schema {schemaclass!r} does not work in dask mode.")
+    if "" in delivered.columns:
+        raise FormError(
+            'The delivered column has no name: name it, Select(lambda e: {"pt": e["Muon_pt"]}). '
+            "A list that is the only column loses its name: ask for another column beside it."
+        )
     _check_event_ids(delivered, schemaclass)
     mapping = _map_schema_uproot(
         schemaclass=_adapted(schemaclass),
@@ -141,10 +183,28 @@ def missing(delivered: DeliveredForm, mapping: Any) -> list[str]:
             sentences.append(f"events.{field} needs {_listed(names)}: add that to the query.")
         else:
             sentences.append(f"events.{field} cannot be used: {complaint}.")
-    return sentences + [
-        f"{column!r} counts the entries of {column[1:]!r} in the delivered TTree, whatever the "
-        "query gives it: rename the one or the other."
-        for column in delivered.clashes
+    return (
+        sentences
+        + _taken_for_counters(form, delivered, mapping.schemaclass)
+        + [
+            f"{column!r} counts the entries of {column[1:]!r} in the delivered TTree, whatever the "
+            "query gives it: rename the one or the other."
+            for column in delivered.clashes
+        ]
+    )
+
+
+def _taken_for_counters(form: Any, delivered: DeliveredForm, schemaclass: Any) -> list[str]:
+    """Name the columns that a schema drops because they are called as counters are."""
+    schemaclass = getattr(schemaclass, "schemaclass", schemaclass)
+    if not _is_a(schemaclass, NanoAODSchema):
+        return []
+    counters = set(delivered.counters)
+    called_so = [c for c in delivered.columns if c.startswith("n") and "_" in c]
+    return [
+        f"events has no {column}, which is taken for a counter by its name: call it otherwise."
+        for column in called_so
+        if column not in counters and column not in form.fields
     ]
 
 
@@ -215,9 +275,10 @@ def _with_counters(columns: dict[str, Any], schemaclass: Any) -> dict[str, Any]:
     columns = dict(columns)
     for collection in sorted(_counted(columns, schemaclass)):
         counter = f"n{collection}"
-        of_columns = [name for name in columns if name.startswith(f"{counter}_")]
-        if counter not in columns and of_columns:
-            columns[counter] = copy.deepcopy(columns[of_columns[0]])
+        of_collection = [name for name in _jagged(columns) if name.startswith(f"{collection}_")]
+        own = [_counter(name) for name in of_collection if _counter(name) in columns]
+        if counter not in columns and own:
+            columns[counter] = copy.deepcopy(columns[own[0]])
     return columns
 
 

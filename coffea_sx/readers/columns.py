@@ -7,6 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
+from ..errors import FormMismatch
+
 FormsOf = Callable[[Sequence[str]], Mapping[str, Any]]
 Read = Callable[[Sequence[str], int, int], dict[str, Any]]
 
@@ -44,6 +46,7 @@ class Columns:
         self.forms_of = forms_of
         self.counted = counted
         self.wider: Mapping[str, Any] = {}
+        self.collections: Sequence[Sequence[str]] = ()
         self._names = names
         self._read = read
         # What coffea's mapping asks of a tree, to name the arrays that it keeps.
@@ -75,4 +78,39 @@ class Columns:
                 arrays[name] = ak.values_astype(found[name], self.wider[name])
             else:
                 arrays[name] = found[name]
-        return arrays
+        for columns in self.collections:
+            _check_lengths({name: arrays[name] for name in columns if name in arrays})
+        # Of a part of a file lists may have entries before theirs, which coffea does not expect.
+        return {name: ak.to_packed(array) for name, array in arrays.items()}
+
+
+def _check_lengths(columns: Mapping[str, Any]) -> None:
+    """Make sure that columns of one collection have the same number of entries in each event.
+
+    Raises
+    ------
+    FormMismatch
+    """
+    import numpy as np
+
+    counts = {name: _counts(array) for name, array in columns.items()}
+    for name, count in counts.items():
+        first = next(iter(counts))
+        if not np.array_equal(counts[first], count):
+            event = int(np.flatnonzero(counts[first] != count)[0])
+            raise FormMismatch(
+                f"The columns {first!r} and {name!r} are of one collection, and have "
+                f"{counts[first][event]} and {count[event]} entries in event {event} of those that "
+                "were read together. The query cuts one of them: apply the same Where to all "
+                "columns of a collection, and to its counter, or rename what is none of it.",
+                column=name,
+                expected=f"{counts[first][event]} entries",
+                found=f"{count[event]} entries",
+            )
+
+
+def _counts(array: Any) -> Any:
+    """Return the numbers of entries: of lists, or as a counter says them."""
+    import awkward as ak
+
+    return ak.to_numpy(ak.num(array, axis=1) if array.ndim > 1 else array)

@@ -61,17 +61,25 @@ def open_parquet(
         read = partial(_read_row_groups, stored, file)
         counted = counted_columns(delivered.base_form)
         forms_of = partial(_forms_of, schema)
-        yield Columns(stored.name, file.metadata.num_rows, schema.names, forms_of, read, counted)
+        names = parquet_form(schema).fields if _is_tuple(schema) else schema.names
+        yield Columns(stored.name, file.metadata.num_rows, names, forms_of, read, counted)
+
+
+def _is_tuple(schema: Any) -> bool:
+    """Whether the columns are parts of one without a name, as those of tuples are."""
+    return bool(schema.names == [""])
 
 
 def _forms_of(schema: Any, names: Sequence[str]) -> dict[str, Any]:
     import pyarrow
 
-    there = [schema.field(name) for name in names if name in schema.names]
-    if not there:
-        return {}
-    form = parquet_form(pyarrow.schema(there, metadata=schema.metadata))
-    return dict(zip(form.fields, form.contents, strict=True))
+    if not _is_tuple(schema):
+        there = [schema.field(name) for name in names if name in schema.names]
+        if not there:
+            return {}
+        schema = pyarrow.schema(there, metadata=schema.metadata)
+    form = parquet_form(schema)
+    return {name: form.content(name) for name in names if name in form.fields}
 
 
 def _fetch_footer(stored: StoredObject, tail: int) -> None:
@@ -99,8 +107,9 @@ def _read_row_groups(
     if not names:
         return {}
     groups, first = _groups_of(file.metadata, start, stop)
-    stored.need(_chunks_of(file.metadata, groups, names))
-    table = file.read_row_groups(groups, columns=list(names))
+    columns = [""] if _is_tuple(file.schema_arrow) else list(names)
+    stored.need(_chunks_of(file.metadata, groups, columns))
+    table = file.read_row_groups(groups, columns=columns)
     stored.forget()  # the table has copies
     array = ak.from_arrow(table)[start - first : stop - first]
     return {name: array[name] for name in names}

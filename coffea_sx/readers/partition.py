@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..errors import CorruptFile, FormError, ObjectReplaced, ReadError, ServiceXError
@@ -66,6 +67,7 @@ def read(
     reader: Any,
     step: int,
     steps: int,
+    collections: Sequence[Sequence[str]] = (),
 ) -> Any:
     """Read one step of a delivered file.
 
@@ -80,6 +82,8 @@ def read(
         From `blockwise_reader`, projected to the columns to read.
     step, steps : int
         Which of how many equal parts of the file.
+    collections : sequence
+        Columns that events take for columns of one collection.
 
     Returns
     -------
@@ -96,10 +100,10 @@ def read(
     """
     try:
         try:
-            return _read(stored, outcome, delivered, reader, step, steps)
+            return _read(stored, outcome, delivered, reader, step, steps, collections)
         except ObjectReplaced:
             stored.forget()
-            return _read(stored, outcome, delivered, reader, step, steps)
+            return _read(stored, outcome, delivered, reader, step, steps, collections)
     except ReadError as error:
         raise error.about(outcome.input_file, outcome.object_name) from None
     except (ServiceXError, MemoryError):
@@ -121,6 +125,7 @@ def _read(
     reader: Any,
     step: int,
     steps: int,
+    collections: Sequence[Sequence[str]],
 ) -> Any:
     share = len(reader.common_keys) / max(1, len(delivered.columns)) / steps
     open_ = open_parquet if delivered.result_format == "parquet" else open_root
@@ -138,6 +143,7 @@ def _read(
             outcome.input_file,
             outcome.object_name,
         )
+        columns.collections = collections
         size = -(-columns.n_events // steps)
         start = min(step * size, columns.n_events)
         array, _ = reader.read_tree(columns, start, min(start + size, columns.n_events))
