@@ -23,6 +23,10 @@ from .outcomes import Failed
 from .tolerance import Tolerance
 
 SHOWN = 3
+AGAIN = (
+    "Submit it again with ignore_cache=True, or go on with the files that were finished: "
+    'from_request_id(..., on_failure="skip").'
+)
 # After these, waiting again may help.
 PASSING = (ServerError, TransformStalled, DeadlineExceeded, OwnerLost)
 
@@ -76,13 +80,13 @@ def over(status: str, standing: Standing) -> TransformError:
     request = f"request {standing.request_id}"
     if status == "Canceled":
         return TransformCanceled(
-            f"The {request} was canceled: {standing.counts}. Submit it again with "
-            "ignore_cache=True.",
+            f"The {request} was canceled: {standing.counts}. {AGAIN}",
             **standing.facts,
         )
     if status == "Fatal":
         return TransformFatal(
-            f"ServiceX gave up {request}: {standing.counts}. {standing.logs}", **standing.facts
+            f"ServiceX gave up {request}: {standing.counts}. {standing.logs} {AGAIN}",
+            **standing.facts,
         )
     if status == "Bad Dataset":
         return BadDataset(
@@ -91,7 +95,7 @@ def over(status: str, standing: Standing) -> TransformError:
         )
     return CountMismatch(
         f"ServiceX says that {request} is complete, but has no result for every input file: "
-        f"{standing.counts}. Submit it again with ignore_cache=True.",
+        f"{standing.counts}. {AGAIN}",
         **standing.facts,
     )
 
@@ -151,5 +155,5 @@ def too_many_failed(
 def _named(paths: Sequence[str], n: int) -> str:
     shown = ", ".join(map(repr, paths[:SHOWN]))
     if n > len(paths[:SHOWN]):
-        return f"{shown} and {n - len(paths[:SHOWN])} others were"
+        return f"{shown} and {n - len(paths[:SHOWN])} more were"
     return f"{shown} {'was' if n == 1 else 'were'}"
