@@ -10,6 +10,8 @@
   and a cluster, also elsewhere. Delays are from the moment in which a row appears to the first
   request for its object, both by the clock of the server. Requests are counted there; memory is
   sampled. The rate must be one at which the workers keep up: else delays are those of a queue.
+  dask's sampling profiler is off unless asked for with --profiler: before CPython 3.11.9 it stops
+  workers for ever now and then, the sooner the more threads they have (python/cpython#106883).
 - pipelining: an embedded ServiceX and a cluster that need about ten seconds each for a hundred
   files, by sleeping: from submitting to the histogram, against ``servicex.deliver`` into a cache
   and ``from_root`` on its files. deliver looks every five seconds, so the ratio to transform and
@@ -69,7 +71,7 @@ DISORDER = 200
 # The shortest time between two questions of a watch.
 POLL_S = 0.1
 SAMPLE_S = 0.5
-DONE_S = 900.0
+DONE_S = 600.0
 N_PIPELINED = 100
 LEG_S = 10.0
 
@@ -208,7 +210,12 @@ class ScriptedServiceX(ThreadingHTTPServer):
             (scripted.appears_at(place), scripted.first_read.get(object_name(scripted.paths[i])))
             for place, i in enumerate(scripted.order)
         ]
-        return {"counts": self.counts, "rows": rows, "answers": scripted.answers}
+        return {
+            "now": time.time(),
+            "counts": self.counts,
+            "rows": rows,
+            "answers": scripted.answers,
+        }
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -310,8 +317,9 @@ def serve(connection: Connection, content: bytes, rate: float) -> None:
         server.shutdown()
 
 
-def host_cluster(connection: Connection, n_workers: int) -> None:
+def host_cluster(connection: Connection, n_workers: int, has_profiler: bool) -> None:
     """Be the scheduler of a cluster, and its workers' parent, until told to end."""
+    dask.config.set({"distributed.worker.profile.enabled": has_profiler})
     options = {"threads_per_worker": 1, "dashboard_address": ":0"}
     with LocalCluster(n_workers=n_workers, processes=True, **options) as cluster:
         connection.send(cluster.scheduler_address)
@@ -347,6 +355,7 @@ class Memory:
     def __init__(self, processes: Mapping[str, int]) -> None:
         self._processes = {name: psutil.Process(pid) for name, pid in processes.items()}
         self.samples: list[tuple[float, dict[str, float]]] = []
+        self.most_threads = 0
         self.cpu_s: dict[str, float] = {}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
@@ -370,6 +379,8 @@ class Memory:
             while not self._over.wait(SAMPLE_S):
                 rss = {n: one.memory_info().rss / 1e6 for n, one in self._processes.items()}
                 self.samples.append((time.time(), rss))
+                n_threads = [one.num_threads() for one in self._processes.values()]
+                self.most_threads = max(self.most_threads, *n_threads)
 
     def rows(self, start: float, stop: float) -> list[Measured]:
         """Tell the memory at the start, in the middle and at the end of a time."""
@@ -377,11 +388,11 @@ class Memory:
         if len(samples) < 4:
             return []
         half = samples[len(samples) // 2 :]
-        rows = []
+        rows = [Measured("most threads of a process", self.most_threads)]
         for name in self._processes:
             begin, middle, end = (samples[i][1][name] for i in (0, len(samples) // 2, -1))
             slope = np.polyfit([at for at, _ in half], [rss[name] for _, rss in half], 1)[0]
-            growth = 100 * slope * (half[-1][0] - half[0][0]) / middle
+            growth = float(100 * slope * (half[-1][0] - half[0][0]) / middle)
             print(f"  memory of {name}: {begin:.0f}, {middle:.0f}, {end:.0f} MB", flush=True)
             limit = None if name in ("owner", "server") else 10.0
             rows.append(
@@ -510,25 +521,28 @@ def sent_bytes(result: Any) -> int:
 # -- scale
 
 
-def scale(sample: Sample, url: str, server: int, n_files: int, n_workers: int) -> list[Measured]:
+def scale(sample: Sample, url: str, server: int, given: argparse.Namespace) -> list[Measured]:
     """Measure a computation whose files appear while it runs."""
+    n_files = given.files
     with ExitStack() as stack:
-        address, scheduler = stack.enter_context(elsewhere(host_cluster, n_workers))
+        address, scheduler = stack.enter_context(
+            elsewhere(host_cluster, given.workers, given.profiler)
+        )
         client = stack.enter_context(Client(address))
         processes = {"owner": os.getpid(), "server": server, "scheduler": scheduler}
         pids = client.run(os.getpid)
         processes |= {f"worker {i}": pid for i, pid in enumerate(pids.values())}
-        warm_up = from_servicex(sample, url, 4 * n_workers)
+        warm_up = from_servicex(sample, url, 4 * given.workers)
         histogram(warm_up.events()).compute()
         before = Counter(_log(url, warm_up.request_id)["counts"])
         factory = from_servicex(sample, url, n_files)
         result = histogram(factory.events())
         memory = stack.enter_context(Memory(processes))
-        compute_s, filled = timed(partial(_waited, client, result))
+        compute_s, filled = timed(partial(_waited, client, result, DONE_S + n_files / given.rate))
         memory.__exit__()
         asked = _log(url, factory.request_id)
-    expected = n_files * float(_one(sample).sum())
-    if float(filled.sum(flow=True)) != expected:
+    expected = n_files * _n_muons(sample)
+    if filled is not None and filled.sum(flow=True) != expected:
         raise RuntimeError(f"the histogram has {filled.sum(flow=True)} entries, not {expected}")
     counts = Counter(asked["counts"]) - before
     reads = {read.partition: read.finished_at for read in factory.reads}
@@ -542,8 +556,10 @@ def scale(sample: Sample, url: str, server: int, n_files: int, n_workers: int) -
     return rows + memory.rows(first, last)
 
 
-def _waited(client: Client, result: Any) -> Any:
-    return client.compute(result).result(timeout=DONE_S)
+def _waited(client: Client, result: Any, timeout_s: float) -> Any:
+    """Compute; None if it takes too long."""
+    with suppress(TimeoutError):
+        return client.compute(result).result(timeout=timeout_s)
 
 
 def _log(url: str, request_id: str) -> Any:
@@ -551,9 +567,9 @@ def _log(url: str, request_id: str) -> Any:
         return json.load(answer)
 
 
-def _one(sample: Sample) -> Any:
+def _n_muons(sample: Sample) -> int:
     with uproot.open(io.BytesIO(sample.content)) as file:
-        return ak.num(file[TREE]["Muon_pt"].array())
+        return int(ak.count(file[TREE]["Muon_pt"].array()))
 
 
 def _rounded(values: Mapping[str, float]) -> dict[str, float]:
@@ -567,10 +583,14 @@ def _delays(asked: Any) -> list[Measured]:
     known = [answer["n_rows"] for answer in answers]
     delays, unasked = [], []
     for place, (appeared, read) in enumerate(asked["rows"]):
-        delays.append(read - appeared)
-        unasked.append(told_at[bisect_right(known, place)] - appeared)
+        delays.append((read or asked["now"]) - appeared)  # unread: at least
+        told = bisect_right(known, place)
+        unasked.append((told_at[told] if told < len(known) else asked["now"]) - appeared)
     tenths = statistics.quantiles(delays, n=10)
     return [
+        Measured(
+            "rows that were never read", sum(read is None for _, read in asked["rows"]), "", 0
+        ),
         Measured("row to reading, median", statistics.median(delays), "s", 0.5),
         Measured("  of which until it is asked for", statistics.median(unasked), "s"),
         Measured("  nine of ten", tenths[-1], "s"),
@@ -680,21 +700,22 @@ def _seconds(moment: str) -> float:
     return parsed.replace(tzinfo=parsed.tzinfo or timezone.utc).timestamp()
 
 
-def pipelining(sample: Sample, directory: Path, n_workers: int, rounds: int) -> list[Measured]:
+def pipelining(sample: Sample, directory: Path, given: argparse.Namespace) -> list[Measured]:
     """Measure both ways in turns."""
+    n_workers = given.workers
     files = make_samples(directory, N_PIPELINED, 1000)
     ways = {"as they appear": as_they_appear, "deliver first": one_after_the_other}
     times: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
     with ExitStack() as stack:
         turnstile = Turnstile(LEG_S / N_PIPELINED)
         servicex = stack.enter_context(LocalServiceX(workers=2, before_report=turnstile))
-        address, _ = stack.enter_context(elsewhere(host_cluster, n_workers))
+        address, _ = stack.enter_context(elsewhere(host_cluster, given.workers, given.profiler))
         client = stack.enter_context(Client(address))
         few = Job(sample.query, files[: 2 * n_workers], servicex, client, 0.0)
         job = Job(sample.query, files, servicex, client, LEG_S * n_workers / N_PIPELINED)
         for way in ways.values():
             way(few)
-        for _ in range(rounds):
+        for _ in range(given.rounds):
             results = []
             for name, way in ways.items():
                 measured, result = way(job)
@@ -738,9 +759,9 @@ def run(given: argparse.Namespace) -> Iterator[list[Measured]]:
         if given.only in ("build", ""):
             yield build(sample, url, given.files, given.rounds)
         if given.only in ("scale", ""):
-            yield scale(sample, url, server, given.files, given.workers)
+            yield scale(sample, url, server, given)
         if given.only in ("pipelining", ""):
-            yield pipelining(sample, directory / "input", given.workers, given.rounds)
+            yield pipelining(sample, directory / "input", given)
 
 
 def main() -> None:
@@ -750,6 +771,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--rate", type=float, default=20.0, help="rows a second")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--profiler", action="store_true", help="leave dask's profiler on")
     parser.add_argument("--out", type=Path, default=Path("resolution.json"))
     parser.add_argument("--only", default="", choices=["", "build", "scale", "pipelining"])
     given = parser.parse_args()

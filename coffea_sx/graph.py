@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from time import perf_counter, time
 from typing import Any
@@ -25,9 +26,43 @@ from .forms.schema import collections
 from .readers.partition import blockwise_reader, read
 from .storage.stored import stored_object
 from .transform.outcomes import Failed, Read
-from .transform.resolve import Deliveries, Place, connect, note_read, place, tolerate
+from .transform.resolve import (
+    Deliveries,
+    Place,
+    connect,
+    note_read,
+    place,
+    place_on_worker,
+    tolerate,
+)
 
 Key = tuple[str, int]
+
+
+class PlaceTask(Task):
+    """A task that waits: on the event loop of a dask worker, elsewhere in the caller's thread."""
+
+    __slots__ = ()
+
+    @property
+    def is_coro(self) -> bool:
+        """Whether calling it here gives a coroutine."""
+        return _worker_here() is not None
+
+    def __call__(self, values: Any = ()) -> Any:
+        """Find out where the partition is."""
+        worker = _worker_here()
+        if worker is None:
+            return place(*self.args)
+        return place_on_worker(worker, self.key, *self.args)
+
+
+def _worker_here() -> Any | None:
+    if "distributed" not in sys.modules:
+        return None
+    from .transform.listener import on_loop_of_worker
+
+    return on_loop_of_worker()
 
 
 class ResolveLayer(Layer):
@@ -47,7 +82,7 @@ class ResolveLayer(Layer):
         if key not in self:
             raise KeyError(key)
         index, step = divmod(key[1], self.steps)
-        return Task(key, place, *self.deliveries.of(index), key[1], step)
+        return PlaceTask(key, place, *self.deliveries.of(index), key[1], step)
 
     def __contains__(self, key: object) -> bool:
         return (

@@ -73,6 +73,25 @@ class SchemaOfDelivered:
         return self.schemaclass(shown, version)
 
 
+class FormMapping(_map_schema_uproot):
+    """coffea's mapping of columns to events, which travels as the name of its schema.
+
+    The behaviours of a schema are hundreds of functions that pickle would copy into every task.
+    """
+
+    def __init__(self, schemaclass: Any, metadata: Mapping[str, Any] | None) -> None:
+        super().__init__(
+            schemaclass=_adapted(schemaclass),
+            behavior=dict(schemaclass.behavior()),
+            metadata=None if metadata is None else dict(metadata),
+            version="latest",
+        )
+        self._made_of = (schemaclass, metadata)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FormMapping, self._made_of
+
+
 def collections(form: Any) -> tuple[tuple[str, ...], ...]:
     """Return the columns that events take for columns of one collection.
 
@@ -140,12 +159,7 @@ def form_mapping(
             "A list that is the only column loses its name: ask for another column beside it."
         )
     _check_event_ids(delivered, schemaclass)
-    mapping = _map_schema_uproot(
-        schemaclass=_adapted(schemaclass),
-        behavior=dict(schemaclass.behavior()),
-        metadata=None if metadata is None else dict(metadata),
-        version="latest",
-    )
+    mapping = FormMapping(schemaclass, metadata)
     try:
         _apply(mapping, delivered)
     except Exception as error:

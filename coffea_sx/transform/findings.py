@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import math
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from time import monotonic
 
 from ..errors import ServiceXError, TransformFailed
@@ -39,6 +43,7 @@ class Findings:
         self.ending: ServiceXError | None = None
         self.news = threading.Condition()
         self._unreadable: set[int] = set()
+        self._wakers: defaultdict[int, list[Callable[[], object]]] = defaultdict(list)
         self._request_id = request_id
         self.failed: list[Failed] = []
 
@@ -50,6 +55,27 @@ class Findings:
             self.failed += [o for o in new if isinstance(o, Failed)]
             self.ending = ending
             self.news.notify_all()
+            # An ending and a failure concern whoever waits for another file too.
+            is_for_all = ending is not None or any(isinstance(o, Failed) for o in new)
+            for index in list(self._wakers) if is_for_all else [o.index for o in new]:
+                self._wake(index)
+
+    def wake_all(self) -> None:
+        """Have whoever waits look whether there is still something to wait for."""
+        with self.news:
+            self.news.notify_all()
+            for index in list(self._wakers):
+                self._wake(index)
+
+    def _wake(self, index: int) -> None:
+        for wake in self._wakers.pop(index, ()):
+            with suppress(RuntimeError):  # its loop has ended
+                wake()
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a coroutine waits."""
+        return bool(self._wakers)
 
     def knows(self, index: int) -> bool:
         """Whether `wait` would return at once."""
@@ -101,6 +127,21 @@ class Findings:
                 if left_s <= 0:
                     raise TimeoutError(f"input file {index} has no result after {timeout_s} s")
                 self.news.wait(min(SLICE_S, left_s))
+
+    async def wait_async(
+        self, index: int, tolerance: Tolerance, go_on: Callable[[], None]
+    ) -> Outcome:
+        """Wait as `wait` does, on an event loop and so without a thread."""
+        loop = asyncio.get_running_loop()
+        while True:
+            woken = asyncio.Event()
+            with self.news:
+                outcome = self._found(index, tolerance)
+                if outcome is not None:
+                    return outcome
+                self._wakers[index].append(partial(loop.call_soon_threadsafe, woken.set))
+                go_on()
+            await woken.wait()
 
     def _found(self, index: int, tolerance: Tolerance) -> Outcome | None:
         self._check(tolerance)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import pickle
 from collections.abc import Sequence
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
-from distributed import get_worker
+from distributed import Worker, get_worker
+from distributed.worker_state_machine import SecedeEvent
 
 from ..errors import AccessError, OwnerLost, ServiceXError
 from .access import Grant
@@ -29,6 +30,21 @@ def in_worker() -> Any | None:
         return get_worker()
     except ValueError:
         return None
+
+
+def on_loop_of_worker() -> Any | None:
+    """Return the dask worker whose event loop this is, if it is one of a worker."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+    return next((w for w in list(Worker._instances) if w.loop.asyncio_loop is loop), None)
+
+
+def give_up_slot(worker: Any, key: Any) -> None:
+    """Let a worker do something else while a coroutine of it waits; `distributed.secede`."""
+    event = SecedeEvent(key=key, compute_duration=0.0, stimulus_id=f"secede-{time()}")
+    worker.loop.add_callback(worker.handle_stimulus, event)
 
 
 def tell_read(address: TransformAddress, read: Read) -> None:
@@ -72,13 +88,26 @@ class Listener:
             tolerated.
         """
         with self._findings.news:
-            if not self._waiting and isinstance(self._findings.ending, PASSING):
-                self._findings.ending = None
-            self._waiting += 1
+            self._begin_to_wait()
             try:
                 return self._findings.wait(index, tolerance, timeout_s, self._listen)
             finally:
                 self._waiting -= 1
+
+    async def wait_async(self, index: int, tolerance: Tolerance = STRICT) -> Outcome:
+        """Wait as `wait` does, on an event loop and so without a thread."""
+        with self._findings.news:
+            self._begin_to_wait()
+        try:
+            return await self._findings.wait_async(index, tolerance, self._listen)
+        finally:
+            with self._findings.news:
+                self._waiting -= 1
+
+    def _begin_to_wait(self) -> None:
+        if not self._waiting and isinstance(self._findings.ending, PASSING):
+            self._findings.ending = None
+        self._waiting += 1
 
     def delivered(self) -> list[Delivered]:
         """Return the results that the owner has told of."""
@@ -160,7 +189,7 @@ class Listener:
         finally:
             with self._findings.news:
                 self._is_listening = False
-                self._findings.news.notify_all()
+            self._findings.wake_all()
 
     def _enter(self, owner: str, batches: Sequence[bytes]) -> None:
         self._known[owner] = self._known.get(owner, 0) + len(batches)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ..errors import OwnerLost, ReadError, ServiceXError
@@ -122,6 +124,31 @@ class Place:
 def place(handle: TransformHandle, number: int, partition: int, step: int) -> Place:
     """Find out where a partition is: in the result of a file of a transform."""
     return Place(partition, handle, resolve(handle, number), step)
+
+
+async def place_on_worker(
+    worker: Any, key: Any, handle: TransformHandle, number: int, partition: int, step: int
+) -> Place:
+    """Find out where a partition is, on the event loop of a dask worker.
+
+    Waiting takes no thread there, of which a thousand partitions would take a thousand.
+    """
+    results = handle.watch or connect(handle.address)
+    if not results.knows(number):
+        from .listener import give_up_slot
+
+        give_up_slot(worker, key)
+    try:
+        outcome = await results.wait_async(number, handle.tolerance)
+    except OwnerLost as error:
+        source.forget(handle.address, results)
+        anew = partial(source.borrowed, handle.address, lambda: watch_anew(handle.address))
+        try:
+            own = await asyncio.get_running_loop().run_in_executor(None, anew)
+            outcome = await own.wait_async(number, handle.tolerance)
+        except ServiceXError:
+            raise error from None
+    return Place(partition, handle, outcome, step)
 
 
 def resolve(handle: TransformHandle, index: int) -> Outcome:

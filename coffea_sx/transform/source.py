@@ -47,6 +47,9 @@ class ResultSource(Protocol):
     def delivered(self) -> list[Delivered]:
         """Return the results that are known of."""
 
+    async def wait_async(self, index: int, tolerance: Tolerance = STRICT) -> Outcome:
+        """Wait as `wait` does, on an event loop and so without a thread."""
+
     def count_unreadable(self, index: int) -> int:
         """Note that a result cannot be read; return how many input files have failed so far."""
 

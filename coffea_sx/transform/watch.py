@@ -117,6 +117,10 @@ class Watch:
         self.start()
         return self.findings.wait(index, tolerance, timeout_s, self._go_on)
 
+    async def wait_async(self, index: int, tolerance: Tolerance = STRICT) -> Outcome:
+        """Wait as `wait` does, on an event loop and so without a thread."""
+        return await self.findings.wait_async(index, tolerance, self._go_on)
+
     def wait_for_any(self) -> Delivered:
         """Wait until any input file was delivered; return the one that comes first in the list.
 
@@ -186,8 +190,7 @@ class Watch:
         """Stop asking. Whoever still waits gets an error."""
         thread = self._thread
         self._finalizer()
-        with self.findings.news:
-            self.findings.news.notify_all()
+        self.findings.wake_all()
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout=5)
 
@@ -292,7 +295,7 @@ class Watch:
 
     def is_wanted(self) -> bool:
         """Whether somebody has waited of late."""
-        return monotonic() < self._wanted_until
+        return self.findings.is_awaited or monotonic() < self._wanted_until
 
     def rest(self) -> None:
         """Note that the thread has ended."""
