@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Any
 
 from ..dataset import InputFiles
-from ..errors import ServiceXError, TransformGone
+from ..errors import AccessError, ServiceXError, TransformGone
 from . import endings
 from .endings import Standing
 from .ledger import Ledger
@@ -135,7 +135,7 @@ class Course:
         self.ending = None
         self.question = self._listing
         self.pause_s = 0.0
-        self._began = self._last_news = self._last_answer = now
+        self._began = self._last_news = self._last_answer = self._listed_at = now
         self._ended_at: float | None = None
 
     @property
@@ -148,9 +148,9 @@ class Course:
         """How far it is. Counters of servers lag behind, run ahead and go back; these do not."""
         n_delivered = sum(isinstance(o, Delivered) for o in self.ledger.outcomes.values())
         n_failed = len(self.ledger.outcomes) - n_delivered
-        if not self.has_rows and not self.ledger.outcomes:
-            n_failed = min(self._told_failed, len(self.files))
-            n_delivered = min(self._told_done, len(self.files) - n_failed)
+        if not self.has_rows and not self.ledger.is_complete:
+            n_failed = min(max(n_failed, self._told_failed), len(self.files))
+            n_delivered = min(max(n_delivered, self._told_done), len(self.files) - n_failed)
         return Counts(len(self.files), n_delivered, n_failed)
 
     # -- what the server answered
@@ -163,6 +163,7 @@ class Course:
         """Enter what was new in an answer that took a while to get."""
         self.ledger.keep(new)
         self._last_answer = now
+        self._listed_at = now - took_s
         if new:
             self._last_news = now
             self._ask(Question.ROWS, now, took_s)
@@ -181,7 +182,8 @@ class Course:
         self._last_answer = now
         said = str(status["status"])
         self.log_url = status.get("log-url") or self.log_url
-        if said != self.status or self._counts_up(status):
+        has_gone_on = self._counts_up(status)
+        if has_gone_on or said != self.status:
             self.status, self._last_news = said, now
         if said not in TERMINAL:
             self._ended_at = None
@@ -189,7 +191,7 @@ class Course:
         elif self._ended_at is None:
             # The last rows may be committed after the status: ask for them again.
             self._ended_at = now
-        elif now - self._ended_at >= self._settle_s and self.has_rows:
+        elif self.has_rows and self._listed_at - self._ended_at >= self._settle_s:
             return self._end()
         is_listed = self.has_rows or self._ended_at is None
         self._ask(self._listing if is_listed else Question.OBJECTS, now, took_s)
@@ -197,6 +199,7 @@ class Course:
 
     def see_objects(self, rows: Sequence[dict[str, Any]], now: float) -> list[Outcome]:
         """Enter the objects in the bucket of a transform that has ended; return what is new."""
+        self._last_answer = now
         new = self.ledger.news(rows)
         self.ledger.keep(new)
         n_missing = len(self.ledger.missing)
@@ -213,7 +216,8 @@ class Course:
             self.ending = endings.gone(self.standing)
             return False
         status = getattr(error, "status", 0) or 0
-        is_passing = isinstance(error, ConnectionError) or status >= 429
+        # A store that does not list a bucket now may do so later.
+        is_passing = isinstance(error, (ConnectionError, AccessError)) or status >= 429
         if is_passing and now - self._last_answer < self.pace.outage_s:
             self.pause_s = self.pace.idle_s
             return True

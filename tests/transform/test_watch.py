@@ -1,20 +1,17 @@
-"""The ledger and the watch: each file has one outcome, and every wait ends."""
+"""The watch: whoever waits for a file is told what became of it, and every wait ends."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import pickle
 import random
 import threading
 import time
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import given
-from strategies import Answer, histories, row, say
+from strategies import Answer, row, say
 
 from coffea_sx.dataset import InputFiles
 from coffea_sx.errors import (
@@ -33,7 +30,6 @@ from coffea_sx.local import LocalServiceX
 from coffea_sx.transform.client import DATASETS
 from coffea_sx.transform.course import Pace
 from coffea_sx.transform.endpoint import EndpointName
-from coffea_sx.transform.ledger import Ledger
 from coffea_sx.transform.outcomes import Delivered, Failed
 from coffea_sx.transform.source import TransformAddress, owned
 from coffea_sx.transform.tolerance import LENIENT
@@ -42,94 +38,7 @@ from coffea_sx.transform.watch import Watch
 FAST = Pace(busy_s=0.02, idle_s=0.05, stall_s=1.0, settle_s=0.3, outage_s=1.0)
 
 
-# -- the ledger
-
-
-@given(histories())
-def test_each_file_has_exactly_one_outcome_which_never_changes(history):
-    files, answers = history
-    ledger = Ledger(files)
-    published: Counter[int] = Counter()
-    for answer in answers:
-        before = dict(ledger.outcomes)
-        new = ledger.news(answer)
-        ledger.keep(new)
-        published.update(outcome.index for outcome in new)
-        assert before.items() <= ledger.outcomes.items()
-        assert set(ledger.missing) == set(range(len(files))) - ledger.outcomes.keys()
-    assert ledger.is_complete
-    assert ledger.missing == []
-    assert published == dict.fromkeys(range(len(files)), 1)
-    for i, outcome in ledger.outcomes.items():
-        assert (outcome.index, outcome.input_file) == (i, files.paths[i])
-        assert ledger.news(answers[-1]) == []
-
-
-@given(histories())
-def test_a_result_is_worth_more_than_a_failure_of_the_same_answer(history):
-    files, answers = history
-    ledger = Ledger(files)
-    ledger.keep(ledger.news(answers[-1]))
-    succeeded = {
-        files.index_of(r["file-path"], "none")
-        for r in answers[-1]
-        if r["transform_status"] == "success"
-    }
-    assert {i for i, o in ledger.outcomes.items() if isinstance(o, Delivered)} == succeeded - {None}
-
-
-def test_an_empty_answer_is_no_news():
-    ledger = Ledger(InputFiles(("/a.root",)))
-    assert ledger.news([]) == []
-    assert not ledger.is_complete
-
-
-def test_a_row_tells_what_is_needed():
-    ledger = Ledger(InputFiles(("/a.root",)))
-    (outcome,) = ledger.news([row(7, "/a.root")])
-    assert outcome == Delivered(0, "/a.root", ":a.root", 1007, 70, "2026-11-22T14:43:43.000007")
-
-
-def test_numbers_that_are_missing_are_zero():
-    ledger = Ledger(InputFiles(("/a.root",)))
-    (outcome,) = ledger.news([{**row(1, "/a.root"), "total-events": None, "total-bytes": None}])
-    assert (outcome.n_events, outcome.nbytes) == (0, 0)
-
-
-def test_every_recorded_answer(shared):
-    """Replay all answers of real servers, in the order in which they were given."""
-    n_outcomes = 0
-    for path in sorted((shared / "data/servicex/exchanges").glob("*.json")):
-        recorded = json.loads(path.read_text())
-        exchanges = recorded.get("exchanges", []) if isinstance(recorded, dict) else recorded
-        responses = [e["response"] for e in exchanges if isinstance(e.get("response"), dict)]
-        for request_id in {r["request-id"] for a in responses for r in a.get("results", ())}:
-            n_outcomes += replay(request_id, responses)
-    assert n_outcomes > 100
-
-
-def replay(request_id, responses):
-    answers = [
-        rows
-        for response in responses
-        if (rows := [r for r in response.get("results", ()) if r["request-id"] == request_id])
-    ]
-    paths = dict.fromkeys(r["file-path"] for r in max(answers, key=len))
-    ledger = Ledger(InputFiles(tuple(paths)))
-    seen: dict[int, object] = {}
-    for answer in answers:
-        new = ledger.news(answer)
-        assert not seen.keys() & {o.index for o in new}
-        ledger.keep(new)
-        seen.update((o.index, o) for o in new)
-        assert ledger.outcomes == seen
-    assert ledger.is_complete
-    failed = {r["file-path"] for r in answers[-1] if r["transform_status"] != "success"}
-    assert {o.input_file for o in seen.values() if isinstance(o, Failed)} <= failed
-    return len(seen)
-
-
-# -- the watch, with a real server
+# -- with a real server
 
 
 def test_waiting_in_any_order(servicex, watching, selection, nano_files):
@@ -324,7 +233,7 @@ def test_listeners_hear_every_outcome_once(servicex, watching, selection, nano_f
     watch.unsubscribe(listener)
 
 
-# -- the watch, with servers that misbehave
+# -- with servers that misbehave
 
 
 class Scripted:

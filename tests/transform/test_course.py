@@ -1,0 +1,522 @@
+"""The course of a transform: whatever a server says, each file has one outcome, and it ends."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+from strategies import row
+
+from coffea_sx import report
+from coffea_sx.dataset import InputFiles, object_name
+from coffea_sx.errors import (
+    BadDataset,
+    CountMismatch,
+    DeadlineExceeded,
+    NotAuthorized,
+    RequestRefused,
+    TransformCanceled,
+    TransformFatal,
+    TransformGone,
+    TransformStalled,
+    Unreachable,
+)
+from coffea_sx.transform import endings
+from coffea_sx.transform.course import EFFORT, JITTER, TERMINAL, Course, Pace, Question
+from coffea_sx.transform.outcomes import Delivered, Failed, Outcome
+
+FAULTS = {
+    "silent": Unreachable("nobody answers"),
+    "restarting": RequestRefused("come back later", status=503),
+    "busy": RequestRefused("too many requests", status=429),
+    "closed": NotAuthorized("who are you?", status=401),
+    "deleted": TransformGone("not found", status=404),
+}
+PASSING = ("silent", "restarting", "busy")
+STATUSES = ["Submitted", "Lookup", "Running", "Reticulating", *sorted(TERMINAL)]
+# What the server says when all is over without all results, by what it says of the transform.
+FINAL = {
+    "Canceled": TransformCanceled,
+    "Fatal": TransformFatal,
+    "Bad Dataset": BadDataset,
+    "Complete": CountMismatch,
+}
+SECONDS = st.sampled_from([0.0, 0.01, 0.5, 3.0])
+
+
+def stored(index: int) -> dict[str, Any]:
+    """Say of an object in the bucket what a row of results says."""
+    name = object_name(f"/data/{index}.root")
+    return {**row(1, "", failed=False), "id": name, "file-path": "", "s3-object-name": name}
+
+
+@st.composite
+def paces(draw: st.DrawFn) -> Pace:
+    busy_s = draw(st.sampled_from([0.02, 0.1]))
+    return Pace(
+        busy_s=busy_s,
+        idle_s=busy_s * draw(st.sampled_from([1, 20])),
+        stall_s=draw(st.sampled_from([0.5, 30.0])),
+        deadline_s=draw(st.sampled_from([2.0, 100.0, math.inf])),
+        settle_s=draw(st.sampled_from([0.0, 0.3, 10.0])),
+        outage_s=draw(st.sampled_from([0.0, 5.0, 20.0])),
+    )
+
+
+class History(RuleBasedStateMachine):
+    """A server on which anything may happen, and a watch that asks it what the course wants."""
+
+    @initialize(
+        n_files=st.integers(1, 3),
+        pace=paces(),
+        has_rows=st.booleans(),
+        is_mortal=st.booleans(),
+        seed=st.integers(0, 3),
+    )
+    def begin(self, n_files: int, pace: Pace, has_rows: bool, is_mortal: bool, seed: int) -> None:
+        self.is_mortal = is_mortal
+        self.chance = random.Random(seed)
+        self.files = InputFiles(tuple(f"/data/{i}.root" for i in range(n_files)))
+        self.clock = 100.0
+        self.pace, self.has_rows = pace, has_rows
+        self.rows: list[dict[str, Any]] = []
+        self.objects: list[dict[str, Any]] = []
+        self.status: dict[str, Any] = {"status": "Running", "files-completed": 0}
+        self.faults: list[str] = []
+        self.watch_anew()
+
+    def watch_anew(self) -> None:
+        self.course = Course("d857", self.files, self.pace, self.clock, self.chance.random)
+        self.knows_server = self.stopped = False
+        self.last_answer = self.listed_at = self.clock
+        self.ended_at: float | None = None
+        self.told: dict[int, Outcome] = {}
+        self.best = self.course.counts
+        self.took_s = 0.0
+        self.read: list[dict[str, Any]] = []
+
+    # -- what happens on the server
+
+    @rule(index=st.integers(0, 3), failed=st.sampled_from([False, False, True]))
+    def report(self, index: int, failed: bool) -> None:
+        """A file is reported: for the first time, again, otherwise, or one nobody asked for."""
+        self.rows.append(row(len(self.rows) + 1, f"/data/{index}.root", failed=failed))
+        if not failed:
+            self.objects.append(stored(index))
+
+    @precondition(lambda self: self.has_rows and self.rows)
+    @rule(which=st.integers(0, 20), nbytes=st.integers(0, 3))
+    def change(self, which: int, nbytes: int) -> None:
+        """A file that is delivered again changes its row, as on servers of 2026."""
+        old = self.rows[which % len(self.rows)]
+        new = {**row(old["id"], old["file-path"]), "total-bytes": nbytes}
+        self.rows[which % len(self.rows)] = new
+
+    @rule(
+        status=st.sampled_from(["Running", "Complete"]) | st.sampled_from(STATUSES),
+        done=st.integers(-1, 4),
+        failed=st.sampled_from([None, -1, 0, 0, 1, 5]),
+        log_url=st.sampled_from([None, "https://logs.org"]),
+    )
+    def say(self, status: str, done: int, failed: int | None, log_url: str | None) -> None:
+        """Ends are premature; counters lag, lead, are negative, start again."""
+        self.status = {
+            "status": status,
+            "log-url": log_url,
+            "files-completed": done,
+            "files-failed": failed,
+        }
+
+    @rule(fault=st.sampled_from(PASSING), times=st.sampled_from([1, 3, 1000]))
+    def break_down(self, fault: str, times: int) -> None:
+        self.faults = [fault] * times
+
+    @precondition(lambda self: self.is_mortal)
+    @rule(fault=st.sampled_from(["closed", "deleted"]))
+    def turn_away(self, fault: str) -> None:
+        self.faults = [fault]
+
+    # -- what the watch does
+
+    @property
+    def is_asking(self) -> bool:
+        return not self.stopped and not self.course.is_over
+
+    @precondition(lambda self: self.is_asking)
+    @rule(
+        times=st.sampled_from([1, 2, 8]),
+        took_s=SECONDS,
+        is_late=st.sampled_from([False] * 4 + [True]),
+    )
+    def ask(self, times: int, took_s: float, is_late: bool) -> None:
+        if is_late:
+            # After a while in which nobody waited.
+            self.resume(1000.0)
+        for _ in range(times):
+            if self.is_asking:
+                self.ask_once(took_s)
+
+    def ask_once(self, took_s: float) -> None:
+        course = self.course
+        self.took_s = took_s
+        self.clock += course.pause_s + took_s
+        if self.faults:
+            self.hear_nothing(self.faults.pop())
+            return
+        if not self.knows_server:
+            course.see_server(self.has_rows)
+            self.knows_server = True
+        if course.question is Question.ROWS:
+            self.list_rows(took_s)
+        elif course.question is Question.STATUS:
+            self.hear_status(took_s)
+        else:
+            assert not self.has_rows
+            assert self.status["status"] in TERMINAL or course.status in TERMINAL
+            self.note(course.see_objects(self.objects, self.clock))
+        self.last_answer = self.clock
+
+    def list_rows(self, took_s: float) -> None:
+        """Answer with all rows, in any order and some of them twice."""
+        self.listed_at = self.clock - took_s
+        answer = self.rows + self.chance.sample(self.rows, min(2, len(self.rows)))
+        self.chance.shuffle(answer)
+        new = self.course.news(answer)
+        for outcome in new:
+            said = [r for r in answer if r["file-path"] == outcome.input_file]
+            results = [r for r in said if r["transform_status"] == "success"]
+            assert isinstance(outcome, Delivered) == bool(results)
+        self.course.keep(new, self.clock, took_s)
+        self.note(new)
+        listed = {self.files.index_of(r["file-path"], r["s3-object-name"]) for r in answer}
+        assert listed - {None} <= self.course.ledger.outcomes.keys()
+
+    def hear_status(self, took_s: float) -> None:
+        if self.status["status"] not in TERMINAL:
+            self.ended_at = None
+        elif self.ended_at is None:
+            self.ended_at = self.clock
+        self.note(self.course.see_status(self.status, self.clock, took_s))
+        if isinstance(self.course.ending, CountMismatch):
+            assert self.listed_at - self.ended_at >= self.course.pace.settle_s
+        if not self.has_rows and not self.told:
+            counted = [self.status.get(f"files-{which}") or 0 for which in ("completed", "failed")]
+            n_told = min(sum(max(n, 0) for n in counted), len(self.files))
+            assert len(self.files) - self.course.counts.waiting >= n_told
+
+    def hear_nothing(self, fault: str) -> None:
+        goes_on = self.course.see_nothing(FAULTS[fault], self.clock)
+        is_short = self.clock - self.last_answer < self.course.pace.outage_s
+        assert goes_on == (fault in PASSING and is_short)
+        assert isinstance(self.course.ending, TransformGone) == (fault == "deleted")
+        self.stopped = not goes_on and self.course.ending is None
+
+    def note(self, new: list[Outcome]) -> None:
+        assert not self.told.keys() & {outcome.index for outcome in new}
+        self.told.update((outcome.index, outcome) for outcome in new)
+
+    @precondition(lambda self: not self.is_asking)
+    @rule(seconds=st.sampled_from([0.0, 5.0]))
+    def wait_again(self, seconds: float) -> None:
+        """Somebody waits again, or if that is of no use, takes it up in another process."""
+        if self.stopped or isinstance(self.course.ending, endings.PASSING):
+            self.resume(seconds)
+        else:
+            self.watch_anew()
+
+    def resume(self, seconds: float) -> None:
+        self.clock += seconds
+        self.course.resume(self.clock)
+        assert self.course.ending is None
+        self.last_answer = self.listed_at = self.clock
+        self.stopped, self.ended_at = False, None
+
+    @precondition(lambda self: self.told)
+    @rule(which=st.integers(0, 3), error=st.sampled_from([None, "Truncated"]))
+    def read_one(self, which: int, error: str | None) -> None:
+        """Read a partition, or fail to."""
+        index = sorted(self.told)[which % len(self.told)]
+        self.read.append(
+            {
+                "partition": index,
+                "request_id": "d857",
+                "n_events": 0 if error else 5,
+                "failed_at": "read" if error else None,
+                "exception": error,
+                "message": error,
+            }
+        )
+
+    # -- what always holds
+
+    @invariant()
+    def every_outcome_was_told_once_and_never_changes(self) -> None:
+        assert self.course.ledger.outcomes == self.told
+        assert all(o.input_file == self.files.paths[i] for i, o in self.told.items())
+
+    @invariant()
+    def outcomes_and_missing_are_the_files(self) -> None:
+        known, missing = set(self.told), set(self.course.ledger.missing)
+        assert not known & missing
+        assert known | missing == set(range(len(self.files)))
+
+    @invariant()
+    def counts_add_up_and_never_go_back(self) -> None:
+        counts, best = self.course.counts, self.best
+        assert min(counts.delivered, counts.failed, counts.waiting) >= 0
+        assert counts.delivered + counts.failed + counts.waiting == counts.total == len(self.files)
+        assert counts.waiting <= best.waiting
+        # Counters may take a failure for a result; rows do not.
+        if self.has_rows:
+            assert counts.delivered >= best.delivered
+            assert counts.failed >= best.failed
+        self.best = counts
+
+    @precondition(lambda self: self.is_asking)
+    @invariant()
+    def the_pause_is_what_the_pace_allows(self) -> None:
+        most_s = max(self.course.pace.idle_s * (1 + JITTER), self.took_s * (1 / EFFORT - 1))
+        assert 0 <= self.course.pause_s <= most_s
+
+    @invariant()
+    def a_final_ending_leaves_no_file_without_an_outcome(self) -> None:
+        kind = type(self.course.ending)
+        if kind in FINAL.values():
+            assert not self.course.ledger.missing
+            assert FINAL[str(self.course.status)] is kind
+            lost = [o for o in self.told.values() if isinstance(o, Failed)]
+            assert any(o.kind == kind.__name__ for o in lost)
+
+    @invariant()
+    def the_report_adds_up(self) -> None:
+        outcomes = [("d857", self.told.get(i)) for i in range(len(self.files))]
+        added = report.add_up(self.files.paths, outcomes, self.read, 1)
+        assert added.n_inputs == added.n_delivered + added.n_failed + added.n_waiting
+        assert added.n_inputs == len(self.files)
+        assert added.n_waiting == len(self.files) - len(self.told)
+        assert added.n_read <= added.n_delivered
+
+    def teardown(self) -> None:
+        """Whatever has happened: who goes on asking is told how it ended before long."""
+        if not hasattr(self, "course"):
+            return
+        pace, start, n_asked = self.course.pace, self.clock + self.course.pause_s, 0
+        took_s = 0.05
+        round_s = 2 * took_s + max(pace.idle_s * (1 + JITTER), took_s * (1 / EFFORT - 1))
+        limit_s = max(pace.stall_s, pace.settle_s, pace.outage_s) + 4 * round_s
+        while self.is_asking:
+            self.ask_once(took_s)
+            n_asked += 1
+            assert self.clock - start <= limit_s
+            assert n_asked < 10_000
+        if not self.stopped:
+            assert self.course.is_over
+        self.every_outcome_was_told_once_and_never_changes()
+        self.outcomes_and_missing_are_the_files()
+        self.counts_add_up_and_never_go_back()
+        self.a_final_ending_leaves_no_file_without_an_outcome()
+        self.the_report_adds_up()
+
+
+TestHistory = History.TestCase
+TestHistory.settings = settings(max_examples=400, stateful_step_count=40, deadline=None)
+
+
+# -- what endings say
+
+
+PACE = Pace(busy_s=0.1, idle_s=2.0, stall_s=30.0, deadline_s=100.0, settle_s=10.0, outage_s=20.0)
+PATHS = tuple(f"/data/{letter}.root" for letter in "abcdef")
+LOGS = "https://logs.org/d857"
+
+
+def course_of(*paths: str, has_rows: bool = True, pace: Pace = PACE) -> Course:
+    course = Course("d857", InputFiles(paths or PATHS), pace, 0.0, lambda: 0.5)
+    course.see_server(has_rows)
+    return course
+
+
+def asked_until(course: Course, seconds: float, rows: Any = (), **status: Any) -> None:
+    """Ask a server on which nothing changes any more, at most for some seconds."""
+    now = 0.0
+    while not course.is_over and now <= seconds:
+        now += course.pause_s
+        if course.question is Question.ROWS:
+            course.keep(course.news(rows), now)
+        elif course.question is Question.STATUS:
+            course.see_status({"log-url": LOGS, **status}, now)
+        else:
+            course.see_objects(rows, now)
+
+
+@pytest.mark.parametrize(
+    ("status", "says"),
+    [
+        ("Canceled", ["was canceled", "ignore_cache=True"]),
+        ("Fatal", ["gave up", LOGS]),
+        ("Bad Dataset", ["could not look up"]),
+        ("Complete", ["is complete", "no result for every input file", "ignore_cache=True"]),
+    ],
+)
+def test_a_final_ending_says_what_is_missing_and_what_to_do(status, says):
+    course = course_of()
+    asked_until(course, 30, [row(1, PATHS[0])], status=status)
+    words, shown = str(course.ending), [repr(path) for path in PATHS[1:4]]
+    for part in ["d857", "1 of 6", *shown, "2 more", *says]:
+        assert part in words
+    assert repr(PATHS[4]) not in words
+    assert type(course.ending) is FINAL[status]
+    facts = {"request_id": "d857", "done": 1, "total": 6, "log_url": LOGS}
+    assert course.ending.facts == {**facts, "missing": list(PATHS[1:4])}
+    lost = course.ledger.outcomes[5]
+    assert lost == Failed(5, PATHS[5], f"no result: {status}", LOGS, FINAL[status].__name__)
+
+
+@pytest.mark.parametrize(
+    ("deadline_s", "kind", "says"),
+    [
+        (100.0, TransformStalled, ["Nothing happened", "for 30 s", "waits again", LOGS]),
+        (20.0, DeadlineExceeded, ["not over after 20 s", "as long again"]),
+    ],
+)
+def test_a_passing_ending_says_what_waiting_again_does(deadline_s, kind, says):
+    course = course_of(pace=Pace(stall_s=30.0, deadline_s=deadline_s))
+    asked_until(course, 60, [row(1, PATHS[0])], status="Reticulating")
+    assert type(course.ending) is kind
+    for part in ["d857", "1 of 6", "'Reticulating'", repr(PATHS[1]), "cancel()", *says]:
+        assert part in str(course.ending)
+    assert course.ledger.missing == [1, 2, 3, 4, 5]
+
+
+def test_a_transform_that_is_gone_says_how_far_it_was():
+    course = course_of("/a.root", "/b.root")
+    course.keep(course.news([row(1, "/b.root")]), 1.0)
+    assert not course.see_nothing(TransformGone("not found", status=404), 2.0)
+    assert isinstance(course.ending, TransformGone)
+    for part in ["d857", "deleted", "1 of 2", "'/a.root' was not", "ignore_cache=True"]:
+        assert part in str(course.ending)
+
+
+def test_without_a_link_the_logs_are_those_of_the_server():
+    course = course_of("/a.root")
+    asked_until(course, 30, status="Fatal", **{"log-url": None})
+    assert "See the logs of the server" in str(course.ending)
+
+
+def test_all_results_are_no_ending():
+    course = course_of("/a.root", "/b.root")
+    asked_until(course, 30, [row(2, "/b.root"), row(1, "/a.root")], status="Canceled")
+    assert course.is_over
+    assert course.ending is None
+
+
+# -- when the last results come
+
+
+def test_rows_are_listed_once_more_when_all_results_were_given_time():
+    """A server that is restarted right after the end may commit its last row after that."""
+    course = course_of("/a.root")
+    course.see_status({"status": "Complete"}, 1.0)
+    course.keep([], 2.0)
+    assert course.see_nothing(Unreachable("restarting"), 3.0)
+    assert course.see_status({"status": "Complete"}, 19.0) == []
+    assert course.question is Question.ROWS
+    assert [o.index for o in course.news([row(1, "/a.root")])] == [0]
+
+
+def test_a_complete_that_was_premature_is_forgotten():
+    course = course_of("/a.root")
+    course.see_status({"status": "Complete"}, 1.0)
+    course.see_status({"status": "Running"}, 5.0)
+    course.keep([], 11.0)
+    course.see_status({"status": "Complete"}, 12.0)
+    assert not course.is_over
+
+
+# -- servers without rows
+
+
+def test_without_rows_nothing_is_listed_before_the_end():
+    course = course_of(has_rows=False)
+    for now in (1.0, 2.0):
+        course.see_status({"status": "Running", "files-completed": 2}, now)
+        assert course.question is Question.STATUS
+    assert (course.counts.delivered, course.counts.waiting) == (2, 4)
+    course.see_status({"status": "Complete", "files-completed": 6}, 3.0)
+    assert course.question is Question.OBJECTS
+
+
+def test_an_object_may_come_later_than_the_status():
+    course = course_of("/data/0.root", "/data/1.root", has_rows=False)
+    course.see_status({"status": "Complete", "files-completed": 2}, 1.0)
+    assert [o.index for o in course.see_objects([stored(1)], 2.0)] == [1]
+    assert not course.is_over
+    assert [o.index for o in course.see_objects([stored(0), stored(1)], 3.0)] == [0]
+    assert course.is_over
+    assert course.ending is None
+
+
+def test_counts_do_not_go_back_when_an_object_comes_later():
+    course = course_of("/data/0.root", "/data/1.root", has_rows=False)
+    course.see_status({"status": "Running", "files-completed": 1}, 1.0)
+    course.see_status({"status": "Running", "files-completed": 2}, 2.0)
+    course.see_status({"status": "Complete", "files-completed": 2}, 3.0)
+    assert course.counts.delivered == 2
+    course.see_objects([stored(1)], 4.0)
+    assert course.counts.delivered == 2
+
+
+def test_a_failure_that_is_counted_with_the_end_is_a_failure():
+    course = course_of("/data/0.root", "/data/1.root", has_rows=False)
+    course.see_status({"status": "Running", "files-completed": 1}, 1.0)
+    done = {"status": "Complete", "files-completed": 1, "files-failed": 1}
+    course.see_status(done, 2.0)
+    failed = course.see_objects([stored(1)], 3.0)[-1]
+    assert failed == Failed(0, "/data/0.root", None)
+    assert course.is_over
+    assert course.ending is None
+
+
+def test_a_bucket_that_was_listed_is_an_answer():
+    course = course_of(has_rows=False, pace=Pace(settle_s=100.0, outage_s=20.0))
+    course.see_status({"status": "Complete"}, 1.0)
+    course.see_objects([], 30.0)
+    assert course.see_nothing(Unreachable("nobody answers"), 31.0)
+
+
+def test_a_bucket_that_stays_incomplete_ends():
+    course = course_of("/data/0.root", "/data/1.root", has_rows=False)
+    asked_until(course, 30, [stored(1)], status="Complete")
+    assert isinstance(course.ending, CountMismatch)
+    assert "'/data/0.root' was not" in str(course.ending)
+
+
+# -- how often is asked
+
+
+def test_silence_is_asked_less_often_and_news_at_once():
+    course = course_of()
+    pauses = []
+    for now in (0.0, 5.0, 10.0, 25.0):
+        course.see_status({"status": "Running"}, now)
+        pauses.append(course.pause_s)
+    assert pauses == [0.1, 0.5, 1.0, 2.0]
+    course.keep(course.news([row(1, PATHS[0])]), 26.0)
+    assert course.pause_s == 0.1
+
+
+def test_questions_that_take_long_are_asked_less_often():
+    course = course_of()
+    course.see_status({"status": "Running"}, 5.0, took_s=5.0)
+    assert course.pause_s == pytest.approx(5.0 * (1 / EFFORT - 1))
