@@ -486,9 +486,16 @@ max_failed, steps_per_file, pace, progress
     @property
     def reads(self) -> list[Read]:
         """When each partition was last read, in the order of the partitions."""
-        watches = [handle.watch for handle in self._mapping.deliveries.handles]
-        found = {p: read for watch in watches if watch for p, read in watch.reads.items()}
-        return [read for _, read in sorted(found.items())]
+        deliveries, steps = self._mapping.deliveries, self._mapping.steps_per_file
+        found = [
+            read
+            for handle in deliveries.handles
+            if handle.watch is not None
+            for (npartitions, partition), read in list(handle.watch.reads.items())
+            # Those of other factories of the transform, or of a file that it does no longer.
+            if npartitions == self.npartitions and deliveries.of(partition // steps)[0] is handle
+        ]
+        return sorted(found, key=lambda read: read.partition)
 
     @property
     def _watch(self) -> Watch:

@@ -179,6 +179,8 @@ class LoadPartition:
         From `coffea_sx.readers.partition.blockwise_reader`.
     steps : int
         Into how many partitions each file is divided.
+    npartitions : int
+        Of all files.
     skips : bool
         Whether files that failed are left out, and told of in a report.
     collections : sequence
@@ -190,12 +192,14 @@ class LoadPartition:
         delivered: DeliveredForm,
         reader: Any,
         steps: int,
+        npartitions: int,
         skips: bool,
         collections: Sequence[Sequence[str]],
     ) -> None:
         self.delivered = delivered
         self.reader = reader
         self.steps = steps
+        self.npartitions = npartitions
         self.return_report = skips
         self.collections = collections
 
@@ -215,7 +219,7 @@ class LoadPartition:
         try:
             array = self._read(place)
         except ReadError as error:
-            note_read(place.handle, Read(place.partition, 0, time(), type(error).__name__))
+            self._note(place, 0, type(error).__name__)
             tolerate(place.handle, place.outcome.index, error)
             return self.reader.mock_empty(backend="cpu"), report.not_read(place, error)
         return array, report.success(place, len(array), perf_counter() - start)
@@ -240,12 +244,21 @@ class LoadPartition:
             self.steps,
             self.collections,
         )
-        note_read(place.handle, Read(place.partition, len(array), time()))
+        self._note(place, len(array), None)
         return array
+
+    def _note(self, place: Place, n_events: int, error: str | None) -> None:
+        read = Read(place.partition, self.npartitions, n_events, time(), error)
+        note_read(place.handle, read)
 
     def _with(self, reader: Any) -> LoadPartition:
         return LoadPartition(
-            self.delivered, reader, self.steps, self.return_report, self.collections
+            self.delivered,
+            reader,
+            self.steps,
+            self.npartitions,
+            self.return_report,
+            self.collections,
         )
 
     # dask-awkward's protocols, as uproot's reader implements them
@@ -301,7 +314,8 @@ def build(
     npartitions = n_files * steps
     skips = deliveries.handles[0].tolerance.skips
     reader = blockwise_reader(delivered, form_mapping)
-    load = LoadPartition(delivered, reader, steps, skips, collections(reader.expected_form))
+    together = collections(reader.expected_form)
+    load = LoadPartition(delivered, reader, steps, npartitions, skips, together)
     # dask-awkward's own constructor makes the collections and the report; then its input layer,
     # which takes plain values only, is replaced by ours.
     said = (delivered.tree, delivered.result_format, delivered.base_form, load.expected_form)

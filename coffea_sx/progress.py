@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from .factory import ServiceXEventsFactory
@@ -79,7 +80,7 @@ class TransformProgress(Progress):
 
     def _bars(self, name: str) -> _Bars:
         if name not in self._shown:
-            add = {"total": None, "failed": "", "sample": name}
+            add = {"total": None, "failed": "", "sample": escape(name)}
             self._shown[name] = _Bars(
                 self.add_task("looking up", **add),  # type: ignore[arg-type]
                 self.add_task("read", visible=False, **add),  # type: ignore[arg-type]

@@ -160,11 +160,12 @@ class Report:
 
     def table(self) -> Any:
         """Return the input files that failed as a ``rich.table.Table``."""
+        from rich.markup import escape
         from rich.table import Table
 
         table = Table("input file", "failed at", "reason", title=str(self))
         for one in self.failed:
-            table.add_row(one.input_file, one.failed_at, one.reason)
+            table.add_row(*map(escape, (one.input_file, one.failed_at or "", one.reason or "")))
         return table
 
     def __str__(self) -> str:

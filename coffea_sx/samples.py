@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,8 +15,10 @@ from coffea.nanoevents import NanoAODSchema
 from .errors import BadInput, ServiceXError
 from .factory import ServiceXEventsFactory, ShowsProgress
 from .plan import Plan, endpoint_of, make_plan, make_terms
+from .transform.client import ServiceXClient
 from .transform.course import Pace
 from .transform.endpoint import Endpoint
+from .transform.submit import check_acceptable
 
 # How many are submitted and looked up at the same time.
 AT_ONCE = 16
@@ -109,7 +112,7 @@ steps_per_file, ignore_cache, pace, progress
     for sample in _samples(spec, query, result_format):
         about = {**(metadata or {}), **sample.metadata, "dataset": sample.name}
         terms = make_terms(mode, schemaclass, about, on_failure, max_failed, steps_per_file, pace)
-        plan = partial(
+        make = partial(
             make_plan,
             sample.query,
             sample.dataset,
@@ -121,8 +124,12 @@ steps_per_file, ignore_cache, pace, progress
             title=sample.name,
             find=find,
         )
-        plans.append((sample, _named(sample.name, plan)))
-    submit = partial(_submit, find(), ignore_cache, progress)
+        plans.append((sample, _named(sample.name, make)))
+    endpoint = find()
+    with closing(ServiceXClient(endpoint)) as client:
+        for sample, plan in plans:
+            _named(sample.name, partial(check_acceptable, client, plan.selection))
+    submit = partial(_submit, endpoint, ignore_cache, progress)
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="coffea_sx-submit") as pool:
         factories = list(pool.map(submit, plans))
     return {sample.name: one for (sample, _), one in zip(plans, factories, strict=True)}

@@ -38,8 +38,11 @@ UNREADABLE = "unreadable"
 class _Transform:
     """What the board knows of one transform; batches are pickled and never opened here."""
 
-    batches: dict[str, list[bytes]] = field(default_factory=dict)  # of each owner
+    # Of each owner, with the times at which they came.
+    batches: dict[str, list[tuple[float, bytes]]] = field(default_factory=dict)
     asks: dict[int, Any] = field(default_factory=dict)
+    # The last of them that each owner was told of; one that dies leaves its asks to the next.
+    told: dict[str, int] = field(default_factory=dict)
     answers: dict[int, asyncio.Future[bytes]] = field(default_factory=dict)
     wanted_at: float = -math.inf
     seen: float = field(default_factory=monotonic)
@@ -68,25 +71,32 @@ class Board(SchedulerPlugin):
 
     def remove_client(self, scheduler: Any, client: str) -> None:
         """Forget what a client that has gone has published."""
-        for name, pinned in list(self._transforms.items()):
-            if pinned.batches.pop(client, None) is not None and not pinned.batches:
-                del self._transforms[name]
+        # Not the transforms themselves: workers may wait at them for another owner.
+        for pinned in self._transforms.values():
+            pinned.batches.pop(client, None)
 
-    async def publish(self, transform: str, client: str, batches: list[bytes], start: int) -> int:
+    async def publish(
+        self, transform: str, client: str, batches: list[bytes], start: int, over: bool = False
+    ) -> int:
         """Keep batches of outcomes from number ``start`` on; return how many there are.
 
         Fewer than ``start`` are there if the client was away and forgotten; it has to begin again.
+        ``over`` says that there is nothing more to wait for, unless somebody waits anew.
         """
         pinned = self._transforms[transform]
         pinned.seen = monotonic()
         kept = pinned.batches.setdefault(client, [])
         if start <= len(kept):
             async with pinned.changed:
-                kept[start:] = batches
+                kept[start:] = [(monotonic(), batch) for batch in batches]
+                if over:
+                    pinned.wanted_at = -math.inf
                 pinned.changed.notify_all()
         return len(kept)
 
-    async def asks(self, transform: str, wanted: bool, timeout: float) -> dict[str, Any]:
+    async def asks(
+        self, transform: str, client: str, wanted: bool, timeout: float
+    ) -> dict[str, Any]:
         """Tell an owner whether anybody waits for outcomes, and what else is asked.
 
         ``wanted`` is what the owner knows already.
@@ -94,12 +104,15 @@ class Board(SchedulerPlugin):
         pinned = self._transforms[transform]
         pinned.seen = monotonic()
 
-        def news() -> bool:
-            return bool(pinned.asks) or pinned.is_wanted != wanted
+        def asks() -> list[tuple[int, Any]]:
+            told = pinned.told.get(client, 0)
+            return [(number, asked) for number, asked in pinned.asks.items() if number > told]
 
-        await _changed(pinned, news, timeout)
-        asks, pinned.asks = pinned.asks, {}
-        return {"wanted": pinned.is_wanted, "asks": list(asks.items())}
+        await _changed(pinned, lambda: bool(asks()) or pinned.is_wanted != wanted, timeout)
+        new = asks()
+        if new:
+            pinned.told[client] = max(number for number, _ in new)
+        return {"wanted": pinned.is_wanted, "asks": new}
 
     async def answer(self, transform: str, answers: dict[int, bytes]) -> None:
         """Give workers the answers to what they asked."""
@@ -113,7 +126,7 @@ class Board(SchedulerPlugin):
     async def poll(self, transform: str, known: dict[str, int], timeout: float) -> dict[str, Any]:
         """Give a worker the batches that it does not know, as soon as there are any.
 
-        ``known`` is how many it knows of each owner.
+        ``known`` is how many it knows of each owner. Each batch comes with its age, seconds.
         """
         pinned = self._transforms[transform]
         was_wanted, pinned.wanted_at = pinned.is_wanted, monotonic()
@@ -121,9 +134,14 @@ class Board(SchedulerPlugin):
             async with pinned.changed:
                 pinned.changed.notify_all()
 
-        def news() -> dict[str, list[bytes]]:
+        def news() -> dict[str, list[tuple[float, bytes]]]:
             fresh = {o: kept[known.get(o, 0) :] for o, kept in pinned.batches.items()}
-            return {owner: batches for owner, batches in fresh.items() if batches}
+            now = monotonic()
+            return {
+                owner: [(now - came_at, batch) for came_at, batch in batches]
+                for owner, batches in fresh.items()
+                if batches
+            }
 
         await _changed(pinned, news, timeout)
         return {"batches": news(), "owner_silent_s": monotonic() - pinned.seen}

@@ -101,7 +101,7 @@ class _Herald:
             self._batches.append(pickle.dumps((list(outcomes), ending)))
             self._news.set()
 
-    def _note_read(self, event: tuple[float, tuple[int, int, float, str | None]]) -> None:
+    def _note_read(self, event: tuple[float, tuple[int, int, int, float, str | None]]) -> None:
         watch = self._watch_ref()
         if watch is not None:
             watch.note_read(Read(*event[1]))
@@ -119,6 +119,7 @@ class _Herald:
                     client=self._client.id,
                     batches=self._batches[n_published:],
                     start=n_published,
+                    over=self._ending is not None,
                 )
                 continue
             with suppress(asyncio.TimeoutError):
@@ -128,7 +129,10 @@ class _Herald:
         loop = asyncio.get_running_loop()
         while not self._is_over():
             said = await self._client.scheduler.servicex_asks(
-                transform=self._key, wanted=self._wanted is not None, timeout=POLL_S
+                transform=self._key,
+                client=self._client.id,
+                wanted=self._wanted is not None,
+                timeout=POLL_S,
             )
             watch = self._watch_ref()
             if watch is None:

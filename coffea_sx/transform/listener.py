@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 from collections.abc import Sequence
+from dataclasses import astuple
 from time import monotonic, time
 from typing import Any
 
@@ -51,8 +52,7 @@ def tell_read(address: TransformAddress, read: Read) -> None:
     """Tell the owner that this worker has read a partition."""
     worker = in_worker()
     if worker is not None:
-        message = (read.partition, read.n_events, read.finished_at, read.error)
-        worker.log_event(topic(address.key), message)
+        worker.log_event(topic(address.key), astuple(read))
 
 
 class Listener:
@@ -66,6 +66,7 @@ class Listener:
         self._findings = Findings(address.request_id)
         self._known: dict[str, int] = {}
         self._waiting = 0
+        self._began_at = 0.0
         self._is_listening = False
 
     def knows(self, index: int) -> bool:
@@ -105,8 +106,10 @@ class Listener:
                 self._waiting -= 1
 
     def _begin_to_wait(self) -> None:
-        if not self._waiting and isinstance(self._findings.ending, PASSING):
-            self._findings.ending = None
+        if not self._waiting:
+            self._began_at = monotonic()
+            if isinstance(self._findings.ending, PASSING):
+                self._findings.ending = None
         self._waiting += 1
 
     def delivered(self) -> list[Delivered]:
@@ -191,11 +194,14 @@ class Listener:
                 self._is_listening = False
             self._findings.wake_all()
 
-    def _enter(self, owner: str, batches: Sequence[bytes]) -> None:
+    def _enter(self, owner: str, batches: Sequence[tuple[float, bytes]]) -> None:
         self._known[owner] = self._known.get(owner, 0) + len(batches)
-        for batch in batches:
+        waited_s = monotonic() - self._began_at
+        for age_s, batch in batches:
             outcomes, ending = pickle.loads(batch)  # noqa: S301
-            self._findings.enter(outcomes, ending)
+            # What ended an earlier wait may be over by now.
+            is_old = isinstance(ending, PASSING) and age_s > waited_s
+            self._findings.enter(outcomes, None if is_old else ending)
 
     def _lose_owner_after(self, deadline: float) -> None:
         if monotonic() > deadline:

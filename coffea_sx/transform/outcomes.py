@@ -67,6 +67,8 @@ class Read:
     Attributes
     ----------
     partition : int
+    npartitions : int
+        Of how many: events of one transform may be divided in several ways.
     n_events : int
     finished_at : float
         Seconds since the epoch, by the clock of the reader.
@@ -75,6 +77,7 @@ class Read:
     """
 
     partition: int
+    npartitions: int
     n_events: int
     finished_at: float
     error: str | None = None

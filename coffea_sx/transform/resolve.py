@@ -141,6 +141,8 @@ async def place_on_worker(
     try:
         outcome = await results.wait_async(number, handle.tolerance)
     except OwnerLost as error:
+        if isinstance(results, Watch):
+            raise
         source.forget(handle.address, results)
         anew = partial(source.borrowed, handle.address, lambda: watch_anew(handle.address))
         try:
@@ -165,6 +167,8 @@ def resolve(handle: TransformHandle, index: int) -> Outcome:
     try:
         return results.wait(index, tolerance=handle.tolerance)
     except OwnerLost as error:
+        if isinstance(results, Watch):
+            raise  # closed here, as at the end of the program
         source.forget(handle.address, results)
         try:
             own = source.borrowed(handle.address, lambda: watch_anew(handle.address))

@@ -57,7 +57,7 @@ class Watch:
         self.pace = pace or Pace()
         self.findings = Findings(address.request_id)
         self.access = Access(client, address.request_id)
-        self.reads: dict[int, Read] = {}
+        self.reads: dict[tuple[int, int], Read] = {}
         self._course = Course(address.request_id, files, self.pace, monotonic())
         self._knows_server = False
         self._wanted_until = 0.0
@@ -208,7 +208,7 @@ class Watch:
 
     def note_read(self, read: Read) -> None:
         """Note that a partition was read, here or by a worker."""
-        self.reads[read.partition] = read
+        self.reads[read.npartitions, read.partition] = read
 
     def _go_on(self) -> None:
         """Keep the watch going for whoever waits."""

@@ -22,6 +22,12 @@ class Scheduler:
         self.handlers = {}
 
 
+async def kept(board, transform, known=None):
+    """Return what a board has of a transform, without the ages."""
+    said = await board.poll(transform, known or {}, 0)
+    return {owner: [batch for _, batch in batches] for owner, batches in said["batches"].items()}
+
+
 def test_the_handlers_are_registered():
     scheduler = Scheduler()
     asyncio.run(Board().start(scheduler))
@@ -47,7 +53,7 @@ def test_what_is_published_is_read_from_any_number_on(parts, start):
         batches = [batch for part in parts for batch in part]
         assert n == len(batches)
         said = await board.poll("t", {OWNER: start}, 0)
-        assert said["batches"].get(OWNER, []) == batches[start:]
+        assert [batch for _, batch in said["batches"].get(OWNER, [])] == batches[start:]
 
     asyncio.run(run())
 
@@ -57,7 +63,7 @@ def test_publishing_again_changes_nothing():
         board = Board()
         await board.publish("t", OWNER, [b"0", b"1"], 0)
         assert await board.publish("t", OWNER, [b"1", b"2"], 1) == 3
-        assert (await board.poll("t", {}, 0))["batches"] == {OWNER: [b"0", b"1", b"2"]}
+        assert await kept(board, "t") == {OWNER: [b"0", b"1", b"2"]}
 
     asyncio.run(run())
 
@@ -69,7 +75,7 @@ def test_an_owner_that_was_away_begins_again():
         board.remove_client(None, OWNER)
         assert await board.publish("t", OWNER, [b"2"], 2) == 0
         assert await board.publish("t", OWNER, [b"0", b"1", b"2"], 0) == 3
-        assert (await board.poll("t", {}, 0))["batches"] == {OWNER: [b"0", b"1", b"2"]}
+        assert await kept(board, "t") == {OWNER: [b"0", b"1", b"2"]}
 
     asyncio.run(run())
 
@@ -79,10 +85,9 @@ def test_two_owners_of_one_transform():
         board = Board()
         await board.publish("t", OWNER, [b"0"], 0)
         await board.publish("t", "another", [b"0 too", b"1"], 0)
-        said = await board.poll("t", {OWNER: 1}, 0)
-        assert said["batches"] == {"another": [b"0 too", b"1"]}
+        assert await kept(board, "t", {OWNER: 1}) == {"another": [b"0 too", b"1"]}
         board.remove_client(None, "another")
-        assert (await board.poll("t", {}, 0))["batches"] == {OWNER: [b"0"]}
+        assert await kept(board, "t") == {OWNER: [b"0"]}
 
     asyncio.run(run())
 
@@ -93,8 +98,8 @@ def test_the_transforms_of_a_client_that_left_are_forgotten():
         await board.publish("a", OWNER, [b"a"], 0)
         await board.publish("b", "another", [b"b"], 0)
         board.remove_client(None, OWNER)
-        assert (await board.poll("a", {}, 0))["batches"] == {}
-        assert (await board.poll("b", {}, 0))["batches"] == {"another": [b"b"]}
+        assert await kept(board, "a") == {}
+        assert await kept(board, "b") == {"another": [b"b"]}
 
     asyncio.run(run())
 
@@ -103,7 +108,7 @@ def test_transforms_do_not_mix():
     async def run():
         board = Board()
         await board.publish("a", OWNER, [b"a"], 0)
-        assert (await board.poll("b", {}, 0))["batches"] == {}
+        assert await kept(board, "b") == {}
 
     asyncio.run(run())
 
@@ -116,7 +121,9 @@ def test_a_poll_waits_and_is_woken():
         assert not poll.done()
         start = time.monotonic()
         await board.publish("t", OWNER, [b"news"], 0)
-        assert (await poll)["batches"] == {OWNER: [b"news"]}
+        ((age_s, batch),) = (await poll)["batches"][OWNER]
+        assert batch == b"news"
+        assert 0 <= age_s < 1
         assert time.monotonic() - start < 1
 
     asyncio.run(run())
@@ -131,11 +138,24 @@ def test_a_poll_ends_without_news():
     asyncio.run(run())
 
 
+def test_nobody_waits_for_what_is_over():
+    async def run():
+        board = Board()
+        await board.poll("t", {}, 0)
+        assert (await board.asks("t", OWNER, True, 0))["wanted"] is True
+        await board.publish("t", OWNER, [b"the ending"], 0, over=True)
+        assert (await board.asks("t", OWNER, True, 0))["wanted"] is False
+        await board.poll("t", {OWNER: 1}, 0)
+        assert (await board.asks("t", OWNER, False, 0))["wanted"] is True
+
+    asyncio.run(run())
+
+
 def test_the_owner_learns_that_somebody_waits():
     async def run():
         board = Board()
-        assert (await board.asks("t", False, SHORT))["wanted"] is False
-        asks = asyncio.create_task(board.asks("t", False, 10))
+        assert (await board.asks("t", OWNER, False, SHORT))["wanted"] is False
+        asks = asyncio.create_task(board.asks("t", OWNER, False, 10))
         await asyncio.sleep(SHORT)
         await board.poll("t", {}, 0)
         assert (await asyncio.wait_for(asks, 1))["wanted"] is True
@@ -148,12 +168,12 @@ def test_a_url_is_asked_for_and_given_and_not_kept(refresh):
     async def run():
         board = Board()
         ask = asyncio.create_task(board.ask("t", (":a.root", refresh), 10))
-        said = await asyncio.wait_for(board.asks("t", False, 10), 1)
+        said = await asyncio.wait_for(board.asks("t", OWNER, False, 10), 1)
         assert [asked for _, asked in said["asks"]] == [(":a.root", refresh)]
         ((number, _),) = said["asks"]
         await board.answer("t", {number: b"CANARY"})
         assert await asyncio.wait_for(ask, 1) == b"CANARY"
-        assert (await board.asks("t", False, 0))["asks"] == []
+        assert (await board.asks("t", OWNER, False, 0))["asks"] == []
         assert "CANARY" not in repr(vars(board))
 
     asyncio.run(run())
@@ -164,9 +184,23 @@ def test_several_workers_get_their_own_answers():
         board = Board()
         asks = [asyncio.create_task(board.ask("t", f":{i}", 10)) for i in range(5)]
         await asyncio.sleep(SHORT)
-        said = await board.asks("t", False, 1)
+        said = await board.asks("t", OWNER, False, 1)
         await board.answer("t", {n: name.encode() for n, name in said["asks"]})
         assert await asyncio.gather(*asks) == [f":{i}".encode() for i in range(5)]
+
+    asyncio.run(run())
+
+
+def test_what_an_owner_leaves_unanswered_is_asked_of_the_next():
+    async def run():
+        board = Board()
+        ask = asyncio.create_task(board.ask("t", ":a", 10))
+        assert len((await board.asks("t", OWNER, False, 1))["asks"]) == 1
+        assert (await board.asks("t", OWNER, False, 0))["asks"] == []
+        board.remove_client(None, OWNER)
+        ((number, _),) = (await board.asks("t", "another", False, 0))["asks"]
+        await board.answer("t", {number: b"said"})
+        assert await asyncio.wait_for(ask, 1) == b"said"
 
     asyncio.run(run())
 
@@ -175,7 +209,7 @@ def test_an_owner_that_does_not_answer():
     async def run():
         board = Board()
         assert await asyncio.wait_for(board.ask("t", ":a", SHORT), 2) is None
-        assert (await board.asks("t", False, 0))["asks"] == []
+        assert (await board.asks("t", OWNER, False, 0))["asks"] == []
         await board.answer("t", {0: b"late"})
 
     asyncio.run(run())

@@ -1,0 +1,397 @@
+"""Transforms that were submitted before: by id, from the cache of servicex, after restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import awkward as ak
+import httpx
+import pytest
+from coffea.nanoevents import NanoEventsFactory
+from servicex import query
+
+from coffea_sx import ServiceXEventsFactory
+from coffea_sx.demo.analysis import SelectionSchema, dimuon_query
+from coffea_sx.errors import DatasetError, QueryError, TransformGone
+from coffea_sx.local import LocalServiceX
+from coffea_sx.transform import submissions
+from coffea_sx.transform.course import Pace
+
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+PACE = Pace(busy_s=0.02, idle_s=0.1, settle_s=0.3)
+
+# A notebook: submits and computes, and says how far it is.
+NOTEBOOK = """
+import sys
+from coffea.nanoevents import NanoEventsFactory
+import coffea_sx
+from coffea_sx.demo.analysis import SelectionSchema, dimuon_query
+
+factory = NanoEventsFactory.from_servicex(
+    dimuon_query(), sys.argv[2:], config_path=sys.argv[1], schemaclass=SelectionSchema
+)
+print(factory.request_id, flush=True)
+print(len(factory.events().event.compute(scheduler="synchronous")), flush=True)
+"""
+
+DELIVER = """
+import sys
+from servicex import dataset, deliver
+from coffea_sx.demo.analysis import dimuon_query
+
+spec = {
+    "Sample": [
+        {
+            "Name": "delivered",
+            "Dataset": dataset.FileList(sys.argv[2:]),
+            "Query": dimuon_query(),
+        }
+    ]
+}
+print(*deliver(spec, config_path=sys.argv[1], progress_bar="none")["delivered"])
+"""
+
+Submit = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LocalServiceX]:
+    with LocalServiceX(python=True) as running:
+        yield running
+
+
+@pytest.fixture
+def config(server: LocalServiceX, tmp_path: Path) -> Path:
+    """A servicex.yaml with a cache of its own."""
+    return configured(server, tmp_path)
+
+
+def configured(server: LocalServiceX, directory: Path) -> Path:
+    path = directory / "servicex.yaml"
+    path.write_text(f"{server.servicex_yaml()}cache_path: {directory / 'cache'}\n")
+    return path
+
+
+@pytest.fixture
+def submit(config: Path, nano_files: list[str]) -> Submit:
+    def submitted(files: list[str] | None = None, **options: Any) -> Any:
+        return NanoEventsFactory.from_servicex(
+            dimuon_query(),
+            nano_files[:2] if files is None else files,
+            schemaclass=SelectionSchema,
+            **{"pace": PACE, "config_path": config, **options},
+        )
+
+    return submitted
+
+
+@pytest.fixture
+def forget(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Let this process know as little of what was submitted as another one."""
+    return lambda: monkeypatch.setattr(submissions, "_submitted", {})
+
+
+def n_submitted(server: LocalServiceX) -> int:
+    return sum(
+        (one.method, one.path) == ("POST", "/servicex/transformation") for one in server.exchanges
+    )
+
+
+def numbers(factory: Any) -> list[int]:
+    found: list[int] = factory.events().event.compute(scheduler="synchronous").to_list()
+    return found
+
+
+def run(script: str, config: Path, files: list[str]) -> list[str]:
+    """Run a script in a process of its own; return the words that it says."""
+    command = [sys.executable, "-c", script, str(config), *files]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+# -- by id
+
+
+@pytest.fixture
+def from_id(server: LocalServiceX, nano_files: list[str]) -> Submit:
+    def taken_up(request_id: str, files: Any = None, **options: Any) -> Any:
+        told = {"input_form": {nano_files[0]: "Events"}, "url": server.url}
+        return ServiceXEventsFactory.from_request_id(
+            request_id, files, schemaclass=SelectionSchema, **{**told, **options}
+        )
+
+    return taken_up
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_request_has_the_same_partitions(
+    submit: Submit, from_id: Submit, nano_files: list[str], steps: int
+) -> None:
+    files = [nano_files[i] for i in (2, 0, 1)]
+    first = submit(files, title="my title", steps_per_file=steps)
+    again = from_id(first.request_id, steps_per_file=steps, metadata={"dataset": "dy"})
+    assert again.request_id == first.request_id
+    assert again.npartitions == first.npartitions == 3 * steps
+    assert [file["input_file"] for file in again.files] == files
+    assert again.form == first.form
+    assert again.status().title == "my title"
+    assert again.events().metadata["dataset"] == "dy"
+    for i in range(first.npartitions):
+        parts = [one.events().partitions[i].event.compute() for one in (first, again)]
+        assert ak.array_equal(*parts)
+
+
+def test_a_request_is_read_in_the_order_of_a_list(
+    submit: Submit, from_id: Submit, nano_files: list[str]
+) -> None:
+    first = submit(nano_files[:3])
+    files = [nano_files[i] for i in (1, 2, 0)]
+    again = from_id(first.request_id, files)
+    events = again.events()
+    found = [events.partitions[i].event.compute()[0] // 500 for i in range(3)]
+    assert found == [1, 2, 0]
+    assert sorted(numbers(again)) == numbers(first)
+    with pytest.raises(DatasetError, match="twice"):
+        from_id(first.request_id, files[:1] * 2)
+
+
+def test_a_code_generator_is_told_by_the_query(
+    server: LocalServiceX, from_id: Submit, nano_files: list[str]
+) -> None:
+    raw = query.UprootRaw({"treename": "Events", "filter_name": ["run", "event", "lumi*"]})
+    first = NanoEventsFactory.from_servicex(
+        raw, nano_files[:1], url=server.url, schemaclass=SelectionSchema
+    )
+    assert numbers(from_id(first.request_id)) == numbers(first)
+
+
+def test_a_code_generator_that_cannot_be_told_is_needed(
+    server: LocalServiceX, from_id: Submit, nano_files: list[str]
+) -> None:
+    def run_query(input_filenames=None):  # type: ignore[no-untyped-def]
+        import uproot
+
+        with uproot.open({input_filenames: "Events"}) as tree:
+            return {"servicex": tree.arrays(["run", "luminosityBlock", "event"])}
+
+    function = query.PythonFunction().with_uproot_function(run_query)
+    with pytest.warns(UserWarning, match="cannot be told from the query"):
+        first = NanoEventsFactory.from_servicex(
+            function, nano_files[:1], url=server.url, schemaclass=SelectionSchema
+        )
+    with pytest.raises(QueryError, match="give it as codegen="):
+        from_id(first.request_id)
+    with pytest.warns(UserWarning, match="cannot be told from the query"):
+        again = from_id(first.request_id, codegen="python")
+    assert numbers(again) == numbers(first) == list(range(500))
+
+
+def test_an_unknown_request_is_gone_before_anything_else(
+    server: LocalServiceX, from_id: Submit
+) -> None:
+    before = len(server.exchanges)
+    with pytest.raises(TransformGone, match=UNKNOWN):
+        # Nothing is derived either, of a sample that does not exist.
+        from_id(UNKNOWN, input_form={"/no/such/file.root": "Events"})
+    (asked,) = list(server.exchanges)[before:]
+    assert (asked.method, asked.path) == ("GET", f"/servicex/transformation/{UNKNOWN}")
+
+
+# -- the cache of servicex
+
+
+@pytest.mark.slow
+def test_another_process_submits_nothing_new(
+    server: LocalServiceX, submit: Submit, config: Path, nano_files: list[str]
+) -> None:
+    first = submit()
+    before = n_submitted(server)
+    assert run(NOTEBOOK, config, nano_files[:2]) == [first.request_id, str(len(numbers(first)))]
+    assert n_submitted(server) == before
+
+
+def test_a_cache_knows_what_another_process_has_submitted(
+    server: LocalServiceX, submit: Submit, forget: Callable[[], None], nano_files: list[str]
+) -> None:
+    first = submit(title="a title")
+    forget()
+    before = n_submitted(server)
+    # Neither titles nor the order of files make another transform.
+    again = submit(nano_files[1::-1], title="another")
+    assert again.request_id == first.request_id
+    assert n_submitted(server) == before
+    assert [file["input_file"] for file in again.files] == nano_files[1::-1]
+    assert sorted(numbers(again)) == numbers(first)
+    forget()
+    assert submit(nano_files[:3]).request_id != first.request_id
+
+
+@pytest.mark.slow
+def test_what_servicex_has_delivered_is_found(
+    server: LocalServiceX,
+    submit: Submit,
+    forget: Callable[[], None],
+    config: Path,
+    nano_files: list[str],
+) -> None:
+    forget()
+    before = n_submitted(server)
+    said = run(DELIVER, config, nano_files[:2])
+    assert len(said) == 2
+    factory = submit()
+    assert factory.status().title == "delivered"
+    assert len(numbers(factory)) > 500
+    assert n_submitted(server) == before + 1
+
+
+def test_without_a_servicex_yaml_no_cache_is_used(
+    server: LocalServiceX, submit: Submit, config: Path, forget: Callable[[], None]
+) -> None:
+    first = submit(config_path=None, url=server.url, ignore_cache=True)
+    forget()
+    assert submit(config_path=None, url=server.url).request_id != first.request_id
+    assert not (config.parent / "cache").exists()
+
+
+def test_ignore_cache_submits_again_and_is_remembered(
+    submit: Submit, forget: Callable[[], None]
+) -> None:
+    first = submit()
+    second = submit(ignore_cache=True)
+    assert second.request_id != first.request_id
+    assert submit().request_id == second.request_id
+    forget()
+    assert submit().request_id == second.request_id
+
+
+@pytest.mark.parametrize("is_forgotten", [False, True], ids=["this process", "another"])
+def test_a_request_that_was_deleted_is_submitted_again(
+    server: LocalServiceX, submit: Submit, forget: Callable[[], None], is_forgotten: bool
+) -> None:
+    first = submit()
+    expected = numbers(first)
+    url = f"{server.url}/servicex/transformation/{first.request_id}"
+    httpx.delete(url).raise_for_status()
+    if is_forgotten:
+        forget()
+    again = submit()
+    assert again.request_id != first.request_id
+    assert numbers(again) == expected
+    forget()
+    assert submit().request_id == again.request_id
+
+
+def test_a_request_whose_bucket_is_gone_is_submitted_again(
+    server: LocalServiceX, submit: Submit, forget: Callable[[], None]
+) -> None:
+    first = submit()
+    expected = numbers(first)
+    shutil.rmtree(server.directory / "objects" / first.request_id)
+    again = submit()
+    assert again.request_id != first.request_id
+    assert numbers(again) == expected
+
+
+def test_a_request_in_which_files_failed_is_submitted_again(
+    submit: Submit, nano_files: list[str], tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.root"
+    bad.write_bytes(b"root" + bytes(2000))
+    first = submit([str(bad)], on_failure="skip", input_form={nano_files[0]: "Events"})
+    first.events()[0].event.compute()
+    shutil.copy(nano_files[0], bad)
+    again = submit([str(bad)])
+    assert again.request_id != first.request_id
+    assert len(numbers(again)) > 100
+
+
+def test_a_corrupt_cache_is_only_a_warning_in_the_log(
+    config: Path, submit: Submit, forget: Callable[[], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = config.parent / "cache" / ".servicex"
+    cache.mkdir(parents=True)
+    (cache / "db.json").write_text('{"_default": {"1": ')
+    with caplog.at_level(logging.WARNING, logger="coffea_sx"):
+        first = submit()
+    assert len(numbers(first)) > 100
+    said = [one.getMessage() for one in caplog.records if one.name.startswith("coffea_sx")]
+    assert said
+    assert all(message.startswith("The cache of servicex cannot be used") for message in said)
+    assert submit().request_id == first.request_id
+
+
+# -- restarts
+
+
+class Held:
+    """Holds all files but the first until they are released."""
+
+    def __init__(self, first: str) -> None:
+        self.first = first
+        self.released = threading.Event()
+
+    async def __call__(self, path: str) -> None:
+        while path != self.first and not self.released.is_set():
+            await asyncio.sleep(0.01)
+
+
+def test_the_server_restarts_in_the_middle(nano_files: list[str], tmp_path: Path) -> None:
+    held = Held(nano_files[0])
+    first = LocalServiceX(tmp_path, before_report=held).start()
+    port = int(first.url.rpartition(":")[2])
+    second = LocalServiceX(tmp_path, port=port)
+    try:
+        factory = NanoEventsFactory.from_servicex(
+            dimuon_query(),
+            nano_files[:4],
+            url=first.url,
+            schemaclass=SelectionSchema,
+            pace=PACE,
+        )
+        events = factory.events()
+        before = events.partitions[0].event.compute(scheduler="synchronous")
+        with ThreadPoolExecutor(1) as pool:
+            computing = pool.submit(events.event.compute, scheduler="synchronous")
+            first.stop()
+            assert not computing.done()
+            second.start()
+            after = computing.result(60)
+        assert factory.status().n_completed == 4
+        assert ak.array_equal(after[: len(before)], before)
+        assert sorted(set((after // 500).to_list())) == [0, 1, 2, 3]
+        assert n_submitted(first) + n_submitted(second) == 1
+    finally:
+        first.stop()
+        second.stop()
+
+
+@pytest.mark.slow
+def test_a_notebook_restarts_in_the_middle(nano_files: list[str], tmp_path: Path) -> None:
+    held = Held(nano_files[0])
+    with LocalServiceX(before_report=held) as server:
+        config = configured(server, tmp_path)
+        command = [sys.executable, "-c", NOTEBOOK, str(config), *nano_files[:4]]
+        notebook = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert notebook.stdout is not None
+        with notebook, notebook.stdout:
+            request_id = notebook.stdout.readline().strip()
+            notebook.send_signal(signal.SIGKILL)
+            assert notebook.stdout.read() == ""
+        held.released.set()
+        factory = NanoEventsFactory.from_servicex(
+            dimuon_query(), nano_files[:4], config_path=config, schemaclass=SelectionSchema
+        )
+        assert factory.request_id == request_id
+        assert sorted({number // 500 for number in numbers(factory)}) == [0, 1, 2, 3]
+        assert n_submitted(server) == 1
