@@ -101,7 +101,8 @@ class Analysis:
         self.truth = truth(tuple(files))
         self.canaries = canaries
         self._config = directory / "servicex.yaml"
-        self._config.write_text(server.servicex_yaml().replace(server.url, url))
+        text = server.servicex_yaml().replace(server.url, url)
+        self._config.write_text(f"{text}cache_path: {directory / 'cache'}\n")
 
     def factory(self, **options: Any) -> Any:
         return NanoEventsFactory.from_servicex(

@@ -293,12 +293,13 @@ def test_a_request_that_was_deleted_is_submitted_again(
 
 
 def test_a_request_whose_bucket_is_gone_is_submitted_again(
-    server: LocalServiceX, submit: Submit, forget: Callable[[], None]
+    server: LocalServiceX, submit: Submit, forget: Callable[[], None], nano_files: list[str]
 ) -> None:
-    first = submit()
+    first = submit(nano_files[4:6])
     expected = numbers(first)
     shutil.rmtree(server.directory / "objects" / first.request_id)
-    again = submit()
+    forget()
+    again = submit(nano_files[4:6])
     assert again.request_id != first.request_id
     assert numbers(again) == expected
 

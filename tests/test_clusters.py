@@ -202,7 +202,7 @@ def server_elsewhere() -> Iterator[str]:
         process.stdin.close()
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 @pytest.mark.timeout(240)
 def test_killed_workers_change_nothing(tmp_path: Path) -> None:
     """Four workers, one of which is killed every two seconds; five of a hundred inputs fail."""

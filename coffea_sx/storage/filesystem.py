@@ -20,6 +20,7 @@ from fsspec.spec import AbstractBufferedFile
 from ..errors import ObjectGone, ObjectReplaced, ReadError, ServiceXError
 from ..transform.outcomes import Delivered, Failed
 from ..transform.source import ResultSource
+from ..transform.tolerance import LENIENT
 from .stored import Fetch, fetcher, knowing, stored_object
 
 PROTOCOL = "servicex"
@@ -238,7 +239,7 @@ class ServiceXFileSystem(AbstractFileSystem):
                 request_id=request_id,
             )
         try:
-            outcome = source.wait(index, self.patience_s)
+            outcome = source.wait(index, self.patience_s, LENIENT)
         except TimeoutError:
             raise ReadError(
                 f"Input file {index} of request {request_id} has no result after "

@@ -53,10 +53,6 @@ class TransformHandle:
             announce(self.watch)
         return TransformHandle, (self.address, self.tolerance)
 
-    def with_tolerance(self, tolerance: Tolerance) -> TransformHandle:
-        """Return a handle of the same transform."""
-        return TransformHandle(self.address, tolerance, self.watch)
-
 
 @dataclass(frozen=True, slots=True)
 class Deliveries:

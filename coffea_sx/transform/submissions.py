@@ -41,11 +41,14 @@ class Submissions:
         self._dataset = dataset
         self._asked = (endpoint.url, selection, dataset)
 
-    def found(self) -> list[str]:
-        """Return the ids of requests that may still be there, the likeliest first."""
-        here = [_submitted[self._asked]] if self._asked in _submitted else []
+    def own(self) -> list[str]:
+        """Return the id of the request that this process has submitted, if it has."""
+        return [_submitted[self._asked]] if self._asked in _submitted else []
+
+    def others(self) -> list[str]:
+        """Return the ids of requests that other processes have submitted."""
         none: list[str] = []
-        return list(dict.fromkeys(here + self._with_cache(_find, none)))
+        return [one for one in self._with_cache(_find, none) if one not in self.own()]
 
     def keep(self, request_id: str) -> None:
         """Remember a request."""

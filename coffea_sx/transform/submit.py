@@ -57,8 +57,12 @@ def submit(
     RequestRefused, Unreachable, NotAuthorized
     """
     submissions = Submissions(client.endpoint, selection, dataset)
-    for request_id in () if ignore_cache else submissions.found():
-        if _is_usable(client, request_id):
+    for request_id in () if ignore_cache else submissions.own():
+        if _is_well(client, request_id):
+            return request_id
+    # Those of others may be so old that the store has dropped their results.
+    for request_id in () if ignore_cache else submissions.others():
+        if _is_well(client, request_id) and _has_results(client, request_id):
             return request_id
     request_id = _post(client, selection, dataset)
     submissions.keep(request_id)
@@ -75,19 +79,19 @@ def _post(client: ServiceXClient, selection: Selection, dataset: Dataset) -> str
         raise
 
 
-def _is_usable(client: ServiceXClient, request_id: str) -> bool:
-    """Whether a transform is still there with its results, and nothing went wrong in it."""
+def _is_well(client: ServiceXClient, request_id: str) -> bool:
+    """Whether a transform is still there, and nothing went wrong in it."""
     try:
         status = client.status(request_id)
-        if status["status"] in _DEAD or status["files-failed"]:
-            return False
-        return status["status"] != "Complete" or _has_results(client, request_id)
     except TransformGone:
         return False
+    return status["status"] not in _DEAD and not status["files-failed"]
 
 
 def _has_results(client: ServiceXClient, request_id: str) -> bool:
-    """Whether one of the results is still in the store: buckets are deleted before requests."""
+    """Whether the store has the results of a transform, if it should have any by now."""
+    if client.status(request_id)["status"] != "Complete":
+        return True
     access = Access(client, request_id)
     try:
         if DATASETS not in client.info().capabilities:

@@ -35,7 +35,6 @@ from coffea_sx.errors import (
     ObjectReplaced,
     ReadError,
     ServiceXError,
-    TransformFailed,
 )
 from coffea_sx.local import LocalServiceX
 from coffea_sx.query import select
@@ -148,6 +147,19 @@ def test_info(fs, url, content):
 
 
 # -- what there is
+
+
+def test_a_result_beside_a_file_that_failed(
+    fs, servicex, watching, selection, nano_files, tmp_path
+):
+    bad = tmp_path / "bad.root"
+    bad.write_bytes(b"root" + bytes(300))
+    watch = watching(servicex, selection, [nano_files[0], str(bad)])
+    where = f"servicex://{watch.address.request_id}"
+    assert fs.info(f"{where}/@0")["input_file"] == nano_files[0]
+    with pytest.raises(ObjectGone, match=str(bad)):
+        fs.info(f"{where}/@1")
+    assert fs.info(f"{where}/@0")["size"] > 0
 
 
 def test_the_files_of_a_request(fs, request_id, nano_files, asked):
@@ -462,7 +474,7 @@ def one_bad(nano_files, tmp_path):
 
 
 def test_an_input_file_that_failed(fs, servicex, watching, selection, one_bad):
-    watch = watching(servicex, selection, one_bad, "skip")
+    watch = watching(servicex, selection, one_bad)
     with pytest.raises(ObjectGone, match=r"no result of .*bad\.root: ServiceX could not") as caught:
         fs.open(f"servicex://{watch.address.request_id}/@1")
     assert caught.value.input_file == one_bad[1]
@@ -481,10 +493,10 @@ def test_a_failure_that_ends_all_hides_no_result(fs, watching, selection, one_ba
             await asyncio.sleep(0.01)
 
     with LocalServiceX(before_report=before_report) as server:
-        watch = watching(server, selection, one_bad, "raise")
+        watch = watching(server, selection, one_bad)
         watch.wait(0)
         released.set()
-        with pytest.raises(TransformFailed, match=r"bad\.root"):
+        with pytest.raises(ObjectGone, match=r"bad\.root"):
             fs.open(f"servicex://{watch.address.request_id}/@1")
         assert fs.cat_file(f"{watch.address.request_id}/@0", 0, 4) == b"root"
         watch.close()
@@ -612,7 +624,7 @@ def test_names_with_odd_characters(servicex, watching, selection, nano_files, tm
     paths = [str(tmp_path / name) for name in names]
     for path in paths:
         shutil.copyfile(nano_files[0], path)
-    watch = watching(servicex, selection, paths, "skip")
+    watch = watching(servicex, selection, paths)
     for i, name in enumerate(names):
         outcome = watch.wait(i)
         url = address(watch.address.request_id, outcome.object_name)
