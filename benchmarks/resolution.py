@@ -68,8 +68,6 @@ TREE = "servicex"
 N_EVENTS = 100
 # Rows appear in the order of the files but for so many places: many transformers work on a list.
 DISORDER = 200
-# The shortest time between two questions of a watch.
-POLL_S = 0.1
 SAMPLE_S = 0.5
 DONE_S = 600.0
 N_PIPELINED = 100
@@ -394,7 +392,7 @@ class Memory:
             slope = np.polyfit([at for at, _ in half], [rss[name] for _, rss in half], 1)[0]
             growth = float(100 * slope * (half[-1][0] - half[0][0]) / middle)
             print(f"  memory of {name}: {begin:.0f}, {middle:.0f}, {end:.0f} MB", flush=True)
-            limit = None if name in ("owner", "server") else 10.0
+            limit = None if name == "server" else 10.0
             rows.append(
                 Measured(f"memory of {name}, growth over the second half", growth, "%", limit)
             )
@@ -602,9 +600,9 @@ def _delays(asked: Any) -> list[Measured]:
 def _questions(asked: Any, counts: Mapping[str, int]) -> list[Measured]:
     answers = asked["answers"]
     span = answers[-1]["at"] - answers[0]["at"]
-    total = sum(n for kind, n in counts.items() if kind not in ("file-urls", "objects"))
+    total = sum(n for kind, n in counts.items() if kind != "objects")
     return [
-        Measured("requests to ServiceX", total, "", 2 * span / POLL_S + 10),
+        Measured("requests to ServiceX", total, "", 2 * len(answers) + 10),
         Measured("  time between questions, mean", span / max(1, len(answers) - 1), "s"),
         Measured("  rows that were sent", sum(a["nbytes"] for a in answers) / 1e6, "MB"),
         Measured("  requests for URLs", counts.get("file-urls", 0)),

@@ -12,8 +12,10 @@ import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from hypothesis import strategies as st
 
@@ -78,6 +80,14 @@ def row(number: int, path: str, *, failed: bool = False) -> dict[str, Any]:
         "avg-rate": 0.0,
         "created_at": f"2026-11-22T14:43:43.{number:06d}",
     }
+
+
+def later(rows: list[dict[str, Any]], than: str | None = None) -> list[dict[str, Any]]:
+    """Return rows that say they were made after a time, as servers do: not those of that time."""
+    if than is None:
+        return list(rows)
+    moment = datetime.fromisoformat(than).astimezone(timezone.utc).replace(tzinfo=None)
+    return [one for one in rows if datetime.fromisoformat(one["created_at"]) > moment]
 
 
 @st.composite
@@ -161,6 +171,10 @@ class Asked:
     @property
     def json(self) -> Any:
         return json.loads(self.body)
+
+    def later(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the rows that are asked for, by what they say of when they were made."""
+        return later(rows, *parse_qs(urlsplit(self.path).query).get("later_than", ()))
 
 
 @dataclass

@@ -92,12 +92,13 @@ class Access:
         AccessError
             If the server gives no URL for an object, or one that is not http(s).
         """
-        with self._lock:
-            wanted = [n for n in names if refresh or not self._has_fresh(n)]
-            if wanted:
-                soon = [n for n in also if n not in wanted and not self._has_fresh(n)]
-                self._grants.update(self._make((wanted + soon)[: max(BATCH, len(wanted))]))
-            return {name: self._given(name) for name in names}
+        if refresh or not all(map(self._has_fresh, names)):
+            with self._lock:
+                wanted = [n for n in names if refresh or not self._has_fresh(n)]
+                if wanted:
+                    soon = [n for n in also if n not in wanted and not self._has_fresh(n)]
+                    self._grants.update(self._make((wanted + soon)[: max(BATCH, len(wanted))]))
+        return {name: self._given(name) for name in names}
 
     def _given(self, name: str) -> Grant:
         grant = self._grants.get(name)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from time import time
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 import httpx
 import tenacity
@@ -122,13 +124,14 @@ class ServiceXClient:
         """Return the status of a transform. It holds the keys of the store: never print it."""
         return self._part(None, dict, self._get(f"{TRANSFORMATION}/{request_id}"))
 
-    def results(self, request_id: str) -> list[dict[str, Any]]:
-        """Return all rows of results, unsorted.
+    def results(self, request_id: str, later_than: datetime | None = None) -> list[dict[str, Any]]:
+        """Return rows of results, unsorted: all, or those that say they were made after a time.
 
-        Always the full list: a server asked for later rows only leaves out those that were
-        committed late.
+        Rows may appear after others that say they were made later.
         """
-        return self._part("results", list, self._get(f"{TRANSFORMATION}/{request_id}/results"))
+        params = {"later_than": later_than.isoformat()} if later_than else None
+        path = f"{TRANSFORMATION}/{request_id}/results"
+        return self._part("results", list, self._get(path, params))
 
     def reasons(self, request_id: str) -> dict[str, str]:
         """Return why input files failed, by path, if the server keeps that."""
@@ -165,8 +168,9 @@ class ServiceXClient:
             )
         return part
 
-    def _get(self, path: str) -> Any:
-        return self._request("GET", path, repeatable=True)
+    def _get(self, path: str, params: Mapping[str, str] | None = None) -> Any:
+        where = f"{path}?{urlencode(params)}" if params else path
+        return self._request("GET", where, repeatable=True)
 
     def _request(
         self, method: str, path: str, *, json: Any = None, repeatable: bool = False
@@ -199,9 +203,12 @@ class ServiceXClient:
                 f"The connection to {self.endpoint.url} was closed with the watch of its transform."
             )
         try:
-            return self._http.request(method, path, json=json, headers=self._authorization())
+            response = self._http.request(method, path, json=json, headers=self._authorization())
         except (httpx.TransportError, httpx.DecodingError) as error:
             raise self._unsent(error, method, path, repeatable) from None
+        # It refers to itself through this: megabytes of rows would stay until the collector comes.
+        response.stream = httpx.ByteStream(b"")
+        return response
 
     def _unsent(
         self, error: httpx.RequestError, method: str, path: str, repeatable: bool

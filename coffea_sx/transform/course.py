@@ -10,6 +10,7 @@ import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 
@@ -24,6 +25,11 @@ TERMINAL = {"Complete", "Canceled", "Fatal", "Bad Dataset"}
 # Of all time, what asking may take: a long list of results is asked for less often.
 EFFORT = 0.2
 JITTER = 0.1
+# All rows, if they are few, cost no more than the latest ones.
+FEW = 500
+# How much later than it says a row may appear, and yet be among the latest ones, seconds. Others
+# are found when all are asked for, which is as often, and whenever a transform has ended.
+MARGIN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,7 @@ class Pace:
         The server may be silent for this long.
     """
 
-    busy_s: float = 0.1
+    busy_s: float = 0.25
     idle_s: float = 2.0
     stall_s: float = 1800.0
     deadline_s: float = math.inf
@@ -100,6 +106,8 @@ class Course:
         Whether the server lists results; else they are found in the bucket when all is over.
     question : Question
         What to ask next.
+    later_than : datetime or None
+        After which time to ask for rows, if not for all.
     pause_s : float
         How long to wait before that.
     ending : ServiceXError or None
@@ -127,6 +135,7 @@ class Course:
         self.log_url: str | None = None
         self.has_rows = True
         self._spread = spread
+        self._takes_times = True
         self._told_failed = self._told_done = 0
         self.resume(now)
 
@@ -134,8 +143,9 @@ class Course:
         """Begin to wait, or to wait again after an ending that is not for good."""
         self.ending = None
         self.question = self._listing
+        self.later_than: datetime | None = None
         self.pause_s = 0.0
-        self._began = self._last_news = self._last_answer = self._listed_at = now
+        self._began = self._last_news = self._last_answer = self._listed_at = self._all_due = now
         self._ended_at: float | None = None
 
     @property
@@ -163,7 +173,9 @@ class Course:
         """Enter what was new in an answer that took a while to get."""
         self.ledger.keep(new)
         self._last_answer = now
-        self._listed_at = now - took_s
+        if self.later_than is None:
+            self._listed_at = now - took_s
+            self._all_due = now + max(MARGIN_S, _rest_s(took_s))
         if new:
             self._last_news = now
             self._ask(Question.ROWS, now, took_s)
@@ -216,6 +228,10 @@ class Course:
             self.ending = endings.gone(self.standing)
             return False
         status = getattr(error, "status", 0) or 0
+        if status == 400 and self.question is Question.ROWS and self.later_than is not None:
+            # It does not read times as others do.
+            self._takes_times, self.later_than, self.pause_s = False, None, self.pace.busy_s
+            return True
         # A store that does not list a bucket now may do so later.
         is_passing = isinstance(error, (ConnectionError, AccessError)) or status >= 429
         if is_passing and now - self._last_answer < self.pace.outage_s:
@@ -252,13 +268,24 @@ class Course:
         self._told_failed = max(self._told_failed, int(status.get("files-failed") or 0))
         return self._told_done + self._told_failed > before
 
+    def _recently(self, now: float) -> datetime | None:
+        """Tell after which time to ask for rows; None for all of them."""
+        newest = self.ledger.newest
+        is_enough = self._ended_at is None and now < self._all_due and self._takes_times
+        if not is_enough or newest is None or self.ledger.n_rows < FEW:
+            return None
+        return newest - timedelta(seconds=MARGIN_S)
+
     def _ask(self, question: Question, now: float, took_s: float) -> None:
         self.question = question
+        was_all, self.later_than = self.later_than is None, self._recently(now)
+        if was_all and self.later_than is not None:
+            took_s = 0.0  # the next answer will not be as long
         # A tenth of the silence so far: a long silence will hardly end in the next moment.
         silence_s = 0.1 * (now - self._last_news)
         pause_s = min(max(silence_s, self.pace.busy_s), self.pace.idle_s)
         spread = 1 + JITTER * (2 * self._spread() - 1)
-        self.pause_s = max(pause_s * spread, took_s * (1 / EFFORT - 1))
+        self.pause_s = max(pause_s * spread, _rest_s(took_s))
 
     def _watch_the_time(self, now: float) -> None:
         if now - self._last_news > self.pace.stall_s:
@@ -276,3 +303,8 @@ class Course:
         lost = [Failed(i, paths[i], reason, self.log_url, kind) for i in self.ledger.missing]
         self.ledger.keep(lost)
         return list(lost)
+
+
+def _rest_s(took_s: float) -> float:
+    """Tell how long to leave a server alone that took so long to answer."""
+    return took_s * (1 / EFFORT - 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from datetime import datetime, timezone
 from typing import Any
 
 from ..dataset import InputFiles
@@ -18,11 +19,18 @@ class Ledger:
     Parameters
     ----------
     files : InputFiles
+
+    Attributes
+    ----------
+    outcomes : dict of int to Delivered or Failed
+    newest : datetime or None
+        The latest time at which a row says that it was made.
     """
 
     def __init__(self, files: InputFiles) -> None:
         self.files = files
         self.outcomes: dict[int, Outcome] = {}
+        self.newest: datetime | None = None
         self._seen: dict[Any, tuple[Any, ...]] = {}
 
     def news(self, rows: Iterable[dict[str, Any]]) -> list[Outcome]:
@@ -44,6 +52,8 @@ class Ledger:
                 new[outcome.index] = outcome
         # Only now: rows that make no sense are to be looked at again.
         self._seen.update((row["id"], said) for row, said in fresh)
+        moments = [self.newest, *(_moment(row) for row, _ in fresh)]
+        self.newest = max((moment for moment in moments if moment), default=None)
         return list(new.values())
 
     def keep(self, outcomes: Iterable[Outcome]) -> None:
@@ -69,6 +79,11 @@ class Ledger:
         )
 
     @property
+    def n_rows(self) -> int:
+        """How many rows there were."""
+        return len(self._seen)
+
+    @property
     def missing(self) -> list[int]:
         """Input files without an outcome."""
         return [i for i in range(len(self.files)) if i not in self.outcomes]
@@ -82,6 +97,15 @@ class Ledger:
 def _said(row: dict[str, Any]) -> tuple[Any, ...]:
     """Return what may change in a row."""
     return row["transform_status"], row["s3-object-name"], row["total-bytes"]
+
+
+def _moment(row: dict[str, Any]) -> datetime | None:
+    """Tell when a row says that it was made: in UTC, whether it says so or not."""
+    try:
+        moment = datetime.fromisoformat(row["created_at"].replace("Z", "+00:00"))
+    except (AttributeError, ValueError):
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
 
 
 def _compare(kept: Outcome, changed: Outcome) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from ..dataset import InputFiles
 from ..errors import OwnerLost, ServerError, ServiceXError
 from . import endings, source
-from .access import Access, Grant, Object
+from .access import BATCH, Access, Grant, Object
 from .client import ServiceXClient
 from .course import Counts, Course, Pace, Question
 from .findings import SLICE_S, Findings
@@ -246,7 +246,17 @@ class Watch:
                 return None
         if new or course.ending is not None:
             self._publish(new, course.ending)
+        self._expect_readers(new)
         return None if course.is_over else course.pause_s
+
+    def _expect_readers(self, new: Sequence[Outcome]) -> None:
+        """Ask for the URLs of new results at once: else each of their readers would ask for one."""
+        names = [o.object_name for o in new if isinstance(o, Delivered)][:BATCH]
+        try:
+            self.access.grants(names)
+        except ServiceXError as error:
+            # Readers ask again, and are told why not.
+            logger.debug("No URLs yet: %s", error)
 
     def _asked(self, course: Course, start: float) -> list[Outcome]:
         request_id = self.address.request_id
@@ -256,7 +266,8 @@ class Watch:
             )
             self._knows_server = True
         if course.question is Question.ROWS:
-            new = self._explained(course.news(self.client.results(request_id)))
+            rows = self.client.results(request_id, course.later_than)
+            new = self._explained(course.news(rows))
             with self.findings.news:
                 course.keep(new, now := monotonic(), now - start)
             return new
@@ -264,9 +275,9 @@ class Watch:
             status = self.client.status(request_id)
             with self.findings.news:
                 return course.see_status(status, now := monotonic(), now - start)
-        rows = [_row(one) for one in self.access.objects()]
+        objects = [_row(one) for one in self.access.objects()]
         with self.findings.news:
-            return course.see_objects(rows, monotonic())
+            return course.see_objects(objects, monotonic())
 
     def _explained(self, new: list[Outcome]) -> list[Outcome]:
         """Say why files have failed, and where to read more. Two requests if any has."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from email.utils import formatdate
 
+import httpx
 import pytest
 from strategies import Answer, say
 
@@ -42,6 +44,18 @@ def test_reading_survives_a_short_outage(scripted, client_of, status):
     server = scripted(script(*[Answer(status)] * 3, say(INFO)))
     assert client_of(server.url).info().version == "1"
     assert len(server.asked) == 4
+
+
+def test_answers_do_not_wait_for_the_garbage_collector(scripted, client_of):
+    client = client_of(scripted(script(say(ROWS))).url)
+    client.results("d857")
+    gc.collect()
+    gc.disable()
+    try:
+        client.results("d857")
+        assert not any(isinstance(one, httpx.Response) for one in gc.get_objects())
+    finally:
+        gc.enable()
 
 
 def test_reading_survives_broken_connections(scripted, client_of):

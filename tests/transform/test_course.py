@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
-from strategies import row
+from strategies import later, row
 
 from coffea_sx import report
 from coffea_sx.dataset import InputFiles, object_name
@@ -32,8 +33,17 @@ from coffea_sx.errors import (
     TransformStalled,
     Unreachable,
 )
+from coffea_sx.transform import course as course_module
 from coffea_sx.transform import endings
-from coffea_sx.transform.course import EFFORT, JITTER, TERMINAL, Course, Pace, Question
+from coffea_sx.transform.course import (
+    EFFORT,
+    JITTER,
+    MARGIN_S,
+    TERMINAL,
+    Course,
+    Pace,
+    Question,
+)
 from coffea_sx.transform.outcomes import Delivered, Failed, Outcome
 
 FAULTS = {
@@ -53,6 +63,21 @@ FINAL = {
     "Complete": CountMismatch,
 }
 SECONDS = st.sampled_from([0.0, 0.01, 0.5, 3.0])
+MIDNIGHT = datetime(2026, 11, 22, tzinfo=timezone.utc)
+
+
+def at(seconds: float) -> str:
+    """Write a moment as servers do."""
+    moment = MIDNIGHT + timedelta(seconds=seconds)
+    return moment.replace(tzinfo=None).isoformat(timespec="microseconds")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few():
+    """Let few rows be many, of which only the latest are asked for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(course_module, "FEW", 2)
+        yield
 
 
 def stored(index: int) -> dict[str, Any]:
@@ -108,10 +133,18 @@ class History(RuleBasedStateMachine):
 
     # -- what happens on the server
 
-    @rule(index=st.integers(0, 3), failed=st.sampled_from([False, False, True]))
-    def report(self, index: int, failed: bool) -> None:
-        """A file is reported: for the first time, again, otherwise, or one nobody asked for."""
-        self.rows.append(row(len(self.rows) + 1, f"/data/{index}.root", failed=failed))
+    @rule(
+        index=st.integers(0, 3),
+        failed=st.sampled_from([False, False, True]),
+        late_s=st.sampled_from([0.0, 0.0, 2.0, 200.0]),
+    )
+    def report(self, index: int, failed: bool, late_s: float) -> None:
+        """A file is reported: for the first time, again, otherwise, or one nobody asked for.
+
+        A row may be seen long after the time at which it says it was made.
+        """
+        said = row(len(self.rows) + 1, f"/data/{index}.root", failed=failed)
+        self.rows.append({**said, "created_at": at(self.clock - late_s)})
         if not failed:
             self.objects.append(stored(index))
 
@@ -120,7 +153,8 @@ class History(RuleBasedStateMachine):
     def change(self, which: int, nbytes: int) -> None:
         """A file that is delivered again changes its row, as on servers of 2026."""
         old = self.rows[which % len(self.rows)]
-        new = {**row(old["id"], old["file-path"]), "total-bytes": nbytes}
+        new = {**old, **row(old["id"], old["file-path"]), "total-bytes": nbytes}
+        new["created_at"] = old["created_at"]
         self.rows[which % len(self.rows)] = new
 
     @rule(
@@ -188,9 +222,13 @@ class History(RuleBasedStateMachine):
         self.last_answer = self.clock
 
     def list_rows(self, took_s: float) -> None:
-        """Answer with all rows, in any order and some of them twice."""
-        self.listed_at = self.clock - took_s
-        answer = self.rows + self.chance.sample(self.rows, min(2, len(self.rows)))
+        """Answer with the rows that are asked for, in any order and some of them twice."""
+        than = self.course.later_than
+        if than is None:
+            self.listed_at = self.clock - took_s
+        assert than is None or self.clock - self.listed_at < MARGIN_S + 2 * self.most_s(took_s)
+        asked_for = later(self.rows, than and than.isoformat())
+        answer = asked_for + self.chance.sample(asked_for, min(2, len(asked_for)))
         self.chance.shuffle(answer)
         new = self.course.news(answer)
         for outcome in new:
@@ -201,6 +239,11 @@ class History(RuleBasedStateMachine):
         self.note(new)
         listed = {self.files.index_of(r["file-path"], r["s3-object-name"]) for r in answer}
         assert listed - {None} <= self.course.ledger.outcomes.keys()
+
+    def most_s(self, took_s: float) -> float:
+        """The longest time between questions."""
+        pace = self.course.pace
+        return took_s + max(pace.idle_s * (1 + JITTER), took_s * (1 / EFFORT - 1))
 
     def hear_status(self, took_s: float) -> None:
         if self.status["status"] not in TERMINAL:
@@ -286,8 +329,7 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: self.is_asking)
     @invariant()
     def the_pause_is_what_the_pace_allows(self) -> None:
-        most_s = max(self.course.pace.idle_s * (1 + JITTER), self.took_s * (1 / EFFORT - 1))
-        assert 0 <= self.course.pause_s <= most_s
+        assert 0 <= self.course.pause_s <= self.most_s(self.took_s) - self.took_s
 
     @invariant()
     def a_final_ending_leaves_no_file_without_an_outcome(self) -> None:
@@ -313,7 +355,7 @@ class History(RuleBasedStateMachine):
             return
         pace, start, n_asked = self.course.pace, self.clock + self.course.pause_s, 0
         took_s = 0.05
-        round_s = 2 * took_s + max(pace.idle_s * (1 + JITTER), took_s * (1 / EFFORT - 1))
+        round_s = took_s + self.most_s(took_s)
         limit_s = max(pace.stall_s, pace.settle_s, pace.outage_s) + 4 * round_s
         while self.is_asking:
             self.ask_once(took_s)
@@ -520,3 +562,67 @@ def test_questions_that_take_long_are_asked_less_often():
     course = course_of()
     course.see_status({"status": "Running"}, 5.0, took_s=5.0)
     assert course.pause_s == pytest.approx(5.0 * (1 / EFFORT - 1))
+
+
+# -- which rows are asked for
+
+
+def test_of_many_rows_only_the_latest_are_asked_for():
+    course = course_of()
+    assert course.later_than is None
+    course.keep(course.news([{**row(1, PATHS[0]), "created_at": at(100)}]), 1.0)
+    assert course.later_than is None  # as few as that cost nothing
+    course.keep(course.news([{**row(2, PATHS[1]), "created_at": at(200)}]), 2.0, 1.0)
+    assert course.later_than == datetime.fromisoformat(f"{at(200 - MARGIN_S)}+00:00")
+    assert course.pause_s < 1.0  # the answer with all took long, but the next will not
+    course.keep(course.news([{**row(3, PATHS[2]), "created_at": at(170)}]), 3.0)
+    assert course.later_than == datetime.fromisoformat(f"{at(200 - MARGIN_S)}+00:00")
+
+
+@pytest.mark.parametrize("took_s", [0.1, 100.0])
+def test_all_rows_are_asked_for_now_and_then(took_s):
+    course = course_of()
+    course.keep(course.news([row(1, PATHS[0]), row(2, PATHS[1])]), 1.0, took_s)
+    due_s = 1.0 + max(MARGIN_S, took_s * (1 / EFFORT - 1))
+    course.keep(course.news([row(3, PATHS[2])]), due_s - 0.1)
+    assert course.later_than is not None
+    course.keep(course.news([row(4, PATHS[3])]), due_s)
+    assert course.later_than is None
+    course.keep(course.news([row(5, PATHS[4])]), due_s + 1)
+    assert course.later_than is not None
+
+
+def test_all_rows_are_asked_for_before_it_ends():
+    course = course_of()
+    course.keep(course.news([row(1, PATHS[0]), row(2, PATHS[1])]), 1.0)
+    assert course.later_than is not None
+    course.see_status({"status": "Complete"}, 2.0)
+    assert course.question is Question.ROWS
+    assert course.later_than is None
+
+
+def test_a_server_that_does_not_read_times_is_asked_for_all():
+    course = course_of()
+    course.keep(course.news([row(1, PATHS[0]), row(2, PATHS[1])]), 1.0)
+    assert course.later_than is not None
+    assert course.see_nothing(RequestRefused("not a time", status=400), 2.0)
+    assert course.later_than is None
+    course.keep(course.news([row(3, PATHS[2])]), 3.0)
+    assert course.later_than is None
+    assert not course.see_nothing(RequestRefused("no", status=400), 4.0)
+
+
+@pytest.mark.parametrize("made", [None, "", "yesterday", 5])
+def test_rows_that_do_not_say_when_they_were_made(made):
+    course = course_of()
+    course.keep(course.news([{**row(n, PATHS[n]), "created_at": made} for n in range(3)]), 1.0)
+    assert len(course.ledger.outcomes) == 3
+    assert course.later_than is None
+
+
+@pytest.mark.parametrize("zone", ["", "Z", "+00:00"])
+def test_times_are_those_of_utc(zone):
+    course = course_of()
+    rows = [{**row(n, PATHS[n]), "created_at": f"{at(100)}{zone}"} for n in range(2)]
+    course.keep(course.news(rows), 1.0)
+    assert course.later_than == datetime.fromisoformat(f"{at(100 - MARGIN_S)}+00:00")

@@ -6,6 +6,7 @@ import json
 import random
 import re
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -219,7 +220,7 @@ class Replay:
                 self.rows.pop(0)
             return say({**status, "minio-endpoint": self.store})
         if path == f"/servicex/transformation/{request_id}/results":
-            return say(_next(self.rows)[1])
+            return say({"results": asked.later(_next(self.rows)[1]["results"])})
         if path.startswith("/servicex/datasets/"):
             return say(self.dataset())
         if path.rstrip("/") == f"/{request_id}":
@@ -396,7 +397,15 @@ def test_rows_that_are_committed_late_are_not_missed(name, folder, watch_of):
     chance = random.Random(name)
     n = recorded["N"]
     numbers = {int(Path(one["file-path"]).stem): one for one in late}
-    rows = [numbers.get(i, row(10_000 + i, f"/nope/{i}.root")) for i in range(n)]
+    made = datetime.fromisoformat(late[0]["created_at"]) - timedelta(seconds=5)
+    rows = [
+        numbers.get(i)
+        or {
+            **row(10_000 + i, f"/nope/{i}.root"),
+            "created_at": (made + timedelta(seconds=i / 100)).isoformat(timespec="microseconds"),
+        }
+        for i in range(n)
+    ]
     paths = [one["file-path"] for one in rows]
     seen = [one for one in rows if one not in late]
     answers = [[], *(seen[: n * part // 4] for part in (1, 2, 3)), seen, seen, rows]
@@ -406,8 +415,8 @@ def test_rows_that_are_committed_late_are_not_missed(name, folder, watch_of):
     def play(asked):
         if asked.path == "/servicex":
             return say({"app-version": "1", "code-gen-image": {}, "capabilities": [DATASETS]})
-        if asked.path.endswith("/results"):
-            return say({"results": _next(answers)})
+        if asked.path.partition("?")[0].endswith("/results"):
+            return say({"results": asked.later(_next(answers))})
         status = "Complete" if len(answers) <= 3 else "Running"
         return say({"status": status, "files": n, "files-completed": n})
 

@@ -27,6 +27,7 @@ from coffea_sx.errors import (
     Unreachable,
 )
 from coffea_sx.local import LocalServiceX
+from coffea_sx.transform import course
 from coffea_sx.transform.client import DATASETS
 from coffea_sx.transform.course import Pace
 from coffea_sx.transform.endpoint import EndpointName
@@ -246,8 +247,11 @@ class Scripted:
         fault = self.fault(asked) if self.fault else None
         if fault is not None:
             return fault
-        if asked.path.endswith("/results"):
-            return say({"results": self.rows})
+        if asked.path.partition("?")[0].endswith("/results"):
+            return say({"results": asked.later(self.rows)})
+        if asked.path.endswith("/file-urls"):
+            names = asked.json["file_list"]
+            return say({"uris": {n: [f"http://127.0.0.1/{n}", {}, 4e9] for n in names}})
         if asked.path == "/servicex":
             return say({"app-version": "1", "code-gen-image": {}, "capabilities": [DATASETS]})
         return say({"request_id": "d857", "status": self.status, "files": 2})
@@ -459,3 +463,62 @@ def test_a_listener_that_fails_does_not_stop_the_watch(watch_of):
     assert watch.wait(0).index == 0
     play.rows.append(B)
     assert within(3, watch.wait, 1).index == 1
+
+
+# -- what it costs the server
+
+
+class Counting(Scripted):
+    """A transform of many files, and a server that gives URLs."""
+
+    def __init__(self, rows):
+        super().__init__(rows)
+        self.asked = []
+
+    def __call__(self, asked):
+        self.asked.append(asked)
+        if asked.path == "/servicex":
+            able = [DATASETS, "generate_file_urls"]
+            return say({"app-version": "1", "code-gen-image": {}, "capabilities": able})
+        return super().__call__(asked)
+
+    def about(self, what):
+        return [one for one in self.asked if what in one.path]
+
+
+def test_urls_of_all_new_results_are_asked_for_at_once(watch_of):
+    play = Counting([A, B])
+    watch = watch_of(play)
+    names = [watch.wait(i).object_name for i in range(2)]
+    urls = [watch.grant(name).url for name in names]
+    assert urls == [f"http://127.0.0.1/{name}" for name in names]
+    (asked,) = play.about("/file-urls")
+    assert sorted(asked.json["file_list"]) == sorted(names)
+
+
+def test_urls_that_cannot_be_had_do_not_stop_the_watch(watch_of):
+    play = Counting([A])
+    play.fault = lambda asked: say({}, 404) if "/file-urls" in asked.path else None
+    watch = watch_of(play)
+    name = watch.wait(0).object_name
+    with pytest.raises(TransformGone):
+        watch.grant(name)
+    play.rows.append(B)
+    assert watch.wait(1).index == 1
+    play.fault = None
+    assert watch.grant(name).url.endswith(name)
+
+
+def test_of_many_rows_only_the_latest_are_asked_for(watch_of, monkeypatch):
+    monkeypatch.setattr(course, "FEW", 1)
+    play = Counting([A])
+    watch = watch_of(play)
+    watch.wait(0)
+    # It says that it was made a while before the other, and is seen only now.
+    play.rows.append({**B, "created_at": "2026-11-22T14:43:03.000000"})
+    assert watch.wait(1).index == 1
+    first, *others = play.about("/results")
+    assert first.path.endswith("/results")
+    assert {one.path.partition("?")[2] for one in others} == {
+        "later_than=2026-11-22T14%3A42%3A43.000001%2B00%3A00"
+    }
