@@ -209,9 +209,15 @@ def test_killed_workers_change_nothing(tmp_path: Path) -> None:
     files = make_samples(tmp_path, n_files=100, n_events=20)
     for path in files[7::20]:
         spoil(path)
-    # Any worker may have the bad luck to run the same task when it is killed.
-    allowed = dask.config.set({"distributed.scheduler.allowed-failures": 1000})
-    with server_elsewhere() as url, allowed:
+    killing = dask.config.set(
+        {
+            # Any worker may have the bad luck to run the same task when it is killed.
+            "distributed.scheduler.allowed-failures": 1000,
+            # One that is killed again so long after the first time is not started again.
+            "distributed.deploy.lost-worker-timeout": "5 minutes",
+        }
+    )
+    with server_elsewhere() as url, killing:
         factory = ServiceXEventsFactory.from_servicex(
             dimuon_query(),
             files,
