@@ -244,12 +244,18 @@ class ServiceXEventsFactory(NanoEventsFactory):
                 f"ServiceX at {client.endpoint.url} is of a generation that tells its results only "
                 "when a transform is over: nothing can be read before that."
             )
-        files = plan.dataset.files or files_of(client, request_id, told=told)
-        watch = _watched(client, request_id, files, plan.terms.pace)
+        pace = plan.terms.pace
+        files = plan.dataset.files or files_of(client, request_id, pace or Pace(), told)
+        watch = _watched(client, request_id, files, pace)
         delivered, schema = plan.delivered, plan.schema
-        if delivered is None:
-            delivered = form_of_first(watch, plan.selection.result_format)
-            schema = schema_of(delivered, plan.terms)
+        try:
+            if delivered is None:
+                delivered = form_of_first(watch, plan.selection.result_format)
+                schema = schema_of(delivered, plan.terms)
+        except BaseException:
+            if watch.client is client:
+                watch.close()
+            raise
         handle = TransformHandle(watch.address, plan.terms.tolerance.among(len(files)), watch)
         source = EventSource(
             plan.selection, Deliveries((handle,)), delivered, files, plan.terms.steps_per_file
@@ -320,7 +326,7 @@ max_failed, steps_per_file, pace, progress
         try:
             selection = selection_of(client, request_id, codegen)
             told = None if progress is None else partial(progress.look_up, request_id)
-            files = listed or files_of(client, request_id, told=told)
+            files = listed or files_of(client, request_id, pace or Pace(), told)
             plan = planned(selection, Dataset(None, files), terms, input_form, form)
             return cls._watching(plan, client, request_id, progress)
         except BaseException:
@@ -336,8 +342,9 @@ max_failed, steps_per_file, pace, progress
         Parameters
         ----------
         report : ak.Array or Report, optional
-            The computed report of events with ``on_failure="skip"``: files that could not be read
-            are transformed again too. Without it only those that could not be transformed are.
+            The computed report of events with ``on_failure="skip"``. Without it those are
+            transformed again of which this process knows that they could not be transformed or,
+            when they were read last, could not be read.
 
         Returns
         -------
@@ -353,7 +360,8 @@ max_failed, steps_per_file, pace, progress
 
         Notes
         -----
-        Files whose failure is not known yet, because nothing was computed, stay where they are.
+        Files whose failure is not known yet, because nothing was computed, stay where they are;
+        ``max_failed`` then holds for the files of each transform.
         One request to submit, and one for what the server can do.
         """
         if not isinstance(report, Report):
@@ -540,9 +548,11 @@ def _watched(
     """Return the watch of a transform: the one that this process has, if there is one."""
     address = TransformAddress(request_id, client.endpoint.name, files.order)
     watch: Watch | None = owned(address)
-    if watch is None or (pace is not None and watch.pace != pace):
+    if watch is None or watch.is_closed:
         return Watch(client, address, files, pace)
     client.close()
+    if pace is not None:
+        watch.keep(pace)
     return watch
 
 

@@ -29,6 +29,7 @@ from .transform.outcomes import Failed, Read
 from .transform.resolve import (
     Deliveries,
     Place,
+    TransformHandle,
     connect,
     note_read,
     place,
@@ -213,26 +214,22 @@ class LoadPartition:
         if not self.return_report:
             return self._read(place)
         if isinstance(place.outcome, Failed):
+            tolerate(place.handle, _failure(place.handle, place.outcome))
             row = report.not_transformed(place, place.outcome)
             return self.reader.mock_empty(backend="cpu"), row
         start = perf_counter()
         try:
             array = self._read(place)
         except ReadError as error:
-            self._note(place, 0, type(error).__name__)
-            tolerate(place.handle, place.outcome.index, error)
+            lost = self._note(place, 0, type(error).__name__)
+            tolerate(place.handle, error, lost)
             return self.reader.mock_empty(backend="cpu"), report.not_read(place, error)
         return array, report.success(place, len(array), perf_counter() - start)
 
     def _read(self, place: Place) -> Any:
         outcome, address = place.outcome, place.handle.address
         if isinstance(outcome, Failed):
-            raise TransformFailed(
-                f"ServiceX could not transform {outcome.input_file}: {outcome.reason}",
-                request_id=address.request_id,
-                input_file=outcome.input_file,
-                reason=outcome.reason,
-            )
+            raise _failure(place.handle, outcome)
         connect(address)  # the store asks who knows the transform
         stored = stored_object(address.request_id, outcome.object_name, outcome.nbytes)
         array = read(
@@ -247,9 +244,11 @@ class LoadPartition:
         self._note(place, len(array), None)
         return array
 
-    def _note(self, place: Place, n_events: int, error: str | None) -> None:
-        read = Read(place.partition, self.npartitions, n_events, time(), error)
+    def _note(self, place: Place, n_events: int, error: str | None) -> Read:
+        index = place.outcome.index
+        read = Read(place.partition, self.npartitions, index, n_events, time(), error)
         note_read(place.handle, read)
+        return read
 
     def _with(self, reader: Any) -> LoadPartition:
         return LoadPartition(
@@ -288,6 +287,16 @@ class LoadPartition:
         return self.reader.necessary_columns(report=report, state=state)
 
 
+def _failure(handle: TransformHandle, outcome: Failed) -> TransformFailed:
+    return TransformFailed(
+        f"ServiceX could not transform {outcome.input_file}: {outcome.reason}.",
+        request_id=handle.address.request_id,
+        input_file=outcome.input_file,
+        reason=outcome.reason,
+        log_url=outcome.log_url,
+    )
+
+
 def build(
     deliveries: Deliveries,
     delivered: DeliveredForm,
@@ -322,6 +331,9 @@ def build(
     token = tokenize(deliveries, steps, *map(str, said))
     made = dak.from_map(load, range(npartitions), label="load", token=token)
     resolve = ResolveLayer(f"resolve-{token}", deliveries, npartitions, steps)
+    for handle in deliveries.handles:
+        if handle.watch is not None:
+            handle.watch.layers.add(resolve.name)
     if isinstance(made, tuple):
         return tuple(_grafted(array, load, resolve) for array in made)
     return _grafted(made, load, resolve)

@@ -115,12 +115,13 @@ def _delivered(client: ServiceXClient, dataset: Dataset, patience_s: float) -> b
     text = b64encode(source.encode("ascii")).decode()
     selection = Selection(text, "python", "parquet", None, "coffea_sx: forms of the input")
     request_id = submit(client, selection, dataset)
-    files = dataset.files or files_of(client, request_id, patience_s)
+    pace = Pace(stall_s=patience_s)
+    files = dataset.files or files_of(client, request_id, pace)
     where = TransformAddress(request_id, client.endpoint.name, files.order)
     watch = owned(where)
-    if watch is None:  # which will close the client that it is given
+    if watch is None or watch.is_closed:  # which will close the client that it is given
         own = ServiceXClient(client.endpoint, client.patience_s)
-        watch = Watch(own, where, files, Pace(stall_s=patience_s))
+        watch = Watch(own, where, files, pace)
     try:
         name = watch.wait_for_any().object_name
         return bytes(ServiceXFileSystem().cat_file(address(request_id, name)))

@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import awkward as ak
+import dask
 import httpx
 import pytest
-from coffea.nanoevents import NanoEventsFactory
+from coffea.nanoevents import BaseSchema, NanoAODSchema, NanoEventsFactory
 from servicex import query
 
 from coffea_sx import ServiceXEventsFactory
 from coffea_sx.demo.analysis import SelectionSchema, dimuon_query
-from coffea_sx.errors import DatasetError, QueryError, TransformGone
+from coffea_sx.errors import DatasetError, FormError, QueryError, TransformGone
 from coffea_sx.local import LocalServiceX
 from coffea_sx.transform import submissions
 from coffea_sx.transform.course import Pace
@@ -62,6 +63,13 @@ print(*deliver(spec, config_path=sys.argv[1], progress_bar="none")["delivered"])
 """
 
 Submit = Callable[..., Any]
+
+
+def run_query(input_filenames=None):  # type: ignore[no-untyped-def]
+    import uproot
+
+    with uproot.open({input_filenames: "Events"}) as tree:
+        return tree.arrays(["MET_pt"])
 
 
 @pytest.fixture(scope="module")
@@ -396,3 +404,37 @@ def test_a_notebook_restarts_in_the_middle(nano_files: list[str], tmp_path: Path
         assert factory.request_id == request_id
         assert sorted({number // 500 for number in numbers(factory)}) == [0, 1, 2, 3]
         assert n_submitted(server) == 1
+
+
+def test_lists_of_one_request_do_not_mix_in_one_computation(
+    server: LocalServiceX, from_id: Submit, nano_files: list[str]
+) -> None:
+    # The cache of servicex takes lists of another order for the same request.
+    first = NanoEventsFactory.from_servicex(
+        dimuon_query(), nano_files[:2], url=server.url, schemaclass=SelectionSchema
+    )
+    other = from_id(first.request_id, nano_files[:2][::-1])
+    collections = [factory.events().event for factory in (first, other)]
+    assert collections[0].name != collections[1].name
+    alone = [one.compute(scheduler="synchronous").to_list() for one in collections]
+    together = dask.compute(*collections, scheduler="synchronous")
+    assert [one.to_list() for one in together] == alone
+    assert alone[0] == [*alone[1][len(alone[1]) // 2 :], *alone[1][: len(alone[1]) // 2]]
+
+
+def test_a_mistake_after_submitting_does_no_harm_to_the_next_try(
+    server: LocalServiceX, nano_files: list[str]
+) -> None:
+    """As in a notebook, whose last traceback holds everything."""
+
+    def define(schema: Any) -> Any:
+        asked = query.PythonFunction().with_uproot_function(run_query)
+        return NanoEventsFactory.from_servicex(
+            asked, nano_files[:2], url=server.url, schemaclass=schema
+        )
+
+    with pytest.warns(UserWarning, match="first"), pytest.raises(FormError):
+        define(NanoAODSchema)
+    with pytest.warns(UserWarning, match="first"):
+        factory = define(BaseSchema)
+    assert len(factory.events().MET_pt.compute(scheduler="synchronous")) == 1000

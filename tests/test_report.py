@@ -7,6 +7,7 @@ import pickle
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from coffea.nanoevents import NanoEventsFactory
 from rich.console import Console
 
 from coffea_sx.demo.analysis import SelectionSchema, dimuon_query
+from coffea_sx.errors import TransformFailed
 from coffea_sx.local import LocalServiceX
 from coffea_sx.report import InputReport, Report
+from coffea_sx.transform.tolerance import LENIENT
 
 BAD, UNREADABLE = 1, 2
 N_EVENTS = 500  # of each input file
@@ -56,14 +59,15 @@ def spoil(path: str | Path) -> None:
     Path(path).write_bytes(b"root" + bytes(2000))
 
 
-def spoil_result(server: LocalServiceX, factory: Any, index: int) -> None:
-    """Spoil the delivered file of an input file of the demo, once it is there."""
+def spoil_result(server: LocalServiceX, factory: Any, index: int) -> Callable[[], object]:
+    """Spoil the delivered file of an input file of the demo; return what mends it."""
     for path in (server.directory / "objects" / factory.request_id).iterdir():
         with uproot.open({path: "servicex"}) as tree:
             first = tree["event"].array(entry_stop=1)[0]
         if first // N_EVENTS == index:
-            path.write_bytes(bytes(path.stat().st_size))
-            return
+            good = path.read_bytes()
+            path.write_bytes(bytes(len(good)))
+            return partial(path.write_bytes, good)
     raise AssertionError(f"there is no result of input file {index}")
 
 
@@ -76,8 +80,9 @@ def computed(factory: Any) -> tuple[Any, Any]:
 def told(factory: Any) -> None:
     """Let the watch learn what became of every file, reading the first only."""
     events, _ = factory.events()
-    while factory.counts.waiting:
-        events.partitions[0].event.compute(scheduler="synchronous")
+    for index in range(factory.counts.total):
+        factory._watch.wait(index, tolerance=LENIENT)
+    events.partitions[0].event.compute(scheduler="synchronous")
 
 
 def assert_adds_up(report: Report) -> None:
@@ -199,6 +204,40 @@ def test_after_retry_failed_the_other_transform_counts(
         for i in range(4)
     ]
     assert statuses(factory.report(rows)) == ["read", "failed", "failed", "read"]
+
+
+@pytest.mark.parametrize(
+    "options", [{"on_failure": "raise"}, {"on_failure": "skip", "max_failed": 0}], ids=str
+)
+def test_what_failed_and_is_done_again_fails_no_more(
+    submit: Submit, files: list[str], options: dict[str, Any]
+) -> None:
+    good = Path(files[BAD]).read_bytes()
+    spoil(files[BAD])
+    factory = submit(files, **options)
+    with pytest.raises(TransformFailed, match=re.escape(files[BAD])):
+        dask.compute(factory.events(), scheduler="synchronous")
+    Path(files[BAD]).write_bytes(good)
+    retried = factory.retry_failed()
+    assert retried.request_id != factory.request_id
+    dask.compute(retried.events(), scheduler="synchronous")
+    assert retried.report().n_events == retried.report().n_events_delivered > 100
+    assert statuses(retried.report()) == ["read"] * 4
+
+
+def test_what_can_be_read_again_counts_no_more(
+    server: LocalServiceX, submit: Submit, files: list[str]
+) -> None:
+    factory = submit(files, max_failed=1)
+    told(factory)
+    mended = spoil_result(server, factory, 1)
+    _, rows = computed(factory)
+    assert rows.failed_at.to_list() == [None, "read", None, None]
+    mended()
+    computed(factory)
+    spoil_result(server, factory, 2)
+    _, rows = computed(factory)
+    assert rows.failed_at.to_list() == [None, None, "read", None]
 
 
 def test_a_failed_read_is_forgotten_when_its_file_is_transformed_again(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from ipaddress import ip_address
@@ -75,7 +75,11 @@ class Access:
         self._lock = threading.Lock()
 
     def grants(
-        self, names: Sequence[str], *, refresh: bool = False, also: Iterable[str] = ()
+        self,
+        names: Sequence[str],
+        *,
+        refresh: bool = False,
+        also: Callable[[], Iterable[str]] = tuple,
     ) -> dict[str, Grant]:
         """Return grants for objects, making those that are missing or about to expire.
 
@@ -84,8 +88,8 @@ class Access:
         names : sequence of str
         refresh : bool
             Make new ones even if the old ones seem to be good.
-        also : iterable of str
-            Names that will be asked for soon, to save a request for each.
+        also : callable
+            Returns names that will be asked for soon, to save a request for each.
 
         Raises
         ------
@@ -96,7 +100,7 @@ class Access:
             with self._lock:
                 wanted = [n for n in names if refresh or not self._has_fresh(n)]
                 if wanted:
-                    soon = [n for n in also if n not in wanted and not self._has_fresh(n)]
+                    soon = [n for n in also() if n not in wanted and not self._has_fresh(n)]
                     self._grants.update(self._make((wanted + soon)[: max(BATCH, len(wanted))]))
         return {name: self._given(name) for name in names}
 

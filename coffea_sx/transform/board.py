@@ -3,7 +3,8 @@
 The owner pins outcomes to a board in the scheduler; every worker process that waits for some has
 one listener that reads the board. Waiting costs no thread of the pool and no request to ServiceX.
 URLs are asked for through the board too, one object at a time, and are not kept on it. A transform
-may have several owners, which say the same: each has batches of its own.
+may have several owners, which say the same: each has batches of its own, and a name that begins
+with that of its client.
 
 ::
 
@@ -18,6 +19,7 @@ import asyncio
 import logging
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
@@ -29,9 +31,9 @@ logger = logging.getLogger(__name__)
 
 # A question to the board stays open this long before it is asked again, seconds.
 POLL_S = 10.0
-# What workers ask owners: for a URL, and to count a result that cannot be read.
+# What workers ask owners: for a URL, and which input files failed or cannot be read.
 GRANT = "grant"
-UNREADABLE = "unreadable"
+FAILURES = "failures"
 
 
 @dataclass
@@ -53,6 +55,11 @@ class _Transform:
         """Whether a worker has waited of late."""
         return monotonic() - self.wanted_at < 2 * POLL_S
 
+    def forget(self, owner: str) -> None:
+        """Forget what an owner has published, and what it was asked."""
+        self.batches.pop(owner, None)
+        self.told.pop(owner, None)
+
 
 class Board(SchedulerPlugin):
     """Keep the outcomes of transforms in the scheduler, and pass on what workers ask owners."""
@@ -61,22 +68,30 @@ class Board(SchedulerPlugin):
     idempotent = True
 
     def __init__(self) -> None:
+        self._scheduler: Any = None
         self._transforms: defaultdict[str, _Transform] = defaultdict(_Transform)
         self._n_asks = 0
 
     async def start(self, scheduler: Any) -> None:
         """Answer the requests of owners and workers."""
-        for request in (self.publish, self.asks, self.answer, self.poll, self.ask):
+        self._scheduler = scheduler
+        for request in (self.publish, self.leave, self.asks, self.answer, self.poll, self.ask):
             scheduler.handlers[f"servicex_{request.__name__}"] = request
 
     def remove_client(self, scheduler: Any, client: str) -> None:
-        """Forget what a client that has gone has published."""
-        # Not the transforms themselves: workers may wait at them for another owner.
+        """Forget what the owners in a client that has gone have published."""
         for pinned in self._transforms.values():
-            pinned.batches.pop(client, None)
+            for owner in {*pinned.batches, *pinned.told}:
+                if owner.partition("/")[0] == client:
+                    pinned.forget(owner)
+
+    async def leave(self, transform: str, owner: str) -> None:
+        """Forget what an owner has published."""
+        # Not the transform itself: workers may wait at it for another owner.
+        self._transforms[transform].forget(owner)
 
     async def publish(
-        self, transform: str, client: str, batches: list[bytes], start: int, over: bool = False
+        self, transform: str, owner: str, batches: list[bytes], start: int, over: bool = False
     ) -> int:
         """Keep batches of outcomes from number ``start`` on; return how many there are.
 
@@ -85,7 +100,7 @@ class Board(SchedulerPlugin):
         """
         pinned = self._transforms[transform]
         pinned.seen = monotonic()
-        kept = pinned.batches.setdefault(client, [])
+        kept = pinned.batches.setdefault(owner, [])
         if start <= len(kept):
             async with pinned.changed:
                 kept[start:] = [(monotonic(), batch) for batch in batches]
@@ -95,24 +110,26 @@ class Board(SchedulerPlugin):
         return len(kept)
 
     async def asks(
-        self, transform: str, client: str, wanted: bool, timeout: float
+        self, transform: str, owner: str, wanted: bool, timeout: float, layers: Sequence[str] = ()
     ) -> dict[str, Any]:
-        """Tell an owner whether anybody waits for outcomes, and what else is asked.
+        """Tell an owner whether anybody waits for outcomes, or may yet, and what else is asked.
 
-        ``wanted`` is what the owner knows already.
+        ``wanted`` is what the owner knows already; ``layers`` are those that resolve its files.
         """
         pinned = self._transforms[transform]
         pinned.seen = monotonic()
 
         def asks() -> list[tuple[int, Any]]:
-            told = pinned.told.get(client, 0)
+            told = pinned.told.get(owner, 0)
             return [(number, asked) for number, asked in pinned.asks.items() if number > told]
 
         await _changed(pinned, lambda: bool(asks()) or pinned.is_wanted != wanted, timeout)
         new = asks()
         if new:
-            pinned.told[client] = max(number for number, _ in new)
-        return {"wanted": pinned.is_wanted, "asks": new}
+            pinned.told[owner] = max(number for number, _ in new)
+        groups = getattr(self._scheduler, "task_groups", ())
+        needed = any(layer in groups for layer in layers)
+        return {"wanted": pinned.is_wanted, "needed": needed, "asks": new}
 
     async def answer(self, transform: str, answers: dict[int, bytes]) -> None:
         """Give workers the answers to what they asked."""

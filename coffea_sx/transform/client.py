@@ -251,6 +251,13 @@ class ServiceXClient:
                 "one in BEARER_TOKEN_FILE.",
                 status=status,
             )
+        if status == 404 and not _is_of_servicex(response):
+            # Whoever stands before it while it is restarted.
+            return Unreachable(
+                f"There is no ServiceX at {self.endpoint.url}: {path} is not found there. Is the "
+                "address right, and the server running?",
+                url=redact(self.endpoint.url),
+            )
         if status == 404 and path.startswith(f"{TRANSFORMATION}/"):
             return TransformGone(f"{self.endpoint.url}: {message}", status=status)
         return RequestRefused(
@@ -319,6 +326,14 @@ def _retry_after(response: httpx.Response) -> float | None:
             return max(0.0, parsedate_to_datetime(value).timestamp() - time())
         except ValueError:
             return None
+
+
+def _is_of_servicex(response: httpx.Response) -> bool:
+    """Whether an error is one of ServiceX itself, which says it in JSON."""
+    try:
+        return isinstance(response.json(), dict)
+    except ValueError:
+        return False
 
 
 def _message(response: httpx.Response) -> str:

@@ -15,7 +15,7 @@ from enum import Enum
 from typing import Any
 
 from ..dataset import InputFiles
-from ..errors import AccessError, ServiceXError, TransformGone
+from ..errors import RequestRefused, ServiceXError, TransformGone
 from . import endings
 from .endings import Standing
 from .ledger import Ledger
@@ -45,7 +45,7 @@ class Pace:
     stall_s : float
         Without any news for this long, a transform has stalled.
     deadline_s : float
-        The longest that a transform is waited for.
+        The longest that a transform is waited for, all waiting taken together.
     settle_s : float
         A transform that has ended may still owe rows for this long.
     outage_s : float
@@ -137,16 +137,20 @@ class Course:
         self._spread = spread
         self._takes_times = True
         self._told_failed = self._told_done = 0
+        self._listing_s = 0.0
+        self._began = self._last_answer = self._all_due = now
         self.resume(now)
 
     def resume(self, now: float) -> None:
-        """Begin to wait, or to wait again after an ending that is not for good."""
+        """Begin to wait: after a while in which nobody did, or after a passing ending."""
+        # The deadline is one for all waiting, until it has passed.
+        self._began = now if self.ending is not None else self._began + now - self._last_answer
         self.ending = None
         self.question = self._listing
-        self.later_than: datetime | None = None
         self.pause_s = 0.0
-        self._began = self._last_news = self._last_answer = self._listed_at = self._all_due = now
+        self._last_news = self._last_answer = self._listed_at = now
         self._ended_at: float | None = None
+        self.later_than = self._recently(now)
 
     @property
     def is_over(self) -> bool:
@@ -173,6 +177,7 @@ class Course:
         """Enter what was new in an answer that took a while to get."""
         self.ledger.keep(new)
         self._last_answer = now
+        self._listing_s = took_s
         if self.later_than is None:
             self._listed_at = now - took_s
             self._all_due = now + max(MARGIN_S, _rest_s(took_s))
@@ -206,6 +211,7 @@ class Course:
         elif self.has_rows and self._listed_at - self._ended_at >= self._settle_s:
             return self._end()
         is_listed = self.has_rows or self._ended_at is None
+        took_s += self._listing_s
         self._ask(self._listing if is_listed else Question.OBJECTS, now, took_s)
         return []
 
@@ -227,14 +233,12 @@ class Course:
         if isinstance(error, TransformGone):
             self.ending = endings.gone(self.standing)
             return False
-        status = getattr(error, "status", 0) or 0
-        if status == 400 and self.question is Question.ROWS and self.later_than is not None:
-            # It does not read times as others do.
+        is_refused = isinstance(error, RequestRefused)
+        if is_refused and self.question is Question.ROWS and self.later_than is not None:
+            # Perhaps it only does not read times as others do.
             self._takes_times, self.later_than, self.pause_s = False, None, self.pace.busy_s
             return True
-        # A store that does not list a bucket now may do so later.
-        is_passing = isinstance(error, (ConnectionError, AccessError)) or status >= 429
-        if is_passing and now - self._last_answer < self.pace.outage_s:
+        if endings.is_passing(error) and now - self._last_answer < self.pace.outage_s:
             self.pause_s = self.pace.idle_s
             return True
         return False

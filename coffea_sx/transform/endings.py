@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import (
+    AccessError,
     BadDataset,
+    ConfigurationError,
     CountMismatch,
     DeadlineExceeded,
     OwnerLost,
@@ -28,7 +30,14 @@ AGAIN = (
     'from_request_id(..., on_failure="skip").'
 )
 # After these, waiting again may help.
-PASSING = (ServerError, TransformStalled, DeadlineExceeded, OwnerLost)
+PASSING = (
+    ServerError,
+    ConfigurationError,
+    AccessError,
+    TransformStalled,
+    DeadlineExceeded,
+    OwnerLost,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +82,14 @@ class Standing:
             "missing": list(self.missing),
             "log_url": self.log_url,
         }
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether it may be answered later what was not answered now."""
+    # A store that does not list a bucket, or a file that holds a token, may be there again.
+    if isinstance(error, (ConnectionError, AccessError, ConfigurationError)):
+        return True
+    return (getattr(error, "status", 0) or 0) >= 429
 
 
 def over(status: str, standing: Standing) -> TransformError:
@@ -153,6 +170,8 @@ def too_many_failed(
 
 
 def _named(paths: Sequence[str], n: int) -> str:
+    if not paths:
+        return f"{n} {'was' if n == 1 else 'were'}"
     shown = ", ".join(map(repr, paths[:SHOWN]))
     if n > len(paths[:SHOWN]):
         return f"{shown} and {n - len(paths[:SHOWN])} more were"

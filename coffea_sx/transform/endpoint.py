@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..errors import ConfigurationError
-from ..redact import Secret
+from ..redact import Secret, redact
 
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
@@ -56,12 +56,18 @@ def find_endpoint(name: EndpointName) -> Endpoint:
     ------
     ConfigurationError
         If there is no ``servicex.yaml``, it is not valid, or it does not know the backend; if both
-        a backend and a URL are given; if a token would be sent unencrypted to another machine.
+        a backend and a URL are given, or a URL with a password; if a token would be sent
+        unencrypted to another machine.
     """
     if name.url and name.backend:
         raise ConfigurationError("Give backend= (a name in servicex.yaml) or url=, not both.")
     url, token = (name.url, "") if name.url else _configured(name)
     parts = urlsplit(url)
+    if parts.username or parts.password:
+        raise ConfigurationError(
+            f"The address of a ServiceX must not hold a password, as {redact(url)} does: it "
+            "travels with the graph. Put a token into servicex.yaml."
+        )
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigurationError(f"{url!r} is not the http(s) address of a ServiceX.")
     endpoint = Endpoint(url.rstrip("/"), Secret(token) if token else None, name)

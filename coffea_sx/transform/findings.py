@@ -14,7 +14,8 @@ from time import monotonic
 
 from ..errors import ServiceXError, TransformFailed
 from . import endings
-from .outcomes import Delivered, Failed, Outcome
+from .endings import PASSING
+from .outcomes import Delivered, Failed, Outcome, Read
 from .tolerance import Tolerance
 
 # Waits are in slices, so that the main thread hears Ctrl-C, and whoever tells is told.
@@ -42,7 +43,8 @@ class Findings:
         self.outcomes: dict[int, Outcome] = {}
         self.ending: ServiceXError | None = None
         self.news = threading.Condition()
-        self._unreadable: set[int] = set()
+        # By how many partitions there are, and which; each is of an input file.
+        self._unreadable: dict[tuple[int, int], int] = {}
         self._wakers: defaultdict[int, list[Callable[[], object]]] = defaultdict(list)
         self._request_id = request_id
         self.failed: list[Failed] = []
@@ -79,18 +81,29 @@ class Findings:
 
     def knows(self, index: int) -> bool:
         """Whether `wait` would return at once."""
-        return index in self.outcomes or self.ending is not None
+        is_over = self.ending is not None and not isinstance(self.ending, PASSING)
+        return index in self.outcomes or is_over
 
     def delivered(self) -> list[Delivered]:
         """Return the results that are known of."""
         with self.news:
             return [o for o in self.outcomes.values() if isinstance(o, Delivered)]
 
-    def count_unreadable(self, index: int) -> int:
-        """Enter that a result cannot be read; return how many input files have failed so far."""
+    def failures(self, lost: Read | None = None) -> frozenset[int]:
+        """Return the input files that failed or cannot be read, now that this one cannot."""
         with self.news:
-            self._unreadable.add(index)
-            return len(self._unreadable) + len(self.failed)
+            if lost is not None:
+                self.note_read(lost)
+            unreadable = self._unreadable.values()
+            return frozenset([*unreadable, *(failed.index for failed in self.failed)])
+
+    def note_read(self, read: Read) -> None:
+        """Enter that a partition was read, or could not be."""
+        with self.news:
+            if read.error is None:
+                self._unreadable.pop((read.npartitions, read.partition), None)
+            else:
+                self._unreadable[read.npartitions, read.partition] = read.index
 
     def wait(
         self,
@@ -139,9 +152,19 @@ class Findings:
                 outcome = self._found(index, tolerance)
                 if outcome is not None:
                     return outcome
-                self._wakers[index].append(partial(loop.call_soon_threadsafe, woken.set))
+                self._wakers[index].append(wake := partial(loop.call_soon_threadsafe, woken.set))
+            try:
                 go_on()
-            await woken.wait()
+                await woken.wait()
+            finally:
+                self._forget(index, wake)
+
+    def _forget(self, index: int, wake: Callable[[], object]) -> None:
+        """Drop the waker of a coroutine that waits no longer."""
+        with self.news:
+            left = [one for one in self._wakers.pop(index, ()) if one is not wake]
+            if left:
+                self._wakers[index] = left
 
     def _found(self, index: int, tolerance: Tolerance) -> Outcome | None:
         self._check(tolerance)
@@ -155,6 +178,11 @@ class Findings:
     def _check(self, tolerance: Tolerance) -> None:
         """Raise if too many files have failed, whichever file is waited for."""
         # Files that are missing because all is over concern only those who want them.
-        counted = [o for o in self.failed if tolerance.skips or o.kind == ITS_OWN]
+        counted = [
+            failed
+            for failed in self.failed
+            if (tolerance.skips or failed.kind == ITS_OWN)
+            and failed.index not in tolerance.elsewhere
+        ]
         if not tolerance.allows(len(counted)):
             raise endings.too_many_failed(self._request_id, counted, tolerance)

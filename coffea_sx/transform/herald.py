@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import pickle
 import threading
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from time import monotonic
 from typing import Any
 
 from distributed import Client
 
-from ..errors import ServiceXError
+from ..errors import ServerError, ServiceXError
 from .access import Grant
-from .board import GRANT, POLL_S, UNREADABLE, Board, topic
+from .board import FAILURES, GRANT, POLL_S, Board, topic
 from .outcomes import Outcome, Read
 from .watch import Watch
 
 logger = logging.getLogger(__name__)
 
-_heralds: weakref.WeakKeyDictionary[Client, set[str]] = weakref.WeakKeyDictionary()
-_heralds_lock = threading.Lock()
+# Which watches are announced at which clients.
+_served: weakref.WeakKeyDictionary[Client, weakref.WeakSet[Watch]] = weakref.WeakKeyDictionary()
+_lock = threading.Lock()
+_numbers = itertools.count()
 # Before the scheduler is looked for again, seconds.
 AWAY_S = 0.5
 
@@ -36,11 +40,11 @@ def announce(watch: Watch) -> None:
     for client in list(Client._instances):
         if client.status not in ("running", "connecting"):
             continue
-        with _heralds_lock:
-            served = _heralds.setdefault(client, set())
-            if watch.address.key in served:
+        with _lock:
+            served = _served.setdefault(client, weakref.WeakSet())
+            if watch in served:
                 continue
-            served.add(watch.address.key)
+            served.add(watch)
         client.loop.add_callback(_Herald(client, watch).serve)
 
 
@@ -49,11 +53,15 @@ class _Herald:
 
     def __init__(self, client: Client, watch: Watch) -> None:
         self._client = client
-        # Held weakly until a worker waits: a graph that is dropped unused ends its watch, and then
-        # the herald; but futures may outlive the graph that they were made of.
+        # Held while the cluster has tasks of it, which may outlive the graph that they were made
+        # of, and for as long as these may be on their way; else dropping the graph ends its watch.
+        self._held: Watch | None = watch
+        self._held_until = monotonic() + 2 * POLL_S
         self._watch_ref = weakref.ref(watch)
-        self._wanted: Watch | None = None
+        self._is_wanted = False
         self._key = watch.address.key
+        # Others of this client may serve the same transform, which know less or more of it.
+        self._owner = f"{client.id}/{next(_numbers)}"
         self._batches: list[bytes] = []
         self._ending: ServiceXError | None = None
         self._news = asyncio.Event()
@@ -78,8 +86,10 @@ class _Herald:
             watch = self._watch_ref()
             if watch is not None:
                 watch.unsubscribe(listener)
-            with _heralds_lock:
-                _heralds.get(self._client, set()).discard(self._key)
+                with _lock:
+                    _served.get(self._client, weakref.WeakSet()).discard(watch)
+            with suppress(OSError, RuntimeError, AttributeError):
+                await self._client.scheduler.servicex_leave(transform=self._key, owner=self._owner)
 
     async def _talk(self) -> None:
         """Talk to the scheduler, as long as it can be reached."""
@@ -101,7 +111,7 @@ class _Herald:
             self._batches.append(pickle.dumps((list(outcomes), ending)))
             self._news.set()
 
-    def _note_read(self, event: tuple[float, tuple[int, int, int, float, str | None]]) -> None:
+    def _note_read(self, event: tuple[float, tuple[Any, ...]]) -> None:
         watch = self._watch_ref()
         if watch is not None:
             watch.note_read(Read(*event[1]))
@@ -116,7 +126,7 @@ class _Herald:
             if n_published < len(self._batches):
                 n_published = await self._client.scheduler.servicex_publish(
                     transform=self._key,
-                    client=self._client.id,
+                    owner=self._owner,
                     batches=self._batches[n_published:],
                     start=n_published,
                     over=self._ending is not None,
@@ -128,16 +138,24 @@ class _Herald:
     async def _answer(self) -> None:
         loop = asyncio.get_running_loop()
         while not self._is_over():
+            watch = self._watch_ref()
+            if watch is None:
+                return
+            layers = sorted(watch.layers)
+            del watch
             said = await self._client.scheduler.servicex_asks(
                 transform=self._key,
-                client=self._client.id,
-                wanted=self._wanted is not None,
+                owner=self._owner,
+                wanted=self._is_wanted,
                 timeout=POLL_S,
+                layers=layers,
             )
             watch = self._watch_ref()
             if watch is None:
                 return
-            self._wanted = watch if said["wanted"] else None
+            self._is_wanted = said["wanted"]
+            is_held = said["wanted"] or said["needed"] or monotonic() < self._held_until
+            self._held = watch if is_held else None
             if said["wanted"]:
                 watch.start(2 * POLL_S)
             if said["asks"]:
@@ -158,7 +176,11 @@ def _grant(watch: Watch, object_name: str, refresh: bool) -> Grant:
     return watch.grant(object_name, refresh=refresh)
 
 
-ANSWERS: dict[str, Callable[..., Any]] = {GRANT: _grant, UNREADABLE: Watch.count_unreadable}
+def _failures(watch: Watch, lost: tuple[Any, ...] | None) -> frozenset[int]:
+    return watch.failures(Read(*lost) if lost else None)
+
+
+ANSWERS: dict[str, Callable[..., Any]] = {GRANT: _grant, FAILURES: _failures}
 
 
 def _answers(watch: Watch, asks: Sequence[tuple[int, Sequence[Any]]]) -> dict[int, bytes]:
@@ -169,5 +191,8 @@ def _answers(watch: Watch, asks: Sequence[tuple[int, Sequence[Any]]]) -> dict[in
             answer = ANSWERS[what](watch, *about)
         except ServiceXError as error:
             answer = error
+        except Exception as error:
+            logger.exception("A question of a worker has no answer")
+            answer = ServerError(f"The owner cannot answer: {type(error).__name__}")
         answers[number] = pickle.dumps(answer)
     return answers

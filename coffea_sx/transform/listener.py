@@ -14,7 +14,7 @@ from distributed.worker_state_machine import SecedeEvent
 
 from ..errors import AccessError, OwnerLost, ServiceXError
 from .access import Grant
-from .board import GRANT, POLL_S, UNREADABLE, topic
+from .board import FAILURES, GRANT, POLL_S, topic
 from .endings import PASSING
 from .findings import Findings
 from .outcomes import Delivered, Outcome, Read
@@ -116,15 +116,15 @@ class Listener:
         """Return the results that the owner has told of."""
         return self._findings.delivered()
 
-    def count_unreadable(self, index: int) -> int:
-        """Have the owner note that a result cannot be read, and count failed input files.
+    def failures(self, lost: Read | None = None) -> frozenset[int]:
+        """Ask the owner which input files failed or cannot be read, now that this one cannot.
 
         Raises
         ------
         OwnerLost
             If it does not answer.
         """
-        return int(self._ask(UNREADABLE, index))
+        return frozenset(self._ask(FAILURES, lost and astuple(lost)))
 
     def grant(self, object_name: str, *, refresh: bool = False) -> Grant:
         """Ask the owner for permission to read an object.

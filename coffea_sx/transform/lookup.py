@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, TypeVar
 
 from ..dataset import InputFiles
-from ..errors import BadDataset, EmptyDataset, TransformStalled
+from ..errors import (
+    BadDataset,
+    DeadlineExceeded,
+    EmptyDataset,
+    ServiceXError,
+    TransformStalled,
+)
 from . import endings
 from .access import Access
 from .client import DATASETS, ServiceXClient
@@ -27,6 +34,7 @@ _BAD_DATASET = {
 UNNAMED = "(input file without a result,"
 
 Told = Callable[[int], None]
+Answer = TypeVar("Answer")
 
 
 class LookUp:
@@ -35,8 +43,8 @@ class LookUp:
     Parameters
     ----------
     request_id : str
-    patience_s : float
-        How long nothing may change, seconds.
+    pace : Pace
+        For how long nothing may change, and how long all may take.
     now : float
         Seconds of any clock that does not go back.
 
@@ -46,11 +54,11 @@ class LookUp:
         Files that were found so far.
     """
 
-    def __init__(self, request_id: str, patience_s: float, now: float) -> None:
+    def __init__(self, request_id: str, pace: Pace, now: float) -> None:
         self.n_known = 0
         self._request_id = request_id
-        self._patience_s = patience_s
-        self._last_change = now
+        self._pace = pace
+        self._began = self._last_change = now
 
     def see(
         self, status: Mapping[str, Any], dataset: Mapping[str, Any], now: float
@@ -59,7 +67,8 @@ class LookUp:
 
         Raises
         ------
-        BadDataset, EmptyDataset, TransformCanceled, TransformFatal, TransformStalled
+        BadDataset, EmptyDataset, TransformCanceled, TransformFatal
+        TransformStalled, DeadlineExceeded
         """
         name = dataset.get("name") or status.get("did")
         lookup = dataset.get("lookup_status", "")
@@ -88,32 +97,39 @@ class LookUp:
     def _watch_the_time(self, n_known: int, name: str, now: float) -> None:
         if n_known != self.n_known:
             self.n_known, self._last_change = n_known, now
-        if now - self._last_change > self._patience_s:
+        so_far = (
+            f"(request {self._request_id}, {self.n_known} files so far). "
+            "from_request_id() takes it up again; see the logs of the server."
+        )
+        if now - self._last_change > self._pace.stall_s:
             raise TransformStalled(
-                f"The look-up of {name} found nothing new for {self._patience_s:.0f} s (request "
-                f"{self._request_id}, {self.n_known} files so far).",
+                f"The look-up of {name} found nothing new for {self._pace.stall_s:.0f} s {so_far}",
+                request_id=self._request_id,
+            )
+        if now - self._began > self._pace.deadline_s:
+            raise DeadlineExceeded(
+                f"The look-up of {name} is not over after {self._pace.deadline_s:.0f} s {so_far}",
                 request_id=self._request_id,
             )
 
 
 def files_of(
-    client: ServiceXClient,
-    request_id: str,
-    patience_s: float = 600.0,
-    told: Told | None = None,
+    client: ServiceXClient, request_id: str, pace: Pace, told: Told | None = None
 ) -> InputFiles:
     """Wait until the server knows all input files of a transform; return them in order.
 
     Parameters
     ----------
-    patience_s : float
-        How long to wait while nothing changes, seconds.
+    pace : Pace
+        How long to wait: while nothing changes, in all, and for a server that does not answer.
     told : callable, optional
         Told how many files are known so far.
 
     Raises
     ------
-    BadDataset, EmptyDataset, TransformStalled, TransformCanceled, TransformFatal
+    BadDataset, EmptyDataset, TransformStalled, DeadlineExceeded, TransformCanceled, TransformFatal
+    ServerError
+        If the server does not answer for too long.
 
     Notes
     -----
@@ -121,11 +137,15 @@ def files_of(
     then, and names files by their results.
     """
     if DATASETS not in client.info().capabilities:
-        return _files_by_results(client, request_id, patience_s, told)
-    lookup, interval = LookUp(request_id, patience_s, monotonic()), 0.1
-    while True:
+        return _files_by_results(client, request_id, pace, told)
+    lookup, interval = LookUp(request_id, pace, monotonic()), 0.1
+
+    def ask() -> InputFiles | None:
         status = client.status(request_id)
-        files = lookup.see(status, client.dataset(status["did_id"]), monotonic())
+        return lookup.see(status, client.dataset(status["did_id"]), monotonic())
+
+    while True:
+        files = _patiently(ask, pace)
         if files is not None:
             return files
         if told is not None:
@@ -134,20 +154,35 @@ def files_of(
         interval = min(interval * 1.5, 2.0)
 
 
+def _patiently(ask: Callable[[], Answer], pace: Pace) -> Answer:
+    """Ask again while a server does not answer."""
+    deadline = monotonic() + pace.outage_s
+    while True:
+        try:
+            return ask()
+        except ServiceXError as error:
+            if not endings.is_passing(error) or monotonic() > deadline:
+                raise
+        sleep(pace.idle_s)
+
+
 def _files_by_results(
-    client: ServiceXClient, request_id: str, patience_s: float, told: Told | None
+    client: ServiceXClient, request_id: str, pace: Pace, told: Told | None
 ) -> InputFiles:
     """Name the files of a transform by the objects in its bucket, once it is over."""
     n_done, last_change, interval = -1, monotonic(), 0.1
+    began = last_change
     while True:
-        status = client.status(request_id)
+        status = _patiently(partial(client.status, request_id), pace)
         if status["status"] in TERMINAL:
             break
         if status["files-completed"] != n_done:
             n_done, last_change = status["files-completed"], monotonic()
-        if monotonic() - last_change > patience_s:
-            standing = Standing(request_id, status["files"], n_done, (), status.get("log-url"))
-            raise endings.stalled(status["status"], patience_s, standing)
+        standing = Standing(request_id, status["files"], n_done, (), status.get("log-url"))
+        if monotonic() - last_change > pace.stall_s:
+            raise endings.stalled(status["status"], pace.stall_s, standing)
+        if monotonic() - began > pace.deadline_s:
+            raise endings.late(status["status"], pace.deadline_s, standing)
         if told is not None:
             told(status["files"])
         sleep(interval)
@@ -157,15 +192,16 @@ def _files_by_results(
             f"The dataset {status.get('did')} has no files (request {request_id}).",
             request_id=request_id,
         )
-    names = _settled(Access(client, request_id), int(status["files-completed"] or 0))
+    access, n_done = Access(client, request_id), int(status["files-completed"] or 0)
+    names = _patiently(partial(_settled, access, n_done, pace.settle_s), pace)
     n_unnamed = max(0, int(status["files"] or 0) - len(names))
     unnamed = (f"{UNNAMED} {i + 1})" for i in range(n_unnamed))
     return InputFiles((*names, *unnamed))
 
 
-def _settled(access: Access, n_expected: int) -> list[str]:
+def _settled(access: Access, n_expected: int, settle_s: float) -> list[str]:
     """List a bucket until everything is there; what is put there may come after the status."""
-    deadline = monotonic() + Pace().settle_s
+    deadline = monotonic() + settle_s
     while True:
         names = sorted(one.name for one in access.objects())
         if len(names) >= n_expected or monotonic() > deadline:

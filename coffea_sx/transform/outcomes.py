@@ -69,6 +69,8 @@ class Read:
     partition : int
     npartitions : int
         Of how many: events of one transform may be divided in several ways.
+    index : int
+        Which input file of the transform.
     n_events : int
     finished_at : float
         Seconds since the epoch, by the clock of the reader.
@@ -78,6 +80,7 @@ class Read:
 
     partition: int
     npartitions: int
+    index: int
     n_events: int
     finished_at: float
     error: str | None = None

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..errors import OwnerLost, ReadError, ServiceXError
+from ..errors import OwnerLost, ReadError, ServiceXError, TransformFailed
 from . import source
 from .client import ServiceXClient
+from .course import Pace
 from .endpoint import find_endpoint
 from .lookup import files_of
 from .outcomes import Outcome, Read
@@ -21,14 +22,14 @@ from .watch import Watch
 
 
 class TransformHandle:
-    """A transform in a graph: holds the watch where it lives, travels as an address.
+    """A transform in a graph: holds the watch where it was made, travels as an address.
 
     Parameters
     ----------
     address : TransformAddress
     tolerance : Tolerance
     watch : Watch, optional
-        In the process that owns the transform.
+        Of this process, to be held as long as the graph is.
     """
 
     def __init__(
@@ -36,14 +37,25 @@ class TransformHandle:
     ) -> None:
         self.address = address
         self.tolerance = tolerance
-        self.watch = watch if watch is not None else source.owned(address)
+        self._watch = watch
+
+    @property
+    def watch(self) -> Watch | None:
+        """The watch, in the process that owns the transform."""
+        return self._watch if self._watch is not None else source.owned(self.address)
 
     def __repr__(self) -> str:
         return f"<transform {self.address.request_id}>"
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         said = self.tolerance
-        return ("coffea_sx", self.address.request_id, said.on_failure, said.max_failed)
+        counted = (said.on_failure, said.max_failed, sorted(said.elsewhere))
+        # The same request may be known by lists of another order, or by parts of its list.
+        return ("coffea_sx", self.address.key, *counted)
+
+    def without(self, indices: Iterable[int]) -> TransformHandle:
+        """Return a handle for the other files: another transform delivers these."""
+        return TransformHandle(self.address, self.tolerance.without(indices), self._watch)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A graph that leaves this process is on its way to workers, who will ask for outcomes.
@@ -90,10 +102,14 @@ class Deliveries:
         handle : TransformHandle
         """
         routes = self.routes or tuple((0, index) for index in range(n_files))
-        other = len(self.handles)
+        others = [
+            one.without(routes[i][1] for i in numbers if routes[i][0] == which)
+            for which, one in enumerate(self.handles)
+        ]
+        new = len(others)
         return Deliveries(
-            (*self.handles, handle),
-            tuple((other, numbers[i]) if i in numbers else routes[i] for i in range(n_files)),
+            (*others, handle),
+            tuple((new, numbers[i]) if i in numbers else routes[i] for i in range(n_files)),
         )
 
 
@@ -173,19 +189,30 @@ def resolve(handle: TransformHandle, index: int) -> Outcome:
             raise error from None
 
 
-def tolerate(handle: TransformHandle, index: int, error: ReadError) -> None:
-    """Let a result that cannot be read be left out, if not too many are.
+def tolerate(
+    handle: TransformHandle, error: ReadError | TransformFailed, lost: Read | None = None
+) -> None:
+    """Let an input file be left out, if not too many are.
+
+    Parameters
+    ----------
+    handle : TransformHandle
+    error : ReadError or TransformFailed
+        What happened to it.
+    lost : Read, optional
+        The partition that cannot be read.
 
     Raises
     ------
-    ReadError
+    ReadError, TransformFailed
         The same error, if too many input files have failed.
     OwnerLost
         If the process that counts them does not answer.
     """
     if handle.tolerance.max_failed is None:
         return
-    n_failed = (handle.watch or connect(handle.address)).count_unreadable(index)
+    failures = (handle.watch or connect(handle.address)).failures(lost)
+    n_failed = len(failures - handle.tolerance.elsewhere)
     if not handle.tolerance.allows(n_failed):
         raise type(error)(
             f"{error} It is one of {n_failed} input files that failed, which is more than "
@@ -232,7 +259,7 @@ def watch_anew(address: TransformAddress) -> Watch:
         If the server cannot be found from here, or does not know the transform.
     """
     client = ServiceXClient(find_endpoint(address.endpoint))
-    files = files_of(client, address.request_id)
+    files = files_of(client, address.request_id, Pace())
     if address.order not in ("", files.order):
         client.close()
         raise OwnerLost(

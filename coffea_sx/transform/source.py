@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import threading
 import weakref
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from .access import Grant
 from .endpoint import EndpointName
-from .outcomes import Delivered, Outcome
+from .outcomes import Delivered, Outcome, Read
 from .tolerance import STRICT, Tolerance
 
 # Transforms that one worker process remembers.
@@ -50,8 +50,8 @@ class ResultSource(Protocol):
     async def wait_async(self, index: int, tolerance: Tolerance = STRICT) -> Outcome:
         """Wait as `wait` does, on an event loop and so without a thread."""
 
-    def count_unreadable(self, index: int) -> int:
-        """Note that a result cannot be read; return how many input files have failed so far."""
+    def failures(self, lost: Read | None = None) -> frozenset[int]:
+        """Return the input files that failed or cannot be read, now that this one cannot."""
 
     def grant(self, object_name: str, *, refresh: bool = False) -> Grant:
         """Return permission to read an object."""
@@ -81,6 +81,7 @@ class TransformAddress:
 
 _owned: weakref.WeakValueDictionary[TransformAddress, Any] = weakref.WeakValueDictionary()
 _borrowed: OrderedDict[TransformAddress, ResultSource] = OrderedDict()
+_making: defaultdict[TransformAddress, threading.Lock] = defaultdict(threading.Lock)
 _lock = threading.RLock()
 
 
@@ -88,7 +89,8 @@ def own(address: TransformAddress, source: Any) -> None:
     """Make the watch of this process known, for as long as somebody holds it."""
     with suppress(RuntimeError):  # the interpreter is ending already
         _close_all_at_exit()
-    _owned[address] = source
+    with _lock:
+        _owned[address] = source
 
 
 def owned(address: TransformAddress) -> Any | None:
@@ -99,13 +101,27 @@ def owned(address: TransformAddress) -> Any | None:
 def borrowed(address: TransformAddress, make: Callable[[], ResultSource]) -> ResultSource:
     """Return the source that this process keeps for a transform of another process."""
     with _lock:
-        source = _borrowed.get(address)
-        if source is None:
-            source = _borrowed[address] = make()
-            while len(_borrowed) > REMEMBERED:
-                _borrowed.popitem(last=False)
-        _borrowed.move_to_end(address)
+        source, making = _remembered(address), _making[address]
+    if source is not None:
         return source
+    # Making one may take a while, in which others must not wait for this lock.
+    with making:
+        with _lock:
+            source = _remembered(address)
+        if source is None:
+            source = make()
+            with _lock:
+                _borrowed[address] = source
+                while len(_borrowed) > REMEMBERED:
+                    _making.pop(_borrowed.popitem(last=False)[0], None)
+    return source
+
+
+def _remembered(address: TransformAddress) -> ResultSource | None:
+    source = _borrowed.get(address)
+    if source is not None:
+        _borrowed.move_to_end(address)
+    return source
 
 
 def forget(address: TransformAddress, source: ResultSource) -> None:
@@ -118,8 +134,14 @@ def forget(address: TransformAddress, source: ResultSource) -> None:
 def known(request_id: str) -> ResultSource | None:
     """Return any source of a transform that this process has."""
     with _lock:
-        sources = [*_owned.items(), *_borrowed.items()]
+        sources = [*_items_of_owned(), *_borrowed.items()]
     return next((source for address, source in sources if address.request_id == request_id), None)
+
+
+def _items_of_owned() -> list[tuple[TransformAddress, Any]]:
+    # Its own items() may meet one that is dropped just now.
+    alive: list[Any] = [(ref, ref()) for ref in _owned.valuerefs()]
+    return [(ref.key, watch) for ref, watch in alive if watch is not None]
 
 
 @cache
@@ -131,7 +153,7 @@ def _close_all_at_exit() -> None:
 
 def _close_all() -> None:
     """Close the watches of this process: threads that wait would keep it from ending."""
-    for source in [*_owned.values(), *_borrowed.values()]:
+    for _, source in [*_items_of_owned(), *_borrowed.items()]:
         close = getattr(source, "close", None)
         if close is not None:
             close()

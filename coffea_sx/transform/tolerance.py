@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from ..errors import BadInput
 
@@ -17,10 +18,13 @@ class Tolerance:
         Whether failed files end a computation, or are left out of it.
     max_failed : int or float or None
         How many may be left out: a number of files, or as a float a fraction of them; None is any.
+    elsewhere : frozenset of int
+        Files of the transform that count no longer: another transform delivers them.
     """
 
     on_failure: str
     max_failed: int | float | None = None
+    elsewhere: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         if self.on_failure not in ("raise", "skip"):
@@ -50,7 +54,11 @@ class Tolerance:
         """Return the same with a number of files in place of a fraction."""
         if not isinstance(self.max_failed, float):
             return self
-        return Tolerance(self.on_failure, int(self.max_failed * n_files))
+        return replace(self, max_failed=int(self.max_failed * n_files))
+
+    def without(self, indices: Iterable[int]) -> Tolerance:
+        """Return the same for a transform some of whose files another one delivers."""
+        return replace(self, elsewhere=self.elsewhere.union(indices))
 
     def allows(self, n_failed: int) -> bool:
         """Whether a computation goes on when so many of its input files have failed."""

@@ -14,7 +14,8 @@ from time import monotonic
 from typing import Any
 
 from ..dataset import InputFiles
-from ..errors import OwnerLost, ServerError, ServiceXError
+from ..errors import ConfigurationError, OwnerLost, ServerError, ServiceXError
+from ..redact import redact
 from . import endings, source
 from .access import BATCH, Access, Grant, Object
 from .client import ServiceXClient
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 Listener = Callable[[Sequence[Outcome], "ServiceXError | None"], None]
 
+# How long readers wait for a server that gives no URLs now, seconds: less than workers wait for us.
+GRANT_PATIENCE_S = 45.0
 # After so long without anybody who waits the server is left alone, seconds.
 UNWANTED_S = 2 * SLICE_S
 
@@ -58,10 +61,13 @@ class Watch:
         self.findings = Findings(address.request_id)
         self.access = Access(client, address.request_id)
         self.reads: dict[tuple[int, int], Read] = {}
+        # Names of the layers of graphs that resolve its files.
+        self.layers: set[str] = set()
         self._course = Course(address.request_id, files, self.pace, monotonic())
         self._knows_server = False
         self._wanted_until = 0.0
         self._closed = threading.Event()
+        self._is_asking = False
         self._thread: threading.Thread | None = None
         self._listeners: list[Listener] = []
         source.own(address, self)
@@ -83,6 +89,11 @@ class Watch:
     def ending(self) -> ServiceXError | None:
         """How the transform ended, if it ended without all of its results."""
         return self.findings.ending
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it asks nothing any more, whoever waits."""
+        return self._closed.is_set()
 
     @property
     def is_complete(self) -> bool:
@@ -114,11 +125,12 @@ class Watch:
         ServerError
             If the server did not answer for too long.
         """
-        self.start()
+        self._start_for(index)
         return self.findings.wait(index, tolerance, timeout_s, self._go_on)
 
     async def wait_async(self, index: int, tolerance: Tolerance = STRICT) -> Outcome:
         """Wait as `wait` does, on an event loop and so without a thread."""
+        self._start_for(index)
         return await self.findings.wait_async(index, tolerance, self._go_on)
 
     def wait_for_any(self) -> Delivered:
@@ -147,16 +159,26 @@ class Watch:
 
     def grants(self, names: Sequence[str], *, refresh: bool = False) -> dict[str, Grant]:
         """Return permission to read objects, and ask for the others' on the way."""
-        also = [o.object_name for o in self.delivered()]
-        return self.access.grants(names, refresh=refresh, also=also)
+        deadline = monotonic() + min(self.pace.outage_s, GRANT_PATIENCE_S)
+        while True:
+            try:
+                return self.access.grants(names, refresh=refresh, also=self._readable)
+            except (ServerError, ConfigurationError) as error:
+                if not endings.is_passing(error) or monotonic() > deadline:
+                    raise
+            if self._closed.wait(self.pace.idle_s):
+                raise self._was_closed()
+
+    def _readable(self) -> list[str]:
+        return [outcome.object_name for outcome in self.delivered()]
 
     def delivered(self) -> list[Delivered]:
         """Return the results that are known of."""
         return self.findings.delivered()
 
-    def count_unreadable(self, index: int) -> int:
-        """Note that a result cannot be read; return how many input files have failed so far."""
-        return self.findings.count_unreadable(index)
+    def failures(self, lost: Read | None = None) -> frozenset[int]:
+        """Return the input files that failed or cannot be read, now that this one cannot."""
+        return self.findings.failures(lost)
 
     # -- life
 
@@ -170,7 +192,7 @@ class Watch:
         """
         self._wanted_until = max(self._wanted_until, monotonic() + wanted_s)
         with self.findings.news:
-            if self._thread is not None or self.is_complete or self._closed.is_set():
+            if self._is_asking or self.is_complete or self._closed.is_set():
                 return
             if self.ending is not None:
                 if not isinstance(self.ending, endings.PASSING):
@@ -184,7 +206,13 @@ class Watch:
                 name=f"coffea_sx-watch-{self.address.request_id[:8]}",
                 daemon=True,
             )
+            self._is_asking = True
             self._thread.start()
+
+    def keep(self, pace: Pace) -> None:
+        """Go on at another pace, for whoever waits."""
+        with self.findings.news:
+            self.pace = self._course.pace = pace
 
     def close(self) -> None:
         """Stop asking. Whoever still waits gets an error."""
@@ -209,19 +237,31 @@ class Watch:
     def note_read(self, read: Read) -> None:
         """Note that a partition was read, here or by a worker."""
         self.reads[read.npartitions, read.partition] = read
+        self.findings.note_read(read)
 
     def _go_on(self) -> None:
         """Keep the watch going for whoever waits."""
         if self._closed.is_set():
-            raise OwnerLost(
-                f"The watch of request {self.address.request_id} was closed.",
-                request_id=self.address.request_id,
-            )
+            raise self._was_closed()
         self.start()
 
-    def _publish(self, new: Sequence[Outcome], ending: ServiceXError | None) -> None:
+    def _was_closed(self) -> OwnerLost:
+        return OwnerLost(
+            f"The watch of request {self.address.request_id} was closed.",
+            request_id=self.address.request_id,
+        )
+
+    def _start_for(self, index: int) -> None:
+        if not self.knows(index):
+            self.start()
+
+    def _publish(
+        self, new: Sequence[Outcome], ending: ServiceXError | None, *, is_last: bool = False
+    ) -> None:
         with self.findings.news:
             self.findings.enter(new, ending)
+            if is_last:
+                self._is_asking = False
             listeners = list(self._listeners)
         for listener in listeners:
             try:
@@ -233,19 +273,25 @@ class Watch:
     # -- questions to the server
 
     def ask(self) -> float | None:
-        """Ask the server one question; return the pause until the next, None after the last."""
+        """Ask the server one question; return the pause until the next, None after the last.
+
+        It is the last as well if nobody wants to know any more.
+        """
+        with self.findings.news:
+            # Together: whoever begins to wait now must find a thread that asks, or start one.
+            if not self.is_wanted():
+                self._is_asking = False
+                return None
         course = self._course
         try:
             new = self._asked(course, monotonic())
         except Exception as error:
-            if self._closed.is_set():
-                return None
             new = []
-            if not course.see_nothing(error, monotonic()):
-                self._publish((), course.ending or self._known(error))
+            if not course.see_nothing(error, monotonic()) and not self._closed.is_set():
+                self._publish((), course.ending or self._known(error), is_last=True)
                 return None
-        if new or course.ending is not None:
-            self._publish(new, course.ending)
+        if new or course.is_over:
+            self._publish(new, course.ending, is_last=course.is_over)
         self._expect_readers(new)
         return None if course.is_over else course.pause_s
 
@@ -254,9 +300,9 @@ class Watch:
         names = [o.object_name for o in new if isinstance(o, Delivered)][:BATCH]
         try:
             self.access.grants(names)
-        except ServiceXError as error:
+        except Exception as error:
             # Readers ask again, and are told why not.
-            logger.debug("No URLs yet: %s", error)
+            logger.debug("No URLs yet: %s", redact(str(error)))
 
     def _asked(self, course: Course, start: float) -> list[Outcome]:
         request_id = self.address.request_id
@@ -309,23 +355,28 @@ class Watch:
         return self.findings.is_awaited or monotonic() < self._wanted_until
 
     def rest(self) -> None:
-        """Note that the thread has ended."""
+        """Note that this thread has ended, if it is still the one that asks."""
         with self.findings.news:
-            self._thread = None
+            if self._thread is threading.current_thread():
+                self._is_asking = False
 
 
 def _ask_on(watch_ref: weakref.ref[Watch], closed: threading.Event) -> None:
     """Ask as long as there is something to ask, and somebody who wants to know."""
-    while not closed.is_set():
+    try:
+        while not closed.is_set():
+            watch = watch_ref()
+            if watch is None:
+                return
+            pause_s = watch.ask()
+            del watch
+            if pause_s is None:
+                return
+            closed.wait(pause_s)
+    finally:
         watch = watch_ref()
-        if watch is None:
-            return
-        pause_s = watch.ask() if watch.is_wanted() else None
-        if pause_s is None:
+        if watch is not None:
             watch.rest()
-            return
-        del watch
-        closed.wait(pause_s)
 
 
 def _row(one: Object) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def test_the_handlers_are_registered():
     scheduler = Scheduler()
     asyncio.run(Board().start(scheduler))
     assert set(scheduler.handlers) == {
-        f"servicex_{name}" for name in ("publish", "asks", "answer", "poll", "ask")
+        f"servicex_{name}" for name in ("publish", "leave", "asks", "answer", "poll", "ask")
     }
 
 

@@ -11,6 +11,7 @@ import pytest
 from strategies import Answer, say
 
 from coffea_sx.errors import (
+    ConfigurationError,
     NotAuthorized,
     ProtocolError,
     RequestRefused,
@@ -206,7 +207,7 @@ def test_submitting_is_repeated_when_there_are_too_many(scripted, client_of, sel
     ("answer", "kind", "says"),
     [
         (say({"message": "Transformation request not found with id: x"}, 404), TransformGone, "x"),
-        (Answer(404, b"<html>"), TransformGone, "Not Found"),
+        (Answer(404, b"<html>"), Unreachable, "no ServiceX at"),
         (say({"message": "the json was malformed"}, 400), RequestRefused, "malformed"),
         (say({"msg": "Missing Authorization Header"}, 401), NotAuthorized, "Missing"),
         (say({"message": "pending"}, 403), NotAuthorized, "pending"),
@@ -258,11 +259,9 @@ def test_redirects_are_not_followed(scripted, client_of, status):
     assert other.asked == []
 
 
-def test_nothing_of_the_address_but_the_host_is_shown(scripted, client_of):
-    server = scripted(lambda asked: Answer(400))
-    client = client_of(server.url.replace("://", "://me:CANARY@"))
-    with pytest.raises(RequestRefused) as caught:
-        client.status("d857")
+def test_a_password_in_the_address_is_refused_and_not_shown(client_of):
+    with pytest.raises(ConfigurationError, match="password") as caught:
+        client_of("http://me:CANARY@127.0.0.1:1")
     assert "CANARY" not in str(caught.value) + repr(caught.value.facts)
 
 

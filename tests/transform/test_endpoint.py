@@ -147,11 +147,16 @@ def test_a_token_may_be_sent_to_this_machine(tmp_path, monkeypatch, host):
 
 
 @pytest.mark.parametrize(
-    "url", ["http://four.org", "http://localhost.evil.org", "http://127.0.0.1@evil.org"]
+    ("url", "says"),
+    [
+        ("http://four.org", "unencrypted"),
+        ("http://localhost.evil.org", "unencrypted"),
+        ("http://127.0.0.1@evil.org", "password"),
+    ],
 )
-def test_the_token_of_the_facility_is_not_sent_unencrypted(tmp_path, monkeypatch, url):
+def test_the_token_of_the_facility_is_not_sent_unencrypted(tmp_path, monkeypatch, url, says):
     monkeypatch.setenv("BEARER_TOKEN_FILE", str(write(tmp_path / "token", "CANARY")))
-    with pytest.raises(ConfigurationError, match="unencrypted"):
+    with pytest.raises(ConfigurationError, match=says):
         find(url=url)
 
 

@@ -8,12 +8,21 @@ import pytest
 from strategies import say
 
 from coffea_sx.dataset import identify
-from coffea_sx.errors import BadDataset, EmptyDataset, TransformStalled
+from coffea_sx.errors import (
+    BadDataset,
+    DeadlineExceeded,
+    EmptyDataset,
+    RequestRefused,
+    TransformStalled,
+)
 from coffea_sx.local import LocalServiceX
 from coffea_sx.transform import lookup as lookup_module
 from coffea_sx.transform.client import DATASETS
+from coffea_sx.transform.course import Pace
 from coffea_sx.transform.lookup import files_of
 from coffea_sx.transform.submit import submit
+
+PACE = Pace()
 
 
 @pytest.fixture
@@ -24,7 +33,7 @@ def client(servicex, client_of):
 def test_files_of_a_list_in_the_order_of_the_list(client, selection, nano_files):
     wanted = identify(nano_files[::-1])
     request_id = submit(client, selection, wanted)
-    assert files_of(client, request_id).paths == tuple(nano_files[::-1])
+    assert files_of(client, request_id, Pace()).paths == tuple(nano_files[::-1])
 
 
 def test_files_of_a_did(client_of, selection, nano_files):
@@ -32,7 +41,7 @@ def test_files_of_a_did(client_of, selection, nano_files):
         client = client_of(server.url)
         wanted = identify(nano_files[:1])
         request_id = submit(client, selection, type(wanted)("rucio://me:nano", None))
-        assert files_of(client, request_id).paths == tuple(nano_files[:3])
+        assert files_of(client, request_id, Pace()).paths == tuple(nano_files[:3])
 
 
 @pytest.fixture
@@ -65,8 +74,8 @@ class Lookup:
         return say({"status": status, "did_id": 3, "did": "rucio://me:ttbar", "files": len(files)})
 
 
-def files_after(scripted, client_of, *states, patience_s=5.0):
-    return files_of(client_of(scripted(Lookup(*states)).url), "d857", patience_s)
+def files_after(scripted, client_of, *states, pace=PACE):
+    return files_of(client_of(scripted(Lookup(*states)).url, 0.2), "d857", pace)
 
 
 def test_a_look_up_is_waited_for(scripted, client_of, fast):
@@ -107,7 +116,7 @@ def test_a_bad_dataset(scripted, client_of, fast, lookup, says):
 def test_a_transform_that_ends_during_the_look_up(scripted, client_of, fast, status):
     start = time.monotonic()
     with pytest.raises(Exception, match="d857") as caught:
-        files_after(scripted, client_of, (status, "looking", []), patience_s=3)
+        files_after(scripted, client_of, (status, "looking", []))
     assert not isinstance(caught.value, TransformStalled)
     assert time.monotonic() - start < 2
 
@@ -115,5 +124,24 @@ def test_a_transform_that_ends_during_the_look_up(scripted, client_of, fast, sta
 def test_a_look_up_that_stalls(scripted, client_of, fast):
     start = time.monotonic()
     with pytest.raises(TransformStalled, match="2 files so far"):
-        files_after(scripted, client_of, ("Lookup", "looking", [1, 2]), patience_s=0.5)
+        files_after(scripted, client_of, ("Lookup", "looking", [1, 2]), pace=Pace(stall_s=0.5))
     assert time.monotonic() - start < 3
+
+
+def test_a_look_up_has_the_deadline_of_the_pace(scripted, client_of, fast):
+    growing = [("Lookup", "looking", list(range(n))) for n in range(200)]
+    with pytest.raises(DeadlineExceeded, match=r"not over after 1 s.*files so far"):
+        files_after(scripted, client_of, *growing, pace=Pace(deadline_s=1.0))
+
+
+def test_a_look_up_survives_an_outage(scripted, client_of, fast):
+    play, start = Lookup(("Running", "complete", [3])), time.monotonic()
+
+    def down_for_a_second(asked):
+        is_down = asked.path != "/servicex" and time.monotonic() - start < 1
+        return say({}, 503) if is_down else play(asked)
+
+    client = client_of(scripted(down_for_a_second).url, 0.2)
+    assert files_of(client, "d857", Pace()).paths == ("/3.root",)
+    with pytest.raises(RequestRefused, match="503"):
+        files_of(client_of(scripted(lambda asked: say({}, 503)).url, 0.2), "d857", Pace(outage_s=1))

@@ -15,6 +15,7 @@ from strategies import Answer, row, say
 
 from coffea_sx.dataset import InputFiles
 from coffea_sx.errors import (
+    CorruptFile,
     CountMismatch,
     OwnerLost,
     ServerError,
@@ -31,9 +32,10 @@ from coffea_sx.transform import course
 from coffea_sx.transform.client import DATASETS
 from coffea_sx.transform.course import Pace
 from coffea_sx.transform.endpoint import EndpointName
-from coffea_sx.transform.outcomes import Delivered, Failed
+from coffea_sx.transform.outcomes import Delivered, Failed, Read
+from coffea_sx.transform.resolve import TransformHandle, tolerate
 from coffea_sx.transform.source import TransformAddress, owned
-from coffea_sx.transform.tolerance import LENIENT
+from coffea_sx.transform.tolerance import LENIENT, STRICT, Tolerance
 from coffea_sx.transform.watch import Watch
 
 FAST = Pace(busy_s=0.02, idle_s=0.05, stall_s=1.0, settle_s=0.3, outage_s=1.0)
@@ -522,3 +524,144 @@ def test_of_many_rows_only_the_latest_are_asked_for(watch_of, monkeypatch):
     assert {one.path.partition("?")[2] for one in others} == {
         "later_than=2026-11-22T14%3A42%3A43.000001%2B00%3A00"
     }
+
+
+# -- waits that nothing must stop
+
+
+def test_a_result_without_a_name_does_not_stop_the_watch(watch_of):
+    play = Scripted([{**A, "s3-object-name": ""}])
+    watch = watch_of(play)
+    assert watch.wait(0).object_name == ""
+    play.rows.append(B)
+    assert within(5, watch.wait, 1).index == 1
+
+
+def test_a_coroutine_that_begins_to_wait_as_the_watch_rests(watch_of, monkeypatch):
+    play = Scripted([A])
+    watch = watch_of(play)
+    is_wanted, asked = type(watch).is_wanted, threading.Event()
+
+    def rests(self):
+        asked.set()
+        time.sleep(0.2)
+        return is_wanted(self)
+
+    async def waits():
+        await asyncio.to_thread(asked.wait, 20)
+        asked.clear()
+        await asyncio.to_thread(asked.wait, 20)
+        return await asyncio.wait_for(watch.wait_async(1), 10)
+
+    monkeypatch.setattr(type(watch), "is_wanted", rests)
+    watch.start(0.0)
+    play.rows.append(B)
+    assert asyncio.run(waits()).index == 1
+
+
+@pytest.mark.parametrize("is_coroutine", [False, True])
+def test_waiting_again_after_a_stall_waits(watch_of, is_coroutine):
+    play = Scripted([A])
+    watch = watch_of(play)
+
+    def wait():
+        return asyncio.run(watch.wait_async(1)) if is_coroutine else watch.wait(1)
+
+    for _ in range(2):
+        start = time.monotonic()
+        with pytest.raises(TransformStalled):
+            wait()
+        assert time.monotonic() - start > 0.9
+    assert not watch.knows(1)
+    play.rows.append(B)
+    assert wait().index == 1
+
+
+def test_nothing_is_asked_for_a_coroutine_that_was_canceled(watch_of):
+    watch = watch_of(Scripted([A]))
+
+    async def give_up():
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(watch.wait_async(1), 0.3)
+
+    asyncio.run(give_up())
+    assert not watch.findings.is_awaited
+
+
+@pytest.mark.parametrize(
+    "answer", [Answer(404, b"<html>nginx</html>"), Answer(502), say({}, 503)], ids=str
+)
+def test_what_stands_before_a_server_is_an_outage(watch_of, answer):
+    play = Scripted([A])
+    play.fault = lambda asked: answer if "/transformation/" in asked.path else None
+    watch = watch_of(play)
+    with pytest.raises(ServerError):
+        within(5, watch.wait, 1)
+    assert not watch.knows(1)
+    play.rows.append(B)
+    threading.Timer(0.5, setattr, [play, "fault", None]).start()
+    assert watch.wait(1).index == 1
+
+
+def test_a_token_file_that_is_away_for_a_moment(watch_of, tmp_path, monkeypatch):
+    token = tmp_path / "token"
+    monkeypatch.setenv("BEARER_TOKEN_FILE", str(token))
+    token.write_text("one")
+    play = Scripted([A])
+    watch = watch_of(play)
+    watch.wait(0)
+    token.unlink()
+    play.rows.append(B)
+    threading.Timer(0.4, token.write_text, ["two"]).start()
+    assert watch.wait(1).index == 1
+
+
+def test_readers_wait_for_a_server_that_is_restarted(watch_of):
+    play = Counting([A])
+    watch = watch_of(play)
+    play.fault = lambda asked: say({}, 503) if "/file-urls" in asked.path else None
+    name = watch.wait(0).object_name
+    threading.Timer(0.6, setattr, [play, "fault", None]).start()
+    assert watch.grant(name).url.endswith(name)
+
+
+def test_a_known_file_is_not_asked_for(watch_of):
+    play = Counting([A])
+    watch = watch_of(play)
+    watch.wait(0)
+    until_idle = time.monotonic() + 10
+    while watch_threads() and time.monotonic() < until_idle:
+        time.sleep(0.05)
+    n_asked = len(play.asked)
+    watch.wait(0)
+    asyncio.run(watch.wait_async(0))
+    time.sleep(0.2)
+    assert len(play.asked) == n_asked
+
+
+# -- how many may fail
+
+
+def test_what_cannot_be_read_counts_as_what_failed_in_any_order(watch_of):
+    play = Scripted([A])
+    watch = watch_of(play)
+    handle = TransformHandle(watch.address, Tolerance("skip", 1), watch)
+    watch.wait(0, tolerance=handle.tolerance)
+    tolerate(handle, CorruptFile("no ROOT file"), Read(0, 2, 0, 0, 1.0, "CorruptFile"))
+    play.rows.append(row(2, "/b.root", failed=True))
+    failed = watch.wait(1, tolerance=handle.tolerance)
+    with pytest.raises(TransformFailed, match="one of 2 input files that failed"):
+        tolerate(handle, TransformFailed(failed.input_file))
+    # What is read after all counts no more.
+    watch.note_read(Read(0, 2, 0, 500, 2.0))
+    tolerate(handle, TransformFailed(failed.input_file))
+
+
+def test_what_another_transform_delivers_counts_no_more(watch_of):
+    play = Scripted([A, row(2, "/b.root", failed=True)])
+    watch = watch_of(play)
+    with pytest.raises(TransformFailed):
+        watch.wait(1)
+    assert watch.wait(0, tolerance=STRICT.without([1])).index == 0
+    handle = TransformHandle(watch.address, Tolerance("skip", 0).without([1]), watch)
+    tolerate(handle, TransformFailed("/b.root"))
