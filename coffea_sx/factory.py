@@ -17,11 +17,11 @@ from .forms.delivered import DeliveredForm
 from .plan import Plan, endpoint_of, make_plan, make_terms, planned, schema_of, warn
 from .query import Selection
 from .readers.partition import form_of_first
-from .report import Report, add_up
+from .report import Report, add_up, check_requests, rows_of
 from .transform.client import DATASETS, ServiceXClient
 from .transform.course import Counts, Pace
 from .transform.endpoint import Endpoint
-from .transform.lookup import UNNAMED, files_of
+from .transform.lookup import UNNAMED, files_as_listed, files_of
 from .transform.outcomes import Delivered, Failed, Outcome, Read
 from .transform.resolve import Deliveries, TransformHandle
 from .transform.source import TransformAddress, owned
@@ -226,7 +226,13 @@ class ServiceXEventsFactory(NanoEventsFactory):
         client = ServiceXClient(endpoint)
         try:
             check_acceptable(client, plan.selection)
-            request_id = submit(client, plan.selection, plan.dataset, ignore_cache=ignore_cache)
+            request_id = submit(
+                client,
+                plan.selection,
+                plan.dataset,
+                ignore_cache=ignore_cache,
+                skips=plan.terms.tolerance.skips,
+            )
             return cls._watching(plan, client, request_id, progress)
         except BaseException:
             client.close()
@@ -293,7 +299,7 @@ class ServiceXEventsFactory(NanoEventsFactory):
         request_id : str
             As ``servicex transforms list`` and `request_id` show it.
         dataset : sequence of str, optional
-            The input files, in the order of the partitions; by default in the order in which they
+            All input files, in the order of the partitions; by default in the order in which they
             were submitted, or were found.
         codegen : str, optional
             The code generator of the query, where the server does not tell it clearly.
@@ -304,7 +310,8 @@ max_failed, steps_per_file, pace, progress
         Returns
         -------
         ServiceXEventsFactory
-            With the same partitions as that of `from_servicex`.
+            With the same partitions as that of `from_servicex`; a server of 2024 does not tell the
+            order in which files were submitted, so they are in that of their names.
 
         Raises
         ------
@@ -326,7 +333,10 @@ max_failed, steps_per_file, pace, progress
         try:
             selection = selection_of(client, request_id, codegen)
             told = None if progress is None else partial(progress.look_up, request_id)
-            files = listed or files_of(client, request_id, pace or Pace(), told)
+            if listed is None:
+                files = files_of(client, request_id, pace or Pace(), told)
+            else:
+                files = files_as_listed(client, request_id, listed, pace or Pace(), told)
             plan = planned(selection, Dataset(None, files), terms, input_form, form)
             return cls._watching(plan, client, request_id, progress)
         except BaseException:
@@ -366,6 +376,7 @@ max_failed, steps_per_file, pace, progress
         """
         if not isinstance(report, Report):
             report = self.report(report)
+        check_requests((one.request_id for one in report.inputs), self._request_ids)
         lost = [i for i, one in enumerate(report.inputs) if one.status == "failed"]
         if not lost:
             return self
@@ -385,7 +396,8 @@ max_failed, steps_per_file, pace, progress
             client.close()
             raise
         watch = _watched(client, request_id, files, self._watch.pace)
-        handle = TransformHandle(watch.address, first.tolerance, watch)
+        tolerance = first.tolerance.among(len(self._mapping.files))
+        handle = TransformHandle(watch.address, tolerance, watch)
         deliveries = self._mapping.deliveries.rerouted(
             len(self._mapping.files), {index: number for number, index in enumerate(lost)}, handle
         )
@@ -405,13 +417,18 @@ max_failed, steps_per_file, pace, progress
         Returns
         -------
         Report
+
+        Raises
+        ------
+        BadInput
+            If they are not computed, or of other events.
         """
         steps = self._mapping.steps_per_file
         if rows is None:
             of_read = self.reads
             known = [_row_of(read, self._outcome(read.partition // steps)) for read in of_read]
         else:
-            known = rows.to_list()
+            known = rows_of(rows, self._request_ids)
         outcomes = (self._outcome(index) for index in range(len(self._mapping.files)))
         return add_up(self._mapping.files.paths, outcomes, known, steps)
 
@@ -504,6 +521,10 @@ max_failed, steps_per_file, pace, progress
             if npartitions == self.npartitions and deliveries.of(partition // steps)[0] is handle
         ]
         return sorted(found, key=lambda read: read.partition)
+
+    @property
+    def _request_ids(self) -> set[str]:
+        return {handle.address.request_id for handle in self._mapping.deliveries.handles}
 
     @property
     def _watch(self) -> Watch:

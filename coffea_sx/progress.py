@@ -8,6 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from .errors import BadInput
 from .factory import ServiceXEventsFactory
 
 
@@ -23,6 +24,11 @@ class TransformProgress(Progress):
         are given this as ``progress=``.
     **options
         Those of ``rich.progress.Progress``; ``disable=True`` shows nothing.
+
+    Raises
+    ------
+    BadInput
+        If several factories are given without names.
 
     Notes
     -----
@@ -46,6 +52,8 @@ class TransformProgress(Progress):
         )
         if isinstance(factories, ServiceXEventsFactory):
             factories = {"": factories}
+        if factories is not None and not isinstance(factories, Mapping):
+            raise BadInput("Give one factory, or several by name: {name: factory, ...}.")
         for name, factory in (factories or {}).items():
             self.show(name, factory)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .errors import BadInput
 from .transform.outcomes import Delivered, Failed, Outcome
 from .transform.resolve import Place
 
@@ -78,8 +79,8 @@ class InputReport:
         Where the server keeps the logs of the transform, if it tells.
     n_events : int
         That were read of it.
-    n_events_delivered : int
-        In its result, as the server counts them.
+    n_events_delivered : int or None
+        In its result, as the server counts them; None if it does not.
     """
 
     input_file: str
@@ -90,7 +91,7 @@ class InputReport:
     request_id: str
     log_url: str | None
     n_events: int
-    n_events_delivered: int
+    n_events_delivered: int | None
 
 
 @dataclass(frozen=True)
@@ -143,9 +144,10 @@ class Report:
         return sum(one.n_events for one in self.inputs)
 
     @property
-    def n_events_delivered(self) -> int:
-        """Events in the results, as the server counts them."""
-        return sum(one.n_events_delivered for one in self.inputs)
+    def n_events_delivered(self) -> int | None:
+        """Events in the results, as the server counts them; None if it does not."""
+        counts = [one.n_events_delivered for one in self.inputs]
+        return None if None in counts else sum(count or 0 for count in counts)
 
     @property
     def fraction(self) -> float:
@@ -205,6 +207,41 @@ def _logs(failed: Sequence[InputReport]) -> str:
 
 def _plain(one: InputReport) -> dict[str, Any]:
     return {name: getattr(one, name) for name in InputReport.__slots__}
+
+
+def rows_of(computed: Any, request_ids: set[str]) -> list[dict[str, Any]]:
+    """Return the rows of a computed report of certain requests.
+
+    Raises
+    ------
+    BadInput
+        If it is not computed, or of other requests.
+    """
+    import awkward as ak
+
+    if not isinstance(computed, ak.Array) or ak.backend(computed) == "typetracer":
+        raise BadInput(
+            "Give the rows as they were computed beside the events: result, rows = "
+            f"dask.compute(result, rows); these are {type(computed).__name__}."
+        )
+    rows: list[dict[str, Any]] = computed.to_list()
+    check_requests((row["request_id"] for row in rows), request_ids)
+    return rows
+
+
+def check_requests(told: Iterable[str], request_ids: set[str]) -> None:
+    """Refuse what is told of other requests.
+
+    Raises
+    ------
+    BadInput
+    """
+    others = sorted({request_id for request_id in told if request_id not in request_ids})
+    if others:
+        raise BadInput(
+            f"This report is of request {others[0]}, and not of {', '.join(sorted(request_ids))}: "
+            "is it that of another sample?"
+        )
 
 
 def add_up(

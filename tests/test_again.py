@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import shutil
 import signal
 import subprocess
@@ -172,6 +173,10 @@ def test_a_request_is_read_in_the_order_of_a_list(
     assert sorted(numbers(again)) == numbers(first)
     with pytest.raises(DatasetError, match="twice"):
         from_id(first.request_id, files[:1] * 2)
+    with pytest.raises(DatasetError, match=re.escape(f"{nano_files[1]!r} is not in it")):
+        from_id(first.request_id, [nano_files[0], nano_files[2]])
+    with pytest.raises(DatasetError, match=re.escape(f"{nano_files[5]!r} is none of them")):
+        from_id(first.request_id, [*files[:2], nano_files[5]])
 
 
 def test_a_code_generator_is_told_by_the_query(
@@ -209,9 +214,10 @@ def test_an_unknown_request_is_gone_before_anything_else(
     server: LocalServiceX, from_id: Submit
 ) -> None:
     before = len(server.exchanges)
-    with pytest.raises(TransformGone, match=UNKNOWN):
+    with pytest.raises(TransformGone, match=UNKNOWN) as caught:
         # Nothing is derived either, of a sample that does not exist.
         from_id(UNKNOWN, input_form={"/no/such/file.root": "Events"})
+    assert caught.value.request_id == UNKNOWN
     (asked,) = list(server.exchanges)[before:]
     assert (asked.method, asked.path) == ("GET", f"/servicex/transformation/{UNKNOWN}")
 
@@ -317,8 +323,11 @@ def test_a_request_in_which_files_failed_is_submitted_again(
 ) -> None:
     bad = tmp_path / "bad.root"
     bad.write_bytes(b"root" + bytes(2000))
-    first = submit([str(bad)], on_failure="skip", input_form={nano_files[0]: "Events"})
+    options = {"on_failure": "skip", "input_form": {nano_files[0]: "Events"}}
+    first = submit([str(bad)], **options)
     first.events()[0].event.compute()
+    # Who leaves them out is content with what there is.
+    assert submit([str(bad)], **options).request_id == first.request_id
     shutil.copy(nano_files[0], bad)
     again = submit([str(bad)])
     assert again.request_id != first.request_id

@@ -510,7 +510,7 @@ def test_max_failed_counts_transforms_and_reads_together(
         assert caught.value.input_file in (files[1], *files[3:])
 
         numbers, _ = again(0.2)
-        with pytest.raises(TransformFailed, match="more than max_failed=1"):
+        with pytest.raises(TransformFailed, match=r"more than max_failed=0\.2"):
             numbers.event.compute(scheduler=scheduler)
 
 

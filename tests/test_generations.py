@@ -94,6 +94,8 @@ def analyse(server: LocalServiceX, files: list[str], good: bytes) -> dict[str, A
             for one in report.inputs
         ],
         "said": str(report),
+        # Where nobody has counted, nothing is told.
+        "delivered": report.n_events_delivered in (None, report.n_events),
         "files": [(one["input_file"], one["status"]) for one in factory.files],
         "objects": [one["object_name"] for one in factory.files],
         "sizes": [bool(one["nbytes"]) for one in factory.files],

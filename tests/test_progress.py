@@ -21,6 +21,7 @@ from test_report import spoil, spoil_result
 
 from coffea_sx import from_spec
 from coffea_sx.demo.analysis import SelectionSchema, dimuon_query
+from coffea_sx.errors import BadInput
 from coffea_sx.local import LocalServiceX
 from coffea_sx.progress import TransformProgress
 from coffea_sx.testing import Answer, Fault, FaultProxy, Request, When
@@ -247,3 +248,8 @@ def test_importing_prints_nothing() -> None:
         timeout=60,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_several_factories_need_names():
+    with pytest.raises(BadInput, match="name: factory"):
+        TransformProgress([])

@@ -19,7 +19,7 @@ from coffea.nanoevents import NanoEventsFactory
 from rich.console import Console
 
 from coffea_sx.demo.analysis import SelectionSchema, dimuon_query
-from coffea_sx.errors import TransformFailed
+from coffea_sx.errors import BadInput, TransformFailed
 from coffea_sx.local import LocalServiceX
 from coffea_sx.report import InputReport, Report
 from coffea_sx.transform.tolerance import LENIENT
@@ -262,6 +262,30 @@ def test_factories_of_one_transform_count_their_own_partitions(
     assert statuses(in_steps.report()) == ["delivered"] * 4
     numbers, _ = computed(in_steps)
     assert in_steps.report().n_events == len(numbers)
+
+
+# -- which rows
+
+
+def test_rows_of_other_events_are_refused(submit: Submit, files: list[str]) -> None:
+    factory, other = submit(files[:2]), submit(files[2:])
+    rows, strange = computed(factory)[1], computed(other)[1]
+    for told in (strange, ak.concatenate([rows, strange])):
+        with pytest.raises(BadInput, match=f"of request {other.request_id}, and not of"):
+            factory.report(told)
+        with pytest.raises(BadInput, match="another sample"):
+            factory.retry_failed(told)
+    with pytest.raises(BadInput, match="another sample"):
+        factory.retry_failed(other.report(strange))
+    assert factory.report(rows).n_read == 2
+
+
+def test_rows_that_are_not_computed_are_refused(submit: Submit, files: list[str]) -> None:
+    factory = submit(files[:1])
+    _, rows = factory.events()
+    for told in (rows, (rows,), [], "rows"):
+        with pytest.raises(BadInput, match=r"dask\.compute"):
+            factory.report(told)
 
 
 # -- how it looks

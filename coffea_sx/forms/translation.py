@@ -115,7 +115,9 @@ def translated_form(selection: str, form: Any) -> Any:
         raise
     except Exception as error:
         # Whatever dask-awkward raises here it would raise on the server, for every file.
-        raise _explained(error, expression, form) from error
+        explained = _explained(error, expression, form)
+        # Pages of awkward say no more than that a column is not there.
+        raise explained from (None if isinstance(explained, UnknownColumn) else error)
     if not isinstance(result, dak.Array):
         raise QueryError(
             f"The query gives {type(result).__name__}, not one row for each event: end it with a "

@@ -9,6 +9,7 @@ import functools
 import html
 import http.client
 import importlib.util
+import multiprocessing
 import shutil
 import socket
 import tempfile
@@ -143,9 +144,11 @@ class LocalServiceX:
         Raises
         ------
         ConfigurationError
-            When the directory or the port is taken, or the object store cannot be used.
+            When the directory or the port is taken, or the object store cannot be used; in a
+            process that is being started, where a script without a guard comes by again.
         """
         if self._running is None:
+            _refuse_unguarded()
             directory = self._given_directory or Path(tempfile.mkdtemp(prefix="servicex-"))
             try:
                 self._running = _Running(self, directory)
@@ -350,6 +353,16 @@ class _Running:
 _live: set[LocalServiceX] = set()
 _lock = threading.Lock()
 _default: LocalServiceX | None = None
+
+
+def _refuse_unguarded() -> None:
+    """Refuse what processes of such a script do: run it from its beginning."""
+    # As multiprocessing itself finds out, whose own error nobody would see.
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise ConfigurationError(
+            "A process that is being started runs the script of its parent, and would start "
+            'another ServiceX. Put what the script does below `if __name__ == "__main__":`.'
+        )
 
 
 def default() -> LocalServiceX:

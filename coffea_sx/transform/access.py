@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from ipaddress import ip_address
 from time import time
 from typing import Any, NamedTuple
@@ -169,7 +169,7 @@ class Access:
         store = self._store()
         try:
             return [
-                Object(str(one.object_name), one.size or 0, str(one.last_modified))
+                Object(str(one.object_name), one.size or 0, _moment(one.last_modified))
                 for one in store.list_objects(self._request_id, recursive=True)
             ]
         except (MinioException, HTTPError, OSError) as error:
@@ -229,6 +229,11 @@ class Access:
             request_id=self._request_id,
             object_name=name,
         )
+
+
+def _moment(time: datetime | None) -> str:
+    """Write a moment as servers do: ISO 8601 in UTC."""
+    return "" if time is None else time.astimezone(timezone.utc).replace(tzinfo=None).isoformat()
 
 
 def _is_inner(host: str) -> bool:

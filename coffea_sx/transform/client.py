@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ TIMEOUT = httpx.Timeout(60, connect=10)
 TRANSFORMATION = "/servicex/transformation"
 # What servers say that tell the files of datasets and the rows of results; those of 2024 do not.
 DATASETS = "poll_local_transformation_results"
+
+_TRANSFORM = re.compile(rf"{TRANSFORMATION}/([0-9a-f-]{{36}})")
 
 Part = TypeVar("Part")
 
@@ -258,8 +261,14 @@ class ServiceXClient:
                 "address right, and the server running?",
                 url=redact(self.endpoint.url),
             )
+        about = _TRANSFORM.match(path)
         if status == 404 and path.startswith(f"{TRANSFORMATION}/"):
-            return TransformGone(f"{self.endpoint.url}: {message}", status=status)
+            return TransformGone(
+                f"{self.endpoint.url} does not know the transform, or no longer: {message}. Submit "
+                "its query again.",
+                status=status,
+                request_id=about[1] if about else None,
+            )
         return RequestRefused(
             f"ServiceX at {self.endpoint.url} refused {response.request.method} {path}: "
             f"{message} [{status}]",

@@ -238,9 +238,14 @@ class Course:
             # Perhaps it only does not read times as others do.
             self._takes_times, self.later_than, self.pause_s = False, None, self.pace.busy_s
             return True
-        if endings.is_passing(error) and now - self._last_answer < self.pace.outage_s:
+        if not endings.is_passing(error):
+            return False
+        silence_s = now - self._last_answer
+        if silence_s < self.pace.outage_s:
             self.pause_s = self.pace.idle_s
             return True
+        if isinstance(error, ServiceXError):
+            self.ending = endings.silent(error, silence_s, self.standing)
         return False
 
     # -- what follows

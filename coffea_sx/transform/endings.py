@@ -14,6 +14,7 @@ from ..errors import (
     DeadlineExceeded,
     OwnerLost,
     ServerError,
+    ServiceXError,
     TransformCanceled,
     TransformError,
     TransformFailed,
@@ -145,6 +146,15 @@ def late(status: str | None, seconds: float, standing: Standing) -> TransformErr
     )
 
 
+def silent(error: ServiceXError, seconds: float, standing: Standing) -> ServiceXError:
+    """Return what it means that a server does not answer any more."""
+    return type(error)(
+        f"{error} Nothing was heard of request {standing.request_id} for {seconds:.0f} s: "
+        f"{standing.counts}. The transform may go on all the same; computing again asks again.",
+        **{**error.facts, **standing.facts},
+    )
+
+
 def too_many_failed(
     request_id: str, failed: Sequence[Failed], tolerance: Tolerance
 ) -> TransformFailed:
@@ -157,6 +167,7 @@ def too_many_failed(
         if tolerance.skips
         else 'To go on without such files, use on_failure="skip".'
     )
+    advice += " retry_failed() submits them again."
     logs = f" The logs are at {first.log_url}." if first.log_url else ""
     return TransformFailed(
         f"ServiceX could not transform {first.input_file}{others} in request {request_id}: "

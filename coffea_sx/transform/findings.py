@@ -57,9 +57,8 @@ class Findings:
             self.failed += [o for o in new if isinstance(o, Failed)]
             self.ending = ending
             self.news.notify_all()
-            # An ending and a failure concern whoever waits for another file too.
-            is_for_all = ending is not None or any(isinstance(o, Failed) for o in new)
-            for index in list(self._wakers) if is_for_all else [o.index for o in new]:
+            # An ending concerns whoever waits for another file too.
+            for index in [o.index for o in new] if ending is None else list(self._wakers):
                 self._wake(index)
 
     def wake_all(self) -> None:
@@ -132,6 +131,7 @@ class Findings:
         deadline = math.inf if timeout_s is None else monotonic() + timeout_s
         with self.news:
             while True:
+                self._check(tolerance)
                 outcome = self._found(index, tolerance)
                 if outcome is not None:
                     return outcome
@@ -144,12 +144,17 @@ class Findings:
     async def wait_async(
         self, index: int, tolerance: Tolerance, go_on: Callable[[], None]
     ) -> Outcome:
-        """Wait as `wait` does, on an event loop and so without a thread."""
+        """Wait as `wait` does, on an event loop and so without a thread.
+
+        The failure of another file is left to whoever waits for that one: all wait at once.
+        """
         loop = asyncio.get_running_loop()
         while True:
             woken = asyncio.Event()
             with self.news:
                 outcome = self._found(index, tolerance)
+                if isinstance(outcome, Failed):
+                    self._check(tolerance)
                 if outcome is not None:
                     return outcome
                 self._wakers[index].append(wake := partial(loop.call_soon_threadsafe, woken.set))
@@ -167,7 +172,6 @@ class Findings:
                 self._wakers[index] = left
 
     def _found(self, index: int, tolerance: Tolerance) -> Outcome | None:
-        self._check(tolerance)
         outcome = self.outcomes.get(index)
         if self.ending is not None and (
             outcome is None or (isinstance(outcome, Failed) and not tolerance.skips)

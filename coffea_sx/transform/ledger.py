@@ -74,7 +74,7 @@ class Ledger:
             path,
             name,
             int(row["total-bytes"] or 0),
-            int(row["total-events"] or 0),
+            None if row["total-events"] is None else int(row["total-events"]),
             str(row["created_at"]),
         )
 

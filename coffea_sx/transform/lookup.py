@@ -8,9 +8,10 @@ from functools import partial
 from time import monotonic, sleep
 from typing import Any, TypeVar
 
-from ..dataset import InputFiles
+from ..dataset import NO_OBJECT, InputFiles
 from ..errors import (
     BadDataset,
+    DatasetError,
     DeadlineExceeded,
     EmptyDataset,
     ServiceXError,
@@ -152,6 +153,32 @@ def files_of(
             told(lookup.n_known)
         sleep(interval)
         interval = min(interval * 1.5, 2.0)
+
+
+def files_as_listed(
+    client: ServiceXClient, request_id: str, listed: InputFiles, pace: Pace, told: Told | None
+) -> InputFiles:
+    """Return the input files of a transform in the order of a list, as `files_of` does.
+
+    Raises
+    ------
+    DatasetError
+        If the list is not that of all files of the transform, as far as the server tells them.
+    """
+    if DATASETS not in client.info().capabilities:
+        return listed
+    known = files_of(client, request_id, pace, told)
+    indices = [known.index_of(path.split(",")[0], NO_OBJECT) for path in listed.paths]
+    strange = [path for path, i in zip(listed.paths, indices, strict=True) if i is None]
+    missing = [path for i, path in enumerate(known.paths) if i not in indices]
+    if strange or missing:
+        which = f"{strange[0]!r} is none of them" if strange else f"{missing[0]!r} is not in it"
+        raise DatasetError(
+            f"The list is not that of the {len(known)} input files of request {request_id}: "
+            f"{which}. Leave it out to have them in the order of the server; some of them are "
+            "events().partitions[...]."
+        )
+    return listed
 
 
 def _patiently(ask: Callable[[], Answer], pace: Pace) -> Answer:

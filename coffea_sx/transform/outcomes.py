@@ -19,8 +19,8 @@ class Delivered:
         Name of the result in the store.
     nbytes : int
         Size of the result as the server tells it, bytes.
-    n_events : int
-        Events as the server counts them.
+    n_events : int or None
+        Events as the server counts them; None if it does not.
     created_at : str
         When the server wrote it down, in its own words.
     """
@@ -29,7 +29,7 @@ class Delivered:
     input_file: str
     object_name: str
     nbytes: int
-    n_events: int
+    n_events: int | None
     created_at: str
 
 

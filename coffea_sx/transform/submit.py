@@ -41,7 +41,12 @@ def check_acceptable(client: ServiceXClient, selection: Selection) -> None:
 
 
 def submit(
-    client: ServiceXClient, selection: Selection, dataset: Dataset, *, ignore_cache: bool = False
+    client: ServiceXClient,
+    selection: Selection,
+    dataset: Dataset,
+    *,
+    ignore_cache: bool = False,
+    skips: bool = False,
 ) -> str:
     """Submit a transform, or find one that was submitted before; return its id.
 
@@ -49,6 +54,8 @@ def submit(
     ----------
     ignore_cache : bool
         Submit in any case.
+    skips : bool
+        Whether a transform in which files have failed is good enough.
 
     Raises
     ------
@@ -58,11 +65,11 @@ def submit(
     """
     submissions = Submissions(client.endpoint, selection, dataset)
     for request_id in () if ignore_cache else submissions.own():
-        if _is_well(client, request_id):
+        if _is_well(client, request_id, skips):
             return request_id
     # Those of others may be so old that the store has dropped their results.
     for request_id in () if ignore_cache else submissions.others():
-        if _is_well(client, request_id) and _has_results(client, request_id):
+        if _is_well(client, request_id, skips) and _has_results(client, request_id):
             return request_id
     request_id = _post(client, selection, dataset)
     submissions.keep(request_id)
@@ -79,13 +86,13 @@ def _post(client: ServiceXClient, selection: Selection, dataset: Dataset) -> str
         raise
 
 
-def _is_well(client: ServiceXClient, request_id: str) -> bool:
-    """Whether a transform is still there, and nothing went wrong in it."""
+def _is_well(client: ServiceXClient, request_id: str, skips: bool) -> bool:
+    """Whether a transform is still there, and nothing went wrong in it that matters."""
     try:
         status = client.status(request_id)
     except TransformGone:
         return False
-    return status["status"] not in _DEAD and not status["files-failed"]
+    return status["status"] not in _DEAD and (skips or not status["files-failed"])
 
 
 def _has_results(client: ServiceXClient, request_id: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 
 from ..errors import BadInput
 
@@ -20,11 +21,14 @@ class Tolerance:
         How many may be left out: a number of files, or as a float a fraction of them; None is any.
     elsewhere : frozenset of int
         Files of the transform that count no longer: another transform delivers them.
+    n_files : int
+        Of which a fraction is one.
     """
 
     on_failure: str
     max_failed: int | float | None = None
     elsewhere: frozenset[int] = frozenset()
+    n_files: int = 0
 
     def __post_init__(self) -> None:
         if self.on_failure not in ("raise", "skip"):
@@ -35,26 +39,33 @@ class Tolerance:
             raise BadInput(
                 'max_failed= says how many files may be left out; use on_failure="skip".'
             )
-        is_number = isinstance(self.max_failed, (int, float)) and not isinstance(
-            self.max_failed, bool
-        )
-        limit = 1.0 if isinstance(self.max_failed, float) else float("inf")
-        if not is_number or not 0 <= self.max_failed <= limit:
+        # numpy's numbers are numbers, too.
+        is_count = isinstance(self.max_failed, Integral) and not isinstance(self.max_failed, bool)
+        is_fraction = not is_count and isinstance(self.max_failed, Real)
+        is_number = is_count or (is_fraction and not isinstance(self.max_failed, bool))
+        if not is_number or not 0 <= self.max_failed <= (1.0 if is_fraction else float("inf")):
             raise BadInput(
                 "max_failed must be a number of files (int), or a fraction of them (float, 0.0 to "
                 f"1.0), got {self.max_failed!r}."
             )
+        plain = int(self.max_failed) if is_count else float(self.max_failed)
+        object.__setattr__(self, "max_failed", plain)
 
     @property
     def skips(self) -> bool:
         """Whether failed files are left out."""
         return self.on_failure == "skip"
 
+    @property
+    def limit(self) -> int | None:
+        """How many files may be left out; None is any."""
+        if isinstance(self.max_failed, float):
+            return int(self.max_failed * self.n_files)
+        return self.max_failed
+
     def among(self, n_files: int) -> Tolerance:
-        """Return the same with a number of files in place of a fraction."""
-        if not isinstance(self.max_failed, float):
-            return self
-        return replace(self, max_failed=int(self.max_failed * n_files))
+        """Return the same for so many files, none of which is delivered elsewhere."""
+        return replace(self, n_files=n_files, elsewhere=frozenset())
 
     def without(self, indices: Iterable[int]) -> Tolerance:
         """Return the same for a transform some of whose files another one delivers."""
@@ -62,9 +73,7 @@ class Tolerance:
 
     def allows(self, n_failed: int) -> bool:
         """Whether a computation goes on when so many of its input files have failed."""
-        return not n_failed or (
-            self.skips and (self.max_failed is None or n_failed <= self.max_failed)
-        )
+        return not n_failed or (self.skips and (self.limit is None or n_failed <= self.limit))
 
 
 STRICT = Tolerance("raise")

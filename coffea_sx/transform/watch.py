@@ -380,14 +380,14 @@ def _ask_on(watch_ref: weakref.ref[Watch], closed: threading.Event) -> None:
 
 
 def _row(one: Object) -> dict[str, Any]:
-    """Say of an object what a row of results says; its events nobody has counted."""
+    """Say of an object what a row of results says; its events nobody tells."""
     return {
         "id": one.name,
         "file-path": "",
         "s3-object-name": one.name,
         "transform_status": "success",
         "total-bytes": one.nbytes,
-        "total-events": 0,
+        "total-events": None,
         "created_at": one.modified,
     }
 

@@ -242,6 +242,31 @@ def test_script_without_main_guard(tmp_path, inputs, query):
     assert not Path(directory).exists()  # never stopped, cleaned at the end of the process
 
 
+def test_a_process_that_runs_the_script_again_starts_no_server(tmp_path):
+    """As those of `scheduler="processes"` do."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import multiprocessing\n"
+        "from coffea_sx.local import LocalServiceX\n"
+        "server = LocalServiceX().start()\n"
+        'process = multiprocessing.get_context("spawn").Process(target=print)\n'
+        "process.start()\n"
+        "process.join()\n"
+        "print(process.exitcode)\n"
+    )
+    found = subprocess.run(
+        [sys.executable, script],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=60,
+        check=True,
+    )
+    assert found.stdout == "1\n"
+    assert "ConfigurationError" in found.stderr
+    assert '`if __name__ == "__main__":`' in found.stderr
+
+
 def test_exit_does_not_wait_for_a_file(tmp_path, query):
     fifo = tmp_path / "fifo.root"
     os.mkfifo(fifo)  # opening it waits for ever

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import pickle
 import random
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from strategies import Answer, row, say
 
 from coffea_sx.dataset import InputFiles
 from coffea_sx.errors import (
+    BadInput,
     CorruptFile,
     CountMismatch,
     OwnerLost,
@@ -364,10 +367,15 @@ def test_an_outage_is_survived(watch_of):
     "fault", [Answer(503), Answer(502), Answer(200, b"{", claims=9, fault="reset")]
 )
 def test_an_outage_ends(watch_of, fault):
-    play = Scripted()
+    play = Scripted([A])
+    watch = watch_of(play)
+    watch.wait(0)
     play.fault = lambda asked: fault
-    with pytest.raises(ServerError):
-        within(4, watch_of(play).wait, 0)
+    with pytest.raises(ServerError) as caught:
+        within(4, watch.wait, 1)
+    for part in ["request d857", "1 of 2", "'/b.root' was not", "computing again"]:
+        assert part in str(caught.value)
+    assert (caught.value.done, caught.value.missing) == (1, ["/b.root"])
 
 
 def test_after_an_outage_waiting_again_asks_again(watch_of):
@@ -665,3 +673,32 @@ def test_what_another_transform_delivers_counts_no_more(watch_of):
     assert watch.wait(0, tolerance=STRICT.without([1])).index == 0
     handle = TransformHandle(watch.address, Tolerance("skip", 0).without([1]), watch)
     tolerate(handle, TransformFailed("/b.root"))
+
+
+def test_on_an_event_loop_a_failure_ends_the_wait_for_its_file_only(watch_of):
+    play = Scripted([row(2, "/b.root", failed=True)])
+    watch = watch_of(play)
+
+    async def waits():
+        one = asyncio.create_task(watch.wait_async(0))
+        with pytest.raises(TransformFailed, match=r"/b\.root"):
+            await watch.wait_async(1)
+        assert not one.done()
+        play.rows.append(A)
+        return await one
+
+    assert asyncio.run(waits()).index == 0
+
+
+@pytest.mark.parametrize("given", [2, np.int64(2), 0.5, np.float32(0.5), np.float64(0.5)])
+def test_numbers_of_numpy_are_numbers(given):
+    tolerance = Tolerance("skip", given).among(5)
+    assert tolerance.allows(2)
+    assert not tolerance.allows(3)
+    assert type(tolerance.max_failed) in (int, float)
+
+
+@pytest.mark.parametrize("given", [True, np.True_, -1, 1.5, "2", math.nan, math.inf])
+def test_what_is_no_number_of_files(given):
+    with pytest.raises(BadInput, match="max_failed"):
+        Tolerance("skip", given)
