@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,11 @@ from coffea_sx.transform.client import ServiceXClient
 from coffea_sx.transform.course import Pace
 from coffea_sx.transform.source import TransformAddress
 from coffea_sx.transform.watch import Watch
+
+# Where tests run in the background of a shell, Ctrl-C is ignored, and so it would be by the
+# processes that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 RECORDINGS = Path(__file__).resolve().parents[2] / "shared"
 

@@ -65,6 +65,7 @@ class _Herald:
         self._batches: list[bytes] = []
         self._ending: ServiceXError | None = None
         self._news = asyncio.Event()
+        self._replies: set[asyncio.Future[None]] = set()
 
     async def serve(self) -> None:
         watch = self._watch_ref()
@@ -136,7 +137,6 @@ class _Herald:
                 await asyncio.wait_for(self._news.wait(), POLL_S)
 
     async def _answer(self) -> None:
-        loop = asyncio.get_running_loop()
         while not self._is_over():
             watch = self._watch_ref()
             if watch is None:
@@ -159,9 +159,17 @@ class _Herald:
             if said["wanted"]:
                 watch.start(2 * POLL_S)
             if said["asks"]:
-                answers = await loop.run_in_executor(None, _answers, watch, said["asks"])
-                await self._client.scheduler.servicex_answer(transform=self._key, answers=answers)
+                # What others ask does not wait until a server that is away gives URLs.
+                reply = asyncio.ensure_future(self._reply(watch, said["asks"]))
+                self._replies.add(reply)
+                reply.add_done_callback(self._replies.discard)
             del watch
+
+    async def _reply(self, watch: Watch, asks: Sequence[tuple[int, Sequence[Any]]]) -> None:
+        loop = asyncio.get_running_loop()
+        answers = await loop.run_in_executor(None, _answers, watch, asks)
+        with suppress(OSError, RuntimeError, AttributeError):  # the scheduler is gone
+            await self._client.scheduler.servicex_answer(transform=self._key, answers=answers)
 
 
 def _append(
