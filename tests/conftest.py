@@ -28,10 +28,6 @@ from coffea_sx.transform.watch import Watch
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Servers on this machine may be asked more often than others: it is only the tests that wait.
-_defaults = Pace.__init__.__defaults__ or ()
-Pace.__init__.__defaults__ = (0.05, 0.5, *_defaults[2:])
-
 RECORDINGS = Path(__file__).resolve().parents[2] / "shared"
 
 

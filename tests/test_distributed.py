@@ -229,7 +229,7 @@ def test_deriving_a_form_is_silent_beside_a_cluster(client: Client, nano_files: 
     from coffea_sx import derive_form
 
     with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
+        warnings.simplefilter("error")
         assert "Muon_pt" in derive_form(dimuon_query(), {nano_files[0]: "Events"}).columns
         with pytest.raises(QueryError, match="does not fit the type"):
             derive_form(

@@ -161,14 +161,13 @@ class Watch:
         """Return permission to read objects, and ask for the others' on the way."""
         deadline = monotonic() + min(self.pace.outage_s, GRANT_PATIENCE_S)
         while True:
-            if self._closed.is_set():
-                raise self._was_closed()
             try:
                 return self.access.grants(names, refresh=refresh, also=self._readable)
             except (ServerError, ConfigurationError) as error:
                 if not endings.is_passing(error) or monotonic() > deadline:
                     raise
-            self._closed.wait(self.pace.idle_s)
+            if self._closed.wait(self.pace.idle_s):
+                raise self._was_closed()
 
     def _readable(self) -> list[str]:
         return [outcome.object_name for outcome in self.delivered()]
