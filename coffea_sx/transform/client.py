@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -132,9 +132,9 @@ class ServiceXClient:
 
         Rows may appear after others that say they were made later.
         """
-        params = {"later_than": later_than.isoformat()} if later_than else None
-        path = f"{TRANSFORMATION}/{request_id}/results"
-        return self._part("results", list, self._get(path, params))
+        since = f"?{urlencode({'later_than': later_than.isoformat()})}" if later_than else ""
+        answer = self._get(f"{TRANSFORMATION}/{request_id}/results{since}")
+        return self._part("results", list, answer)
 
     def reasons(self, request_id: str) -> dict[str, str]:
         """Return why input files failed, by path, if the server keeps that."""
@@ -171,9 +171,8 @@ class ServiceXClient:
             )
         return part
 
-    def _get(self, path: str, params: Mapping[str, str] | None = None) -> Any:
-        where = f"{path}?{urlencode(params)}" if params else path
-        return self._request("GET", where, repeatable=True)
+    def _get(self, path: str) -> Any:
+        return self._request("GET", path, repeatable=True)
 
     def _request(
         self, method: str, path: str, *, json: Any = None, repeatable: bool = False

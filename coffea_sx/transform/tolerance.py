@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
@@ -39,11 +40,10 @@ class Tolerance:
             raise BadInput(
                 'max_failed= says how many files may be left out; use on_failure="skip".'
             )
-        # numpy's numbers are numbers, too.
-        is_count = isinstance(self.max_failed, Integral) and not isinstance(self.max_failed, bool)
-        is_fraction = not is_count and isinstance(self.max_failed, Real)
-        is_number = is_count or (is_fraction and not isinstance(self.max_failed, bool))
-        if not is_number or not 0 <= self.max_failed <= (1.0 if is_fraction else float("inf")):
+        # numpy's numbers are numbers, too; bools are only to Python.
+        is_number = isinstance(self.max_failed, Real) and not isinstance(self.max_failed, bool)
+        is_count = isinstance(self.max_failed, Integral)
+        if not is_number or not 0 <= self.max_failed <= (math.inf if is_count else 1.0):
             raise BadInput(
                 "max_failed must be a number of files (int), or a fraction of them (float, 0.0 to "
                 f"1.0), got {self.max_failed!r}."
