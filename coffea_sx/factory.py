@@ -21,7 +21,7 @@ from .report import Report, add_up, check_requests, rows_of
 from .transform.client import DATASETS, ServiceXClient
 from .transform.course import Counts, Pace
 from .transform.endpoint import Endpoint
-from .transform.lookup import UNNAMED, files_as_listed, files_of
+from .transform.lookup import UNNAMED, files_of
 from .transform.outcomes import Delivered, Failed, Outcome, Read
 from .transform.resolve import Deliveries, TransformHandle
 from .transform.source import TransformAddress, owned
@@ -333,10 +333,7 @@ max_failed, steps_per_file, pace, progress
         try:
             selection = selection_of(client, request_id, codegen)
             told = None if progress is None else partial(progress.look_up, request_id)
-            if listed is None:
-                files = files_of(client, request_id, pace or Pace(), told)
-            else:
-                files = files_as_listed(client, request_id, listed, pace or Pace(), told)
+            files = files_of(client, request_id, pace or Pace(), told, listed)
             plan = planned(selection, Dataset(None, files), terms, input_form, form)
             return cls._watching(plan, client, request_id, progress)
         except BaseException:

@@ -115,7 +115,11 @@ class LookUp:
 
 
 def files_of(
-    client: ServiceXClient, request_id: str, pace: Pace, told: Told | None = None
+    client: ServiceXClient,
+    request_id: str,
+    pace: Pace,
+    told: Told | None = None,
+    listed: InputFiles | None = None,
 ) -> InputFiles:
     """Wait until the server knows all input files of a transform; return them in order.
 
@@ -125,9 +129,13 @@ def files_of(
         How long to wait: while nothing changes, in all, and for a server that does not answer.
     told : callable, optional
         Told how many files are known so far.
+    listed : InputFiles, optional
+        The same files in the order that is wanted.
 
     Raises
     ------
+    DatasetError
+        If the list is not that of all files of the transform, as far as the server tells them.
     BadDataset, EmptyDataset, TransformStalled, DeadlineExceeded, TransformCanceled, TransformFatal
     ServerError
         If the server does not answer for too long.
@@ -138,7 +146,7 @@ def files_of(
     then, and names files by their results.
     """
     if DATASETS not in client.info().capabilities:
-        return _files_by_results(client, request_id, pace, told)
+        return listed or _files_by_results(client, request_id, pace, told)
     lookup, interval = LookUp(request_id, pace, monotonic()), 0.1
 
     def ask() -> InputFiles | None:
@@ -148,26 +156,15 @@ def files_of(
     while True:
         files = _patiently(ask, pace)
         if files is not None:
-            return files
+            return files if listed is None else _as_listed(files, listed, request_id)
         if told is not None:
             told(lookup.n_known)
         sleep(interval)
         interval = min(interval * 1.5, 2.0)
 
 
-def files_as_listed(
-    client: ServiceXClient, request_id: str, listed: InputFiles, pace: Pace, told: Told | None
-) -> InputFiles:
-    """Return the input files of a transform in the order of a list, as `files_of` does.
-
-    Raises
-    ------
-    DatasetError
-        If the list is not that of all files of the transform, as far as the server tells them.
-    """
-    if DATASETS not in client.info().capabilities:
-        return listed
-    known = files_of(client, request_id, pace, told)
+def _as_listed(known: InputFiles, listed: InputFiles, request_id: str) -> InputFiles:
+    """Return the list, if it is that of all files."""
     indices = [known.index_of(path.split(",")[0], NO_OBJECT) for path in listed.paths]
     strange = [path for path, i in zip(listed.paths, indices, strict=True) if i is None]
     missing = [path for i, path in enumerate(known.paths) if i not in indices]

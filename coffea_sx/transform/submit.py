@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from ..dataset import Dataset
 from ..errors import AccessError, QueryError, RequestRefused, ServiceXError, TransformGone
@@ -65,11 +67,12 @@ def submit(
     """
     submissions = Submissions(client.endpoint, selection, dataset)
     for request_id in () if ignore_cache else submissions.own():
-        if _is_well(client, request_id, skips):
+        if _is_well(_status(client, request_id), skips):
             return request_id
     # Those of others may be so old that the store has dropped their results.
     for request_id in () if ignore_cache else submissions.others():
-        if _is_well(client, request_id, skips) and _has_results(client, request_id):
+        status = _status(client, request_id)
+        if _is_well(status, skips) and _has_results(client, request_id, status):
             return request_id
     request_id = _post(client, selection, dataset)
     submissions.keep(request_id)
@@ -86,18 +89,24 @@ def _post(client: ServiceXClient, selection: Selection, dataset: Dataset) -> str
         raise
 
 
-def _is_well(client: ServiceXClient, request_id: str, skips: bool) -> bool:
-    """Whether a transform is still there, and nothing went wrong in it that matters."""
+def _status(client: ServiceXClient, request_id: str) -> dict[str, Any]:
+    """Return the status of a transform; nothing if it is there no longer."""
     try:
-        status = client.status(request_id)
+        return client.status(request_id)
     except TransformGone:
+        return {}
+
+
+def _is_well(status: Mapping[str, Any], skips: bool) -> bool:
+    """Whether a transform is still there, and nothing went wrong in it that matters."""
+    if not status or status["status"] in _DEAD:
         return False
-    return status["status"] not in _DEAD and (skips or not status["files-failed"])
+    return skips or not status["files-failed"]
 
 
-def _has_results(client: ServiceXClient, request_id: str) -> bool:
+def _has_results(client: ServiceXClient, request_id: str, status: Mapping[str, Any]) -> bool:
     """Whether the store has the results of a transform, if it should have any by now."""
-    if client.status(request_id)["status"] != "Complete":
+    if status["status"] != "Complete":
         return True
     access = Access(client, request_id)
     try:
