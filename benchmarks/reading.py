@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,7 @@ from coffea_sx.readers.partition import blockwise_reader, read
 from coffea_sx.readers.root import open_root
 from coffea_sx.storage.stored import stored_object
 from coffea_sx.testing import FaultProxy, S3Store
-from coffea_sx.transform import source
 from coffea_sx.transform.access import Grant
-from coffea_sx.transform.endpoint import EndpointName
 from coffea_sx.transform.outcomes import Delivered
 
 BUCKET = "benchmark"
@@ -167,24 +166,22 @@ class Presigned:
         return Grant(self._url, {}, time.time() + 600)
 
 
-def own(task: Task) -> tuple[Presigned, DeliveredForm, int]:
-    """Make a task's object known in this process; tell what is in it, and its size."""
+def promised(task: Task) -> tuple[DeliveredForm, int]:
+    """Tell what is in a task's object, and its size in bytes."""
     sample = task.sample
     trees = observed_forms(sample.path, sample.result_format)
     delivered = DeliveredForm(trees, next(iter(trees)), sample.result_format)
-    known = Presigned(task)
-    source.own(source.TransformAddress(BUCKET, EndpointName(None, task.url, None)), known)
-    return known, delivered, Path(sample.path).stat().st_size
+    return delivered, Path(sample.path).stat().st_size
 
 
 def our_columns(task: Task) -> Callable[[], Any]:
     """Read the columns of a partition of from_servicex."""
-    known, delivered, nbytes = own(task)
+    delivered, nbytes = promised(task)
     open_ = open_parquet if task.sample.result_format == "parquet" else open_root
     names = list(task.columns or delivered.columns)
 
-    def read_columns(known: Presigned = known) -> Any:
-        stored = stored_object(BUCKET, task.sample.name, nbytes)
+    def read_columns() -> Any:
+        stored = stored_object(Presigned(task), task.sample.name, nbytes)
         with open_(stored, delivered, len(names) / len(delivered.columns)) as columns:
             return columns.arrays(names, 0, columns.n_events)
 
@@ -193,15 +190,14 @@ def our_columns(task: Task) -> Callable[[], Any]:
 
 def our_events(task: Task) -> Callable[[], Any]:
     """Read a partition of from_servicex."""
-    known, delivered, nbytes = own(task)
+    delivered, nbytes = promised(task)
     mapping = _map_schema_uproot(BaseSchema, behavior={}, version="v")
     # Columns of the file: RNTuples and Parquet have no counters, which only we would make.
     names = frozenset(task.columns or delivered.columns)
     reader = blockwise_reader(delivered, mapping).project_manually(names)
     outcome = Delivered(0, task.sample.path, task.sample.name, nbytes, 0, "")
-    return lambda known=known: read(
-        stored_object(BUCKET, task.sample.name, nbytes), outcome, delivered, reader, 0, 1
-    )
+    stored = partial(stored_object, Presigned(task), task.sample.name, nbytes)
+    return lambda: read(stored(), outcome, delivered, reader, 0, 1)
 
 
 def coffea_events(task: Task) -> Callable[[], Any]:

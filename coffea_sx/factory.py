@@ -20,10 +20,10 @@ from .readers.partition import form_of_first
 from .report import Report, add_up, check_requests, rows_of
 from .transform.client import DATASETS, ServiceXClient
 from .transform.course import Counts, Pace
+from .transform.deliveries import Deliveries, TransformHandle
 from .transform.endpoint import Endpoint
 from .transform.lookup import UNNAMED, files_of
 from .transform.outcomes import Delivered, Failed, Outcome, Read
-from .transform.resolve import Deliveries, TransformHandle
 from .transform.source import TransformAddress, owned
 from .transform.submit import check_acceptable, selection_of, submit
 from .transform.watch import Watch
@@ -566,7 +566,7 @@ def _watched(
     """Return the watch of a transform: the one that this process has, if there is one."""
     address = TransformAddress(request_id, client.endpoint.name, files.order)
     watch: Watch | None = owned(address)
-    if watch is None or watch.is_closed:
+    if watch is None:
         return Watch(client, address, files, pace)
     client.close()
     if pace is not None:

@@ -20,22 +20,15 @@ from dask.highlevelgraph import HighLevelGraph, Layer
 from dask_awkward.layers.layers import AwkwardInputLayer
 
 from . import report
-from .errors import ReadError, TransformFailed
+from .errors import ReadError
 from .forms import DeliveredForm
 from .forms.schema import collections
 from .readers.partition import blockwise_reader, read
 from .storage.stored import stored_object
-from .transform.outcomes import Failed, Read
-from .transform.resolve import (
-    Deliveries,
-    Place,
-    TransformHandle,
-    connect,
-    note_read,
-    place,
-    place_on_worker,
-    tolerate,
-)
+from .transform.deliveries import Deliveries
+from .transform.endings import not_transformed
+from .transform.outcomes import Delivered, Failed, Read
+from .transform.resolve import Place, note_read, place, place_on_worker, tolerate
 
 Key = tuple[str, int]
 
@@ -211,30 +204,29 @@ class LoadPartition:
 
     def __call__(self, place: Place) -> Any:
         """Read one partition."""
+        outcome = place.outcome
+        if isinstance(outcome, Failed):
+            error = not_transformed(place.handle.address.request_id, outcome)
+            if not self.return_report:
+                raise error
+            tolerate(place.handle, error)
+            return self.reader.mock_empty(backend="cpu"), report.not_transformed(place, outcome)
         if not self.return_report:
-            return self._read(place)
-        if isinstance(place.outcome, Failed):
-            tolerate(place.handle, _failure(place.handle, place.outcome))
-            row = report.not_transformed(place, place.outcome)
-            return self.reader.mock_empty(backend="cpu"), row
+            return self._read(place, outcome)
         start = perf_counter()
         try:
-            array = self._read(place)
+            array = self._read(place, outcome)
         except ReadError as error:
             lost = self._note(place, 0, type(error).__name__)
             tolerate(place.handle, error, lost)
             return self.reader.mock_empty(backend="cpu"), report.not_read(place, error)
         return array, report.success(place, len(array), perf_counter() - start)
 
-    def _read(self, place: Place) -> Any:
-        outcome, address = place.outcome, place.handle.address
-        if isinstance(outcome, Failed):
-            raise _failure(place.handle, outcome)
-        connect(address)  # the store asks who knows the transform
-        stored = stored_object(address.request_id, outcome.object_name, outcome.nbytes)
+    def _read(self, place: Place, delivered: Delivered) -> Any:
+        stored = stored_object(place.handle.results, delivered.object_name, delivered.nbytes)
         array = read(
             stored,
-            outcome,
+            delivered,
             self.delivered,
             self.reader,
             place.step,
@@ -285,16 +277,6 @@ class LoadPartition:
     def necessary_columns(self, *, report: Any, state: Any) -> frozenset[str]:
         """Return the columns that were touched."""
         return self.reader.necessary_columns(report=report, state=state)
-
-
-def _failure(handle: TransformHandle, outcome: Failed) -> TransformFailed:
-    return TransformFailed(
-        f"ServiceX could not transform {outcome.input_file}: {outcome.reason}.",
-        request_id=handle.address.request_id,
-        input_file=outcome.input_file,
-        reason=outcome.reason,
-        log_url=outcome.log_url,
-    )
 
 
 def build(

@@ -119,7 +119,7 @@ def _delivered(client: ServiceXClient, dataset: Dataset, patience_s: float) -> b
     files = dataset.files or files_of(client, request_id, pace)
     where = TransformAddress(request_id, client.endpoint.name, files.order)
     watch = owned(where)
-    if watch is None or watch.is_closed:  # which will close the client that it is given
+    if watch is None:  # which will close the client that it is given
         own = ServiceXClient(client.endpoint, client.patience_s)
         watch = Watch(own, where, files, pace)
     try:

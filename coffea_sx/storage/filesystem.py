@@ -17,11 +17,11 @@ from uuid import uuid4
 from fsspec import AbstractFileSystem
 from fsspec.spec import AbstractBufferedFile
 
-from ..errors import ObjectGone, ObjectReplaced, ReadError, ServiceXError
+from ..errors import AccessError, ObjectGone, ObjectReplaced, ReadError, ServiceXError
 from ..transform.outcomes import Delivered, Failed
-from ..transform.source import ResultSource
+from ..transform.source import ResultSource, known
 from ..transform.tolerance import LENIENT
-from .stored import Fetch, fetcher, knowing, stored_object
+from .stored import Fetch, fetcher, stored_object
 
 PROTOCOL = "servicex"
 # How long opening an input file that has no result yet waits for it, seconds.
@@ -90,7 +90,7 @@ class ServiceXFileSystem(AbstractFileSystem):
         if object_name:
             found = [self.info(path)]
         else:
-            delivered = sorted(knowing(request_id).delivered(), key=lambda one: one.index)
+            delivered = sorted(_knowing(request_id).delivered(), key=lambda one: one.index)
             found = [_described(request_id, one) for one in delivered]
         return found if detail else [one["name"] for one in found]
 
@@ -109,12 +109,12 @@ class ServiceXFileSystem(AbstractFileSystem):
         """
         request_id, object_name = self._parts(path)
         if not object_name:
-            knowing(request_id)
+            _knowing(request_id)
             return {"name": request_id, "size": 0, "type": "directory"}
-        _, object_name, delivered = self._object(path)
+        source, object_name, delivered = self._object(path)
         if delivered is not None:
             return _described(request_id, delivered)
-        size = fetcher(request_id, object_name)(0, 1).size
+        size = fetcher(source, object_name)(0, 1).size
         return {"name": _path(request_id, object_name), "size": size, "type": "file"}
 
     def cat_file(
@@ -166,13 +166,13 @@ class ServiceXFileSystem(AbstractFileSystem):
         return [found[i] for i in range(len(ranges))]
 
     def _ranges(self, path: str, ranges: list[tuple[int | None, int | None]]) -> list[bytes]:
-        request_id, object_name, delivered = self._object(path)
+        source, object_name, delivered = self._object(path)
         size = delivered.nbytes if delivered else 0
         if any(end is None or end < 0 or (start or 0) < 0 for start, end in ranges):
-            size = fetcher(request_id, object_name)(0, 1).size
+            size = fetcher(source, object_name)(0, 1).size
             ranges = [slice(*limits).indices(size)[:2] for limits in ranges]
         wanted = [(start or 0, end or 0) for start, end in ranges]
-        stored = stored_object(request_id, object_name, size)
+        stored = stored_object(source, object_name, size)
         stored.need(wanted)
         return [bytes(stored.read(start, stop)) for start, stop in wanted]
 
@@ -207,16 +207,16 @@ class ServiceXFileSystem(AbstractFileSystem):
         return request_id, _ESCAPES.sub(lambda found: chr(int(found[0][1:], 16)), escaped)
 
     def _fetcher(self, path: str) -> Fetch:
-        request_id, object_name, _ = self._object(path)
-        return fetcher(request_id, object_name)
+        source, object_name, _ = self._object(path)
+        return fetcher(source, object_name)
 
-    def _object(self, path: str) -> tuple[str, str, Delivered | None]:
-        """Return request, name and result of an object, if it is known as one.
+    def _object(self, path: str) -> tuple[ResultSource, str, Delivered | None]:
+        """Return who knows an object, its name, and its result if it is known as one.
 
         Waits for it if the path names an input file.
         """
         request_id, object_name = self._parts(path)
-        source = knowing(request_id)
+        source = _knowing(request_id)
         if not object_name:
             raise ReadError(
                 f"servicex://{request_id} is a request, and no file.", request_id=request_id
@@ -225,11 +225,11 @@ class ServiceXFileSystem(AbstractFileSystem):
         index = int(by_index[1]) if by_index else None
         for delivered in source.delivered():
             if delivered.object_name == object_name or delivered.index == index:
-                return request_id, delivered.object_name, delivered
+                return source, delivered.object_name, delivered
         if index is None:
-            return request_id, object_name, None
+            return source, object_name, None
         delivered = self._awaited(source, request_id, index)
-        return request_id, delivered.object_name, delivered
+        return source, delivered.object_name, delivered
 
     def _awaited(self, source: ResultSource, request_id: str, index: int) -> Delivered:
         if source.n_files is not None and index >= source.n_files:
@@ -266,8 +266,8 @@ class DeliveredFile(AbstractBufferedFile):
         self, fs: ServiceXFileSystem, path: str, block_size: int | None = None, **kwargs: Any
     ) -> None:
         block_size = block_size or self.DEFAULT_BLOCK_SIZE
-        request_id, self._object_name, delivered = fs._object(path)
-        self._fetch = fetcher(request_id, self._object_name)
+        source, self._object_name, delivered = fs._object(path)
+        self._fetch = fetcher(source, self._object_name)
         is_small = delivered is not None and delivered.nbytes <= block_size
         first = self._fetch(0, block_size if is_small else 1)
         self._etag = first.etag
@@ -284,6 +284,18 @@ class DeliveredFile(AbstractBufferedFile):
                 object_name=self._object_name,
             )
         return part.data
+
+
+def _knowing(request_id: str) -> ResultSource:
+    """Return who knows the results of a request in this process."""
+    source = known(request_id)
+    if source is None:
+        raise AccessError(
+            f"This process does not know the ServiceX request {request_id}. A servicex:// address "
+            "can be opened where the query was submitted, and by workers that read its events.",
+            request_id=request_id,
+        )
+    return source
 
 
 def _described(request_id: str, delivered: Delivered) -> dict[str, Any]:

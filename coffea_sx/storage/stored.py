@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import Protocol
 
-from ..errors import AccessError, CorruptFile, ObjectReplaced, Truncated
+from ..errors import CorruptFile, ObjectReplaced, Truncated
 from ..transform.access import Grant
-from ..transform.source import ResultSource, known
+from ..transform.source import ResultSource
 from .transport import CONNECTIONS, Part, Range, fetch
 
 # What a store sends in the time of a round trip, bytes: 10 ms at 100 MB/s.
@@ -225,45 +225,14 @@ def _fetchers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="coffea_sx-fetch")
 
 
-def stored_object(request_id: str, object_name: str, size: int) -> StoredObject:
-    """Return an object of a transform that this process knows. No request is made.
-
-    Raises
-    ------
-    AccessError
-        If it does not know the transform.
-    """
-    return StoredObject(object_name, fetcher(request_id, object_name), size)
+def stored_object(source: ResultSource, object_name: str, size: int) -> StoredObject:
+    """Return an object of a transform. No request is made."""
+    return StoredObject(object_name, fetcher(source, object_name), size)
 
 
-def fetcher(request_id: str, object_name: str) -> Fetch:
-    """Return what fetches bytes of an object of a transform that this process knows.
-
-    Raises
-    ------
-    AccessError
-        If it does not know the transform.
-    """
-    source = knowing(request_id)
+def fetcher(source: ResultSource, object_name: str) -> Fetch:
+    """Return what fetches bytes of an object of a transform."""
     return partial(fetch, object_name, partial(_grant, source, object_name))
-
-
-def knowing(request_id: str) -> ResultSource:
-    """Return who knows the results of a request in this process.
-
-    Raises
-    ------
-    AccessError
-        If nobody does.
-    """
-    source = known(request_id)
-    if source is None:
-        raise AccessError(
-            f"This process does not know the ServiceX request {request_id}. A servicex:// address "
-            "can be opened where the query was submitted, and by workers that read its events.",
-            request_id=request_id,
-        )
-    return source
 
 
 def _grant(source: ResultSource, object_name: str, refresh: bool) -> Grant:

@@ -155,29 +155,37 @@ def silent(error: ServiceXError, seconds: float, standing: Standing) -> ServiceX
     )
 
 
+def not_transformed(
+    request_id: str, failed: Failed, n_others: int = 0, **facts: Any
+) -> TransformFailed:
+    """Make the error for an input file that could not be transformed, and others like it."""
+    others = f" (and {n_others} more)" if n_others else ""
+    reason = failed.reason or "the server gives no reason"
+    logs = f" The logs are at {failed.log_url}." if failed.log_url else ""
+    return TransformFailed(
+        f"ServiceX could not transform {failed.input_file}{others} in request {request_id}: "
+        f"{reason.rstrip('.')}.{logs}",
+        request_id=request_id,
+        input_file=failed.input_file,
+        reason=failed.reason,
+        log_url=failed.log_url,
+        **facts,
+    )
+
+
 def too_many_failed(
     request_id: str, failed: Sequence[Failed], tolerance: Tolerance
 ) -> TransformFailed:
     """Make the error for more failed input files than are tolerated."""
-    first = min(failed, key=lambda one: one.index)
-    others = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-    reason = first.reason or "the server gives no reason"
+    first, *others = sorted(failed, key=lambda one: one.index)
+    paths = [one.input_file for one in (first, *others)]
+    error = not_transformed(request_id, first, len(others), input_files=paths)
     advice = (
         f"That is more than max_failed={tolerance.max_failed}."
         if tolerance.skips
         else 'To go on without such files, use on_failure="skip".'
     )
-    advice += " retry_failed() submits them again."
-    logs = f" The logs are at {first.log_url}." if first.log_url else ""
-    return TransformFailed(
-        f"ServiceX could not transform {first.input_file}{others} in request {request_id}: "
-        f"{reason.rstrip('.')}.{logs} {advice}",
-        request_id=request_id,
-        input_file=first.input_file,
-        reason=first.reason,
-        input_files=[one.input_file for one in sorted(failed, key=lambda one: one.index)],
-        log_url=first.log_url,
-    )
+    return TransformFailed(f"{error} {advice} retry_failed() submits them again.", **error.facts)
 
 
 def _named(paths: Sequence[str], n: int) -> str:

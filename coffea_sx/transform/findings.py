@@ -15,7 +15,7 @@ from time import monotonic
 from ..errors import ServiceXError, TransformFailed
 from . import endings
 from .endings import PASSING
-from .outcomes import Delivered, Failed, Outcome, Read
+from .outcomes import Delivered, Failed, Outcome
 from .tolerance import Tolerance
 
 # Waits are in slices, so that the main thread hears Ctrl-C, and whoever tells is told.
@@ -43,8 +43,6 @@ class Findings:
         self.outcomes: dict[int, Outcome] = {}
         self.ending: ServiceXError | None = None
         self.news = threading.Condition()
-        # By how many partitions there are, and which; each is of an input file.
-        self._unreadable: dict[tuple[int, int], int] = {}
         self._wakers: defaultdict[int, list[Callable[[], object]]] = defaultdict(list)
         self._request_id = request_id
         self.failed: list[Failed] = []
@@ -87,22 +85,6 @@ class Findings:
         """Return the results that are known of."""
         with self.news:
             return [o for o in self.outcomes.values() if isinstance(o, Delivered)]
-
-    def failures(self, lost: Read | None = None) -> frozenset[int]:
-        """Return the input files that failed or cannot be read, now that this one cannot."""
-        with self.news:
-            if lost is not None:
-                self.note_read(lost)
-            unreadable = self._unreadable.values()
-            return frozenset([*unreadable, *(failed.index for failed in self.failed)])
-
-    def note_read(self, read: Read) -> None:
-        """Enter that a partition was read, or could not be."""
-        with self.news:
-            if read.error is None:
-                self._unreadable.pop((read.npartitions, read.partition), None)
-            else:
-                self._unreadable[read.npartitions, read.partition] = read.index
 
     def wait(
         self,

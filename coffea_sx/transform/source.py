@@ -93,6 +93,13 @@ def own(address: TransformAddress, source: Any) -> None:
         _owned[address] = source
 
 
+def disown(address: TransformAddress, source: Any) -> None:
+    """Undo `own`: this watch tells nothing any more."""
+    with _lock:
+        if _owned.get(address) is source:
+            del _owned[address]
+
+
 def owned(address: TransformAddress) -> Any | None:
     """Return the watch of this process, if it owns the transform."""
     return _owned.get(address)

@@ -60,6 +60,7 @@ class Watch:
         self.pace = pace or Pace()
         self.findings = Findings(address.request_id)
         self.access = Access(client, address.request_id)
+        # How each partition was last read, by how many there are and which.
         self.reads: dict[tuple[int, int], Read] = {}
         # Names of the layers of graphs that resolve its files.
         self.layers: set[str] = set()
@@ -89,11 +90,6 @@ class Watch:
     def ending(self) -> ServiceXError | None:
         """How the transform ended, if it ended without all of its results."""
         return self.findings.ending
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether it asks nothing any more, whoever waits."""
-        return self._closed.is_set()
 
     @property
     def is_complete(self) -> bool:
@@ -178,7 +174,11 @@ class Watch:
 
     def failures(self, lost: Read | None = None) -> frozenset[int]:
         """Return the input files that failed or cannot be read, now that this one cannot."""
-        return self.findings.failures(lost)
+        with self.findings.news:
+            if lost is not None:
+                self.note_read(lost)
+            unreadable = [read.index for read in self.reads.values() if read.error]
+            return frozenset([*unreadable, *(failed.index for failed in self.findings.failed)])
 
     # -- life
 
@@ -216,6 +216,7 @@ class Watch:
 
     def close(self) -> None:
         """Stop asking. Whoever still waits gets an error."""
+        source.disown(self.address, self)
         thread = self._thread
         self._finalizer()
         self.findings.wake_all()
@@ -236,8 +237,8 @@ class Watch:
 
     def note_read(self, read: Read) -> None:
         """Note that a partition was read, here or by a worker."""
-        self.reads[read.npartitions, read.partition] = read
-        self.findings.note_read(read)
+        with self.findings.news:
+            self.reads[read.npartitions, read.partition] = read
 
     def _go_on(self) -> None:
         """Keep the watch going for whoever waits."""

@@ -35,9 +35,7 @@ from coffea_sx.readers.partition import blockwise_reader, read
 from coffea_sx.storage.stored import StoredObject, stored_object
 from coffea_sx.storage.transport import Part
 from coffea_sx.testing import S3Store
-from coffea_sx.transform import source
 from coffea_sx.transform.access import Grant
-from coffea_sx.transform.endpoint import EndpointName
 from coffea_sx.transform.outcomes import Delivered
 
 MUON = [f"Muon_{name}" for name in ("pt", "eta", "phi", "mass", "charge")]
@@ -87,7 +85,7 @@ class FileURLs:
         request_id = self._watch.address.request_id
         md5 = hashlib.md5(content).hexdigest()
         asyncio.run(self._buckets.put(request_id, written.name, written, md5))
-        return stored_object(request_id, written.name, len(content))
+        return stored_object(self._watch, written.name, len(content))
 
 
 class S3Objects:
@@ -97,14 +95,11 @@ class S3Objects:
         self._store = store
         self._bucket = f"reading-{uuid4().hex[:8]}"
         store.client().make_bucket(self._bucket)
-        endpoint = EndpointName(None, "http://localhost", None)
-        self._address = source.TransformAddress(self._bucket, endpoint)
-        source.own(self._address, self)
 
     def put(self, content: bytes) -> StoredObject:
         name = uuid4().hex
         self._store.client().put_object(self._bucket, name, io.BytesIO(content), len(content))
-        return stored_object(self._bucket, name, len(content))
+        return stored_object(self, name, len(content))
 
     def grant(self, object_name: str, *, refresh: bool = False) -> Grant:
         expires = timedelta(seconds=60)

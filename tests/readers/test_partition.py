@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 import time
 from dataclasses import replace
-from uuid import uuid4
 
 import awkward as ak
 import numpy as np
@@ -23,11 +22,8 @@ from coffea_sx.forms.writers import write
 from coffea_sx.query import select
 from coffea_sx.readers.partition import blockwise_reader, read
 from coffea_sx.storage.stored import stored_object
-from coffea_sx.transform import source
 from coffea_sx.transform.access import Grant
-from coffea_sx.transform.endpoint import EndpointName
 from coffea_sx.transform.outcomes import Delivered
-from coffea_sx.transform.source import TransformAddress
 
 NAMES = ["MET_pt", "Muon_pt", "event"]
 
@@ -37,10 +33,7 @@ class Bench:
 
     def __init__(self, delivered, outcome, content, scripted):
         self.delivered, self.outcome, self.content = delivered, outcome, content
-        endpoint = EndpointName(None, "http://localhost", None)
-        self.address = TransformAddress(uuid4().hex, endpoint)
         self.server = scripted(lambda asked: serve_file(self.content)(asked))
-        source.own(self.address, self)
 
     def grant(self, object_name, *, refresh=False):
         return Grant(f"{self.server.url}/o?Signature=CANARY", {}, time.time() + 600)
@@ -53,9 +46,7 @@ class Bench:
         reader = blockwise_reader(delivered, mapping)
         if only is not None:
             reader = reader.project_manually(frozenset(only))
-        stored = stored_object(
-            self.address.request_id, self.outcome.object_name, self.outcome.nbytes
-        )
+        stored = stored_object(self, self.outcome.object_name, self.outcome.nbytes)
         return read(stored, self.outcome, delivered, reader, step, steps)
 
 

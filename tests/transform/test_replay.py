@@ -448,4 +448,5 @@ def test_a_transform_whose_bucket_is_gone_is_not_used_again(folder, scripted, cl
     play.statuses = [(0, {**recording.statuses[-1][1], "files-failed": 0})]
     server = scripted(play)
     play.store = server.address
-    assert submit._has_results(client_of(server.url), recording.request_id) is is_there
+    client, request_id = client_of(server.url), recording.request_id
+    assert submit._has_results(client, request_id, client.status(request_id)) is is_there

@@ -34,9 +34,10 @@ from coffea_sx.local import LocalServiceX
 from coffea_sx.transform import course
 from coffea_sx.transform.client import DATASETS
 from coffea_sx.transform.course import Pace
+from coffea_sx.transform.deliveries import TransformHandle
 from coffea_sx.transform.endpoint import EndpointName
 from coffea_sx.transform.outcomes import Delivered, Failed, Read
-from coffea_sx.transform.resolve import TransformHandle, tolerate
+from coffea_sx.transform.resolve import tolerate
 from coffea_sx.transform.source import TransformAddress, owned
 from coffea_sx.transform.tolerance import LENIENT, STRICT, Tolerance
 from coffea_sx.transform.watch import Watch

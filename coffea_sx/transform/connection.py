@@ -1,0 +1,62 @@
+"""Whom a process asks what became of a transform, which it may own or not."""
+
+from __future__ import annotations
+
+import sys
+
+from ..errors import OwnerLost
+from . import source
+from .client import ServiceXClient
+from .course import Pace
+from .endpoint import find_endpoint
+from .lookup import files_of
+from .source import ResultSource, TransformAddress
+from .watch import Watch
+
+
+def connect(address: TransformAddress) -> ResultSource:
+    """Return what this process can know of a transform.
+
+    In the owner that is its watch; in a worker of a cluster, the board of the scheduler; elsewhere
+    a watch of its own, from the configuration that it finds.
+    """
+    return source.owned(address) or source.borrowed(address, lambda: _connected(address))
+
+
+def _connected(address: TransformAddress) -> ResultSource:
+    if "distributed" in sys.modules:
+        from .listener import Listener, in_worker
+
+        worker = in_worker()
+        if worker is not None:
+            return Listener(worker, address)
+    return _watch_anew(address)
+
+
+def connect_anew(address: TransformAddress, lost: ResultSource) -> ResultSource:
+    """Return what this process can find out itself, now that the owner is lost.
+
+    Raises
+    ------
+    ConfigurationError, ServerError, TransformError
+        If the server cannot be found from here, or does not know the transform.
+    """
+    source.forget(address, lost)
+    return source.borrowed(address, lambda: _watch_anew(address))
+
+
+def _watch_anew(address: TransformAddress) -> Watch:
+    """Watch a transform that another process submitted. Asks for its status and its files."""
+    client = ServiceXClient(find_endpoint(address.endpoint))
+    try:
+        files = files_of(client, address.request_id, Pace())
+        if address.order not in ("", files.order):
+            raise OwnerLost(
+                f"Only the process that defined the events of request {address.request_id} knows "
+                "the order of its files. Use the threads of that process, or dask.distributed.",
+                request_id=address.request_id,
+            )
+    except BaseException:
+        client.close()
+        raise
+    return Watch(client, address, files)
