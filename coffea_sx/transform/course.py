@@ -20,6 +20,7 @@ from . import endings
 from .endings import Standing
 from .ledger import Ledger
 from .outcomes import Delivered, Failed, Outcome
+from .patience import is_passing
 
 TERMINAL = {"Complete", "Canceled", "Fatal", "Bad Dataset"}
 # Of all time, what asking may take: a long list of results is asked for less often.
@@ -238,7 +239,7 @@ class Course:
             # Perhaps it only does not read times as others do.
             self._takes_times, self.later_than, self.pause_s = False, None, self.pace.busy_s
             return True
-        if not endings.is_passing(error):
+        if not is_passing(error):
             return False
         silence_s = now - self._last_answer
         if silence_s < self.pace.outage_s:

@@ -85,14 +85,6 @@ class Standing:
         }
 
 
-def is_passing(error: Exception) -> bool:
-    """Whether it may be answered later what was not answered now."""
-    # A store that does not list a bucket, or a file that holds a token, may be there again.
-    if isinstance(error, (ConnectionError, AccessError, ConfigurationError)):
-        return True
-    return (getattr(error, "status", 0) or 0) >= 429
-
-
 def over(status: str, standing: Standing) -> TransformError:
     """Return what it means that a transform is over without all of its results."""
     request = f"request {standing.request_id}"

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from time import monotonic, sleep
-from typing import Any, TypeVar
+from typing import Any
 
 from ..dataset import NO_OBJECT, InputFiles
 from ..errors import (
@@ -14,7 +14,6 @@ from ..errors import (
     DatasetError,
     DeadlineExceeded,
     EmptyDataset,
-    ServiceXError,
     TransformStalled,
 )
 from . import endings
@@ -22,6 +21,7 @@ from .access import Access
 from .client import DATASETS, ServiceXClient
 from .course import TERMINAL, Pace
 from .endings import Standing
+from .patience import patiently
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,6 @@ _BAD_DATASET = {
 UNNAMED = "(input file without a result,"
 
 Told = Callable[[int], None]
-Answer = TypeVar("Answer")
 
 
 class LookUp:
@@ -154,7 +153,7 @@ def files_of(
         return lookup.see(status, client.dataset(status["did_id"]), monotonic())
 
     while True:
-        files = _patiently(ask, pace)
+        files = patiently(ask, pace.outage_s, pace.idle_s)
         if files is not None:
             return files if listed is None else _as_listed(files, listed, request_id)
         if told is not None:
@@ -178,26 +177,14 @@ def _as_listed(known: InputFiles, listed: InputFiles, request_id: str) -> InputF
     return listed
 
 
-def _patiently(ask: Callable[[], Answer], pace: Pace) -> Answer:
-    """Ask again while a server does not answer."""
-    deadline = monotonic() + pace.outage_s
-    while True:
-        try:
-            return ask()
-        except ServiceXError as error:
-            if not endings.is_passing(error) or monotonic() > deadline:
-                raise
-        sleep(pace.idle_s)
-
-
 def _files_by_results(
     client: ServiceXClient, request_id: str, pace: Pace, told: Told | None
 ) -> InputFiles:
     """Name the files of a transform by the objects in its bucket, once it is over."""
     n_done, last_change, interval = -1, monotonic(), 0.1
-    began = last_change
+    began, ask = last_change, partial(client.status, request_id)
     while True:
-        status = _patiently(partial(client.status, request_id), pace)
+        status = patiently(ask, pace.outage_s, pace.idle_s)
         if status["status"] in TERMINAL:
             break
         if status["files-completed"] != n_done:
@@ -217,7 +204,7 @@ def _files_by_results(
             request_id=request_id,
         )
     access, n_done = Access(client, request_id), int(status["files-completed"] or 0)
-    names = _patiently(partial(_settled, access, n_done, pace.settle_s), pace)
+    names = patiently(partial(_settled, access, n_done, pace.settle_s), pace.outage_s, pace.idle_s)
     n_unnamed = max(0, int(status["files"] or 0) - len(names))
     unnamed = (f"{UNNAMED} {i + 1})" for i in range(n_unnamed))
     return InputFiles((*names, *unnamed))

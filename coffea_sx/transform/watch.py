@@ -10,11 +10,12 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import monotonic
 from typing import Any
 
 from ..dataset import InputFiles
-from ..errors import ConfigurationError, OwnerLost, ServerError, ServiceXError
+from ..errors import AccessError, OwnerLost, ServerError, ServiceXError
 from ..redact import redact
 from . import endings, source
 from .access import BATCH, Access, Grant, Object
@@ -22,6 +23,7 @@ from .client import ServiceXClient
 from .course import Counts, Course, Pace, Question
 from .findings import SLICE_S, Findings
 from .outcomes import Delivered, Failed, Outcome, Read
+from .patience import is_passing, patiently
 from .source import TransformAddress
 from .tolerance import STRICT, Tolerance
 
@@ -155,15 +157,15 @@ class Watch:
 
     def grants(self, names: Sequence[str], *, refresh: bool = False) -> dict[str, Grant]:
         """Return permission to read objects, and ask for the others' on the way."""
-        deadline = monotonic() + min(self.pace.outage_s, GRANT_PATIENCE_S)
-        while True:
-            try:
-                return self.access.grants(names, refresh=refresh, also=self._readable)
-            except (ServerError, ConfigurationError) as error:
-                if not endings.is_passing(error) or monotonic() > deadline:
-                    raise
-            if self._closed.wait(self.pace.idle_s):
-                raise self._was_closed()
+        ask = partial(self.access.grants, names, refresh=refresh, also=self._readable)
+        patience_s = min(self.pace.outage_s, GRANT_PATIENCE_S)
+        return patiently(
+            ask, patience_s, self.pace.idle_s, is_passing=_may_be_granted, rest=self._sleep
+        )
+
+    def _sleep(self, seconds: float) -> None:
+        if self._closed.wait(seconds):
+            raise self._was_closed()
 
     def _readable(self) -> list[str]:
         return [outcome.object_name for outcome in self.delivered()]
@@ -396,6 +398,11 @@ def _row(one: Object) -> dict[str, Any]:
 def _release(closed: threading.Event, client: ServiceXClient) -> None:
     closed.set()
     client.close()
+
+
+def _may_be_granted(error: Exception) -> bool:
+    # A server that answers, but has no URL, will have none a moment later either.
+    return is_passing(error) and not isinstance(error, AccessError)
 
 
 def _reason_for(input_file: str, reasons: dict[str, str]) -> str | None:
