@@ -17,10 +17,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from coffea.nanoevents import NanoEventsFactory
 from hypothesis import strategies as st
 
 from coffea_sx.dataset import InputFiles, object_name
+from coffea_sx.demo.analysis import SelectionSchema, dimuon_query
 from coffea_sx.errors import DatasetError
+from coffea_sx.local import LocalServiceX
 from coffea_sx.transform.client import ServiceXClient
 from coffea_sx.transform.endpoint import EndpointName, find_endpoint
 
@@ -30,6 +33,13 @@ from coffea_sx.transform.endpoint import EndpointName, find_endpoint
 def connected(url: str, patience_s: float = 5.0) -> ServiceXClient:
     """Make a client of a server."""
     return ServiceXClient(find_endpoint(EndpointName(None, url, None)), patience_s)
+
+
+def submit_dimuons(server: LocalServiceX, files: Any, **options: Any) -> Any:
+    """Submit the query of the demo; return the factory of its events."""
+    return NanoEventsFactory.from_servicex(
+        dimuon_query(), files, url=server.url, **{"schemaclass": SelectionSchema, **options}
+    )
 
 
 # -- strategies: paths, histories of results, URLs with secrets

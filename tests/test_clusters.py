@@ -23,9 +23,9 @@ import awkward as ak
 import dask
 import psutil
 import pytest
-from coffea.nanoevents import NanoEventsFactory
 from dask_awkward.lib.core import dak_cache
 from distributed import Client, LocalCluster
+from strategies import submit_dimuons
 from test_report import spoil, spoil_result
 
 from coffea_sx import Pace, ServiceXEventsFactory
@@ -121,12 +121,6 @@ def cluster() -> Iterator[LocalCluster]:
 def client(cluster: LocalCluster) -> Iterator[Client]:
     with Client(cluster) as client:
         yield client
-
-
-def submit(server: LocalServiceX, files: list[str], **options: Any) -> Any:
-    return NanoEventsFactory.from_servicex(
-        dimuon_query(), files, url=server.url, schemaclass=SelectionSchema, **options
-    )
 
 
 def serial(collection: Any) -> Any:
@@ -268,7 +262,7 @@ def test_a_worker_that_joins_while_others_wait(nano_files: list[str]) -> None:
         LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
-        factory = submit(server, nano_files)
+        factory = submit_dimuons(server, nano_files)
         numbers = factory.events().event
         slow = numbers.map_partitions(_busy, seconds=0.3, meta=numbers._meta)
         future = client.compute(slow)
@@ -335,8 +329,8 @@ def test_two_clients_and_two_transforms_at_once(
         Client(cluster) as one,
         Client(cluster) as other,
     ):
-        first = submit(server, nano_files[:4]).events().event
-        second = submit(server, nano_files[4:]).events().event
+        first = submit_dimuons(server, nano_files[:4]).events().event
+        second = submit_dimuons(server, nano_files[4:]).events().event
         futures = [one.compute(first), other.compute(second)]
         time.sleep(0.5)
         assert not any(future.done() for future in futures)
@@ -403,7 +397,7 @@ def test_what_is_defined_anew_is_told_to_workers(
     with LocalServiceX(before_report=held) as server:
 
         def submitted(which: slice) -> Any:
-            return client.compute(submit(server, files).events().event.partitions[which])
+            return client.compute(submit_dimuons(server, files).events().event.partitions[which])
 
         # Nobody holds its events: what the cluster does not need any more is dropped.
         assert submitted(slice(0, 1)).result(40).to_list()
@@ -420,7 +414,7 @@ def test_tasks_outlive_what_they_were_made_of(
     with LocalServiceX() as server:
 
         def computed() -> Any:
-            factory = submit(server, nano_files)
+            factory = submit_dimuons(server, nano_files)
             numbers = factory.events().event
             future = client.compute(numbers.map_partitions(_busy, 1.0, meta=numbers._meta))
             return future, factory.request_id
@@ -460,7 +454,7 @@ def test_computing_again_after_a_stall_waits_again(client: Client, nano_files: l
     held = Held(files, first=1)
     with LocalServiceX(before_report=held) as server:
         pace = Pace(busy_s=0.02, idle_s=0.1, stall_s=1.0)
-        numbers = submit(server, files, pace=pace).events().event
+        numbers = submit_dimuons(server, files, pace=pace).events().event
         for _ in range(2):
             start = time.monotonic()
             assert "of 3 input files were finished" in stall_of(numbers)
@@ -480,7 +474,7 @@ def test_max_failed_counts_transforms_and_reads_together(
     for path in files[3:]:
         spoil(path)
     with LocalServiceX() as server:
-        factory = submit(server, files, on_failure="skip")
+        factory = submit_dimuons(server, files, on_failure="skip")
         events, _ = factory.events()
         serial(events.event)
         spoil_result(server, factory, 1)

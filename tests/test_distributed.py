@@ -15,6 +15,7 @@ import dask
 import pytest
 from coffea.nanoevents import NanoEventsFactory
 from distributed import Client, LocalCluster, wait
+from strategies import submit_dimuons
 
 from coffea_sx.demo.analysis import DimuonProcessor, SelectionSchema, dimuon_query
 from coffea_sx.demo.samples import make_samples
@@ -46,9 +47,7 @@ def _warm() -> None:
 
 
 def events_of(server: LocalServiceX, files: list[str], **options: Any) -> Any:
-    factory = NanoEventsFactory.from_servicex(
-        dimuon_query(), files, url=server.url, schemaclass=SelectionSchema, **options
-    )
+    factory = submit_dimuons(server, files, **options)
     return factory, factory.events()
 
 

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ import dask
 import pytest
 from coffea.nanoevents import NanoEventsFactory
 from servicex import dataset
+from strategies import submit_dimuons
 
 from coffea_sx import ServiceXEventsFactory
-from coffea_sx.demo.analysis import DimuonProcessor, SelectionSchema, dimuon_query
+from coffea_sx.demo.analysis import DimuonProcessor, SelectionSchema
 from coffea_sx.errors import BadInput, TransformFailed
 from coffea_sx.local import LocalServiceX
 from coffea_sx.local.generations import GENERATIONS
@@ -66,14 +68,7 @@ def warned(generation: str) -> Iterator[None]:
     assert all(ONLY_WHEN_OVER in message for message in found)
 
 
-def submit(server: LocalServiceX, files: Any, **options: Any) -> Any:
-    return NanoEventsFactory.from_servicex(
-        dimuon_query(),
-        files,
-        url=server.url,
-        schemaclass=SelectionSchema,
-        **{"pace": PACE, **options},
-    )
+submit = partial(submit_dimuons, pace=PACE)
 
 
 def analyse(server: LocalServiceX, files: list[str], good: bytes) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 from coffea.nanoevents import NanoEventsFactory
 from rich.console import Console
 from servicex import dataset
+from strategies import submit_dimuons
 from test_report import spoil, spoil_result
 
 from coffea_sx import from_spec
@@ -56,14 +58,7 @@ def last(progress: TransformProgress, n: int) -> list[str]:
     return [re.sub(r"[━╸╺ ]+", " ", line).strip() for line in lines[-n:]]
 
 
-def submit(server: LocalServiceX, files: Any, **options: Any) -> Any:
-    return NanoEventsFactory.from_servicex(
-        dimuon_query(),
-        files,
-        url=server.url,
-        schemaclass=SelectionSchema,
-        **{"title": "dimuons", **options},
-    )
+submit = partial(submit_dimuons, title="dimuons")
 
 
 def test_one_sample_from_submission_to_reading(

@@ -15,10 +15,9 @@ import awkward as ak
 import dask
 import pytest
 import uproot
-from coffea.nanoevents import NanoEventsFactory
 from rich.console import Console
+from strategies import submit_dimuons
 
-from coffea_sx.demo.analysis import SelectionSchema, dimuon_query
 from coffea_sx.errors import BadInput, TransformFailed
 from coffea_sx.local import LocalServiceX
 from coffea_sx.report import InputReport, Report
@@ -43,16 +42,7 @@ def files(nano_files: list[str], tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def submit(server: LocalServiceX) -> Submit:
-    def submitted(files: list[str], **options: Any) -> Any:
-        return NanoEventsFactory.from_servicex(
-            dimuon_query(),
-            files,
-            url=server.url,
-            schemaclass=SelectionSchema,
-            **{"on_failure": "skip", **options},
-        )
-
-    return submitted
+    return partial(submit_dimuons, server, on_failure="skip")
 
 
 def spoil(path: str | Path) -> None:

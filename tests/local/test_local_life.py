@@ -224,17 +224,24 @@ def test_keys_and_objects_stay_in_the_directory(tmp_path, serve, inputs):
     assert second.status(request_id)["minio-secret-key"] == status["minio-secret-key"]
 
 
-def test_script_without_main_guard(tmp_path, inputs, query):
-    script = tmp_path / "script.py"
-    script.write_text(UNGUARDED_SCRIPT)
-    found = subprocess.run(
-        [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", script, query, *inputs],
+def run_script(
+    directory: Path, text: str, *arguments: str | Path, timeout_s: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """Run a script by itself; warnings are errors of it."""
+    script = directory / "script.py"
+    script.write_text(text)
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", script, *arguments],
         capture_output=True,
         text=True,
         env=environment(),
-        timeout=60,
+        timeout=timeout_s,
         check=True,
     )
+
+
+def test_script_without_main_guard(tmp_path, inputs, query):
+    found = run_script(tmp_path, UNGUARDED_SCRIPT, query, *inputs)
     assert found.stderr == ""
     started, result = found.stdout.splitlines()
     count, directory = result.split()
@@ -244,23 +251,15 @@ def test_script_without_main_guard(tmp_path, inputs, query):
 
 def test_a_process_that_runs_the_script_again_starts_no_server(tmp_path):
     """As those of `scheduler="processes"` do."""
-    script = tmp_path / "script.py"
-    script.write_text(
+    found = run_script(
+        tmp_path,
         "import multiprocessing\n"
         "from coffea_sx.local import LocalServiceX\n"
         "server = LocalServiceX().start()\n"
         'process = multiprocessing.get_context("spawn").Process(target=print)\n'
         "process.start()\n"
         "process.join()\n"
-        "print(process.exitcode)\n"
-    )
-    found = subprocess.run(
-        [sys.executable, script],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        timeout=60,
-        check=True,
+        "print(process.exitcode)\n",
     )
     assert found.stdout == "1\n"
     assert "ConfigurationError" in found.stderr
@@ -270,17 +269,8 @@ def test_a_process_that_runs_the_script_again_starts_no_server(tmp_path):
 def test_exit_does_not_wait_for_a_file(tmp_path, query):
     fifo = tmp_path / "fifo.root"
     os.mkfifo(fifo)  # opening it waits for ever
-    script = tmp_path / "script.py"
     text = UNGUARDED_SCRIPT.partition("url = ")[0] + "time.sleep(2)\nprint(server.directory)\n"
-    script.write_text(text)
-    found = subprocess.run(
-        [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", script, query, fifo],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        timeout=40,
-        check=True,
-    )
+    found = run_script(tmp_path, text, query, fifo, timeout_s=40)
     assert found.stderr == ""
     assert not Path(found.stdout.split()[1]).exists()
 
