@@ -1,7 +1,8 @@
 """What waiting for files costs at scale, and what reading them as they appear gains.
 
 ``python benchmarks/resolution.py [--files 10000] [--workers 4] [--rate 20] [--out resolution.json]
-[--only build|scale|pipelining]``. Each requirement is printed with what was measured and its limit.
+[--only build|scale|pipelining|overlap]``. Each requirement is printed with what was measured and
+its limit.
 
 - build: the graph of as many input files, by `from_servicex` and by coffea's ``from_root`` with a
   known form, in turns in one process: medians of ``events()`` and ``dask.optimize`` of a histogram,
@@ -16,6 +17,9 @@
   files, by sleeping: from submitting to the histogram, against ``servicex.deliver`` into a cache
   and ``from_root`` on its files. deliver looks every five seconds, so the ratio to transform and
   analysis without its waiting is printed too.
+- overlap: the same when results come in the reverse order of the files, one in 50 ms, and two
+  workers of two threads read each as it comes: from the first result to the end, against the
+  longer of delivery and of the same analysis when all files are there.
 """
 
 from __future__ import annotations
@@ -72,6 +76,9 @@ SAMPLE_S = 0.5
 DONE_S = 600.0
 N_PIPELINED = 100
 LEG_S = 10.0
+OVERLAP_PAUSE_S = 0.05
+ANALYSIS_PAUSE_S = 0.1
+PARTS = ["", "build", "scale", "pipelining", "overlap"]
 
 
 @dataclass(frozen=True)
@@ -315,10 +322,12 @@ def serve(connection: Connection, content: bytes, rate: float) -> None:
         server.shutdown()
 
 
-def host_cluster(connection: Connection, n_workers: int, has_profiler: bool) -> None:
+def host_cluster(
+    connection: Connection, n_workers: int, has_profiler: bool, n_threads: int = 1
+) -> None:
     """Be the scheduler of a cluster, and its workers' parent, until told to end."""
     dask.config.set({"distributed.worker.profile.enabled": has_profiler})
-    options = {"threads_per_worker": 1, "dashboard_address": ":0"}
+    options = {"threads_per_worker": n_threads, "dashboard_address": ":0"}
     with LocalCluster(n_workers=n_workers, processes=True, **options) as cluster:
         connection.send(cluster.scheduler_address)
         _wait_for_the_end(connection)
@@ -743,6 +752,56 @@ def _compared(
     ]
 
 
+# -- overlap
+
+
+class Reversed:
+    """Lets results through in the reverse order of the files, one at a time, once all are made."""
+
+    def __init__(self, files: Sequence[str], pause_s: float) -> None:
+        self._rank = {path: rank for rank, path in enumerate(reversed(files))}
+        self._pause_s = pause_s
+        self._n_made = 0
+        self.first = self.last = 0.0
+
+    async def __call__(self, input_path: str) -> None:
+        """Wait for one's turn."""
+        self._n_made += 1
+        while self._n_made < len(self._rank):
+            await asyncio.sleep(0.01)
+        self.first = self.first or time.time()
+        await asyncio.sleep(self.first + self._rank[input_path] * self._pause_s - time.time())
+        self.last = time.time()
+
+
+def overlap(sample: Sample, directory: Path, given: argparse.Namespace) -> list[Measured]:
+    """Measure an analysis while results come, and again when all are there."""
+    files = make_samples(directory, N_PIPELINED, 50)
+    ratios, legs = [], []
+    address = elsewhere(host_cluster, 2, given.profiler, 2)
+    with address as (scheduler, _), Client(scheduler) as client:
+        for _ in range(given.rounds):
+            reversed_ = Reversed(files, OVERLAP_PAUSE_S)
+            with LocalServiceX(workers=2, before_report=reversed_) as servicex:
+                factory = NanoEventsFactory.from_servicex(sample.query, files, url=servicex.url)
+                result = slow_histogram(factory.events(), ANALYSIS_PAUSE_S)
+                filled = client.compute(result).result(DONE_S)
+                total_s = time.time() - reversed_.first
+                again = partial(client.compute(result, pure=False).result, DONE_S)
+                analysis_s, refilled = timed(again)
+            if not np.array_equal(filled.view(flow=True), refilled.view(flow=True)):
+                raise RuntimeError("the histograms are not equal")
+            delivery_s = reversed_.last - reversed_.first
+            ratios.append(total_s / max(delivery_s, analysis_s))
+            legs.append((total_s, delivery_s, analysis_s))
+    medians = [statistics.median(leg) for leg in zip(*legs, strict=True)]
+    names = ("  total", "  delivery", "  analysis of what is there")
+    return [
+        Measured("overlapping, of the longer leg", statistics.median(ratios), "x", 1.3),
+        *(Measured(name, value, "s") for name, value in zip(names, medians, strict=True)),
+    ]
+
+
 # -- all
 
 
@@ -760,6 +819,8 @@ def run(given: argparse.Namespace) -> Iterator[list[Measured]]:
             yield scale(sample, url, server, given)
         if given.only in ("pipelining", ""):
             yield pipelining(sample, directory / "input", given)
+        if given.only in ("overlap", ""):
+            yield overlap(sample, directory / "reversed", given)
 
 
 def main() -> None:
@@ -771,7 +832,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--profiler", action="store_true", help="leave dask's profiler on")
     parser.add_argument("--out", type=Path, default=Path("resolution.json"))
-    parser.add_argument("--only", default="", choices=["", "build", "scale", "pipelining"])
+    parser.add_argument("--only", default="", choices=PARTS)
     given = parser.parse_args()
     NanoAODSchema.warn_missing_crossrefs = False
     rows = []

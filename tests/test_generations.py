@@ -61,7 +61,7 @@ def servers(nano_files: list[str]) -> Iterator[dict[str, LocalServiceX]]:
 def warned(generation: str) -> Iterator[None]:
     """Expect the warning of a generation, and no other."""
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+        warnings.simplefilter("always", UserWarning)
         yield
     found = [str(one.message) for one in caught if one.category is UserWarning]
     assert len(found) == len(caught) == (generation == "1.5")
