@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import tenacity
 import urllib3
@@ -192,6 +193,7 @@ class _Transfer:
 
     def go_on(self, grant: Grant) -> Part:
         """Ask for what is missing."""
+        self._host = _host(grant.url)
         headers = dict(grant.headers)
         if self._position or self._stop is not None:
             last = "" if self._stop is None else self._stop - 1
@@ -298,8 +300,8 @@ class _Transfer:
             )
         else:
             cause = ReadError(
-                f"The store does not send the object {self._object_name!r}: "
-                f"{type(error).__name__}.",
+                f"The store at {self._host} does not send the object {self._object_name!r}: "
+                f"{type(error).__name__}. Is it running, and can it be reached from here?",
                 object_name=self._object_name,
             )
         return _TransientError(cause)
@@ -334,6 +336,13 @@ class _Transfer:
             )
         error = AccessError(f"The store refuses the object {self._object_name!r} {says}.", **facts)
         return _StaleError(error) if code in _STALE or status in (400, 401, 403) else error
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).netloc.rpartition("@")[2]
+    except ValueError:
+        return "(an address that is none)"
 
 
 def _seconds(retry_after: str | None) -> float:

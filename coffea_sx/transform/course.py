@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
+from numbers import Real
 from typing import Any
 
 from ..dataset import InputFiles
-from ..errors import RequestRefused, ServiceXError, TransformGone
+from ..errors import BadInput, RequestRefused, ServiceXError, TransformGone
 from . import endings
 from .endings import Standing
 from .ledger import Ledger
@@ -31,11 +32,13 @@ FEW = 500
 # How much later than it says a row may appear, and yet be among the latest ones, seconds. Others
 # are found when all are asked for, which is as often, and whenever a transform has ended.
 MARGIN_S = 60.0
+# Parts of a pace without which nothing would be asked, or no transform would end.
+LIMITED = {"busy_s", "idle_s", "settle_s"}
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How often a server is asked, and for how long; seconds.
+    """How often a server is asked, and for how long; seconds. ``math.inf`` is no limit.
 
     Attributes
     ----------
@@ -51,6 +54,12 @@ class Pace:
         A transform that has ended may still owe rows for this long.
     outage_s : float
         The server may be silent for this long.
+
+    Raises
+    ------
+    BadInput
+        If one is no number of seconds; if there is no limit to the pauses between questions, or to
+        what a transform that has ended may owe.
     """
 
     busy_s: float = 0.25
@@ -59,6 +68,18 @@ class Pace:
     deadline_s: float = math.inf
     settle_s: float = 10.0
     outage_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            seconds = getattr(self, name)
+            is_number = isinstance(seconds, Real) and not isinstance(seconds, bool)
+            if not is_number or not seconds >= 0:
+                raise BadInput(
+                    f"Pace({name}=...) is a number of seconds, with math.inf for no limit; got "
+                    f"{seconds!r}."
+                )
+            if name in LIMITED and math.isinf(seconds):
+                raise BadInput(f"Pace({name}=...) must have a limit, or waiting would never end.")
 
 
 class Question(Enum):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -10,6 +11,8 @@ from urllib.parse import urlsplit
 from ..errors import ConfigurationError
 from ..redact import Secret, redact
 
+# What may stand behind "Bearer" in a header: all that can be seen in ASCII, but no space.
+_TOKEN = re.compile("[!-~]*")
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
@@ -36,17 +39,18 @@ class Endpoint:
         Raises
         ------
         ConfigurationError
-            If ``BEARER_TOKEN_FILE`` names a file that cannot be read.
+            If ``BEARER_TOKEN_FILE`` names a file that cannot be read, or that holds no token.
         """
         path = os.environ.get("BEARER_TOKEN_FILE")
         if not path:
             return None
         try:
-            return Secret(Path(path).read_text().strip())
+            content = Path(path).read_bytes()
         except OSError as error:
             raise ConfigurationError(
                 f"BEARER_TOKEN_FILE names {path}, which cannot be read: {error.strerror}"
             ) from None
+        return _token(content.decode("ascii", "replace"), f"{path}, which BEARER_TOKEN_FILE names,")
 
 
 def find_endpoint(name: EndpointName) -> Endpoint:
@@ -57,7 +61,7 @@ def find_endpoint(name: EndpointName) -> Endpoint:
     ConfigurationError
         If there is no ``servicex.yaml``, it is not valid, or it does not know the backend; if both
         a backend and a URL are given, or a URL with a password; if a token would be sent
-        unencrypted to another machine.
+        unencrypted to another machine, or is none.
     """
     if name.url and name.backend:
         raise ConfigurationError("Give backend= (a name in servicex.yaml) or url=, not both.")
@@ -70,13 +74,25 @@ def find_endpoint(name: EndpointName) -> Endpoint:
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigurationError(f"{url!r} is not the http(s) address of a ServiceX.")
-    endpoint = Endpoint(url.rstrip("/"), Secret(token) if token else None, name)
+    refresh_token = _token(token, "servicex.yaml") if token else None
+    endpoint = Endpoint(url.rstrip("/"), refresh_token, name)
     has_token = endpoint.refresh_token is not None or endpoint.bearer() is not None
     if has_token and parts.scheme == "http" and parts.hostname not in LOOPBACK:
         raise ConfigurationError(
             f"A token would be sent unencrypted to {parts.hostname}; use the https address."
         )
     return endpoint
+
+
+def _token(text: str, where: str) -> Secret:
+    """Take a token as one; what is none would be shown by errors of HTTP libraries."""
+    token = text.strip()
+    if not _TOKEN.fullmatch(token):
+        raise ConfigurationError(
+            f"{where} holds no token: that is one line of letters, digits and signs, without "
+            "spaces or comments."
+        )
+    return Secret(token)
 
 
 def _configured(name: EndpointName) -> tuple[str, str]:

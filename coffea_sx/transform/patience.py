@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from time import monotonic, sleep
 from typing import TypeVar
 
 from ..errors import AccessError, ConfigurationError, ServiceXError
+
+logger = logging.getLogger(__name__)
+
+# With an error, and for how many seconds.
+AGAIN = "%s It is asked again for up to %.0f s."
 
 Answer = TypeVar("Answer")
 
@@ -40,10 +46,14 @@ def patiently(
         Rests for so many seconds; what it raises ends the asking.
     """
     deadline = monotonic() + patience_s
+    is_told = False
     while True:
         try:
             return ask()
         except ServiceXError as error:
             if not is_passing(error) or monotonic() > deadline:
                 raise
+            if not is_told:
+                logger.warning(AGAIN, error, patience_s)
+                is_told = True
         rest(pause_s)

@@ -23,7 +23,7 @@ from .client import ServiceXClient
 from .course import Counts, Course, Pace, Question
 from .findings import SLICE_S, Findings
 from .outcomes import Delivered, Failed, Outcome, Read
-from .patience import is_passing, patiently
+from .patience import AGAIN, is_passing, patiently
 from .source import TransformAddress
 from .tolerance import STRICT, Tolerance
 
@@ -71,6 +71,7 @@ class Watch:
         self._wanted_until = 0.0
         self._closed = threading.Event()
         self._is_asking = False
+        self._is_away = False
         self._thread: threading.Thread | None = None
         self._listeners: list[Listener] = []
         source.own(address, self)
@@ -285,7 +286,14 @@ class Watch:
             if not self.is_wanted():
                 self._is_asking = False
                 return None
-        course = self._course
+        try:
+            return self._ask(self._course)
+        except Exception as error:
+            # A mistake of ours must not leave anybody waiting.
+            self._publish((), self._known(error), is_last=True)
+            return None
+
+    def _ask(self, course: Course) -> float | None:
         try:
             new = self._asked(course, monotonic())
         except Exception as error:
@@ -293,10 +301,19 @@ class Watch:
             if not course.see_nothing(error, monotonic()) and not self._closed.is_set():
                 self._publish((), course.ending or self._known(error), is_last=True)
                 return None
+            self._tell_of_outage(error)
+        else:
+            self._is_away = False
         if new or course.is_over:
             self._publish(new, course.ending, is_last=course.is_over)
         self._expect_readers(new)
         return None if course.is_over else course.pause_s
+
+    def _tell_of_outage(self, error: Exception) -> None:
+        """Say once that a server does not answer: else whoever waits would see nothing for long."""
+        if is_passing(error) and not (self._is_away or self._closed.is_set()):
+            logger.warning(AGAIN, error, self.pace.outage_s)
+            self._is_away = True
 
     def _expect_readers(self, new: Sequence[Outcome]) -> None:
         """Ask for the URLs of new results at once: else each of their readers would ask for one."""

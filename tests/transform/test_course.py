@@ -23,6 +23,7 @@ from coffea_sx import report
 from coffea_sx.dataset import InputFiles, object_name
 from coffea_sx.errors import (
     BadDataset,
+    BadInput,
     CountMismatch,
     DeadlineExceeded,
     NotAuthorized,
@@ -381,6 +382,26 @@ class History(RuleBasedStateMachine):
 
 TestHistory = History.TestCase
 TestHistory.settings = settings(max_examples=400, stateful_step_count=40, deadline=None)
+
+
+# -- the pace
+
+
+@pytest.mark.parametrize(
+    ("part", "seconds"),
+    [
+        ("stall_s", None),
+        ("deadline_s", "5"),
+        ("outage_s", -1),
+        ("busy_s", True),
+        ("stall_s", math.nan),
+        ("idle_s", math.inf),
+        ("settle_s", math.inf),
+    ],
+)
+def test_a_pace_that_would_never_end_or_is_none(part, seconds):
+    with pytest.raises(BadInput, match=part):
+        Pace(**{part: seconds})
 
 
 # -- what endings say

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 
 import pytest
 
@@ -164,6 +165,29 @@ def test_a_token_file_that_is_not_there(tmp_path, monkeypatch):
     monkeypatch.setenv("BEARER_TOKEN_FILE", str(tmp_path / "nowhere"))
     with pytest.raises(ConfigurationError, match="BEARER_TOKEN_FILE"):
         find(url="https://one.org")
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["# my token\nCANARY", "CAN\rARY", "CAN\0ARY", "CANARY ARY", "CAN\u00c4RY", "\ufeffCANARY"],
+)
+def test_what_is_no_token_is_refused_and_not_shown(tmp_path, monkeypatch, content):
+    file = tmp_path / "token"
+    file.write_bytes(content.encode())
+    monkeypatch.setenv("BEARER_TOKEN_FILE", str(file))
+    with pytest.raises(
+        ConfigurationError, match="BEARER_TOKEN_FILE names, holds no token"
+    ) as caught:
+        find(url="https://one.org")
+    assert not {"CAN", "ARY"} & set(re.findall("[A-Z]{3}", str(caught.value)))
+
+
+def test_a_token_of_two_lines_in_servicex_yaml(tmp_path):
+    endpoint = "- endpoint: https://one.org\n  name: one\n  token: |\n    CANARY\n    ARY\n"
+    (tmp_path / "servicex.yaml").write_text(f"api_endpoints:\n{endpoint}")
+    with pytest.raises(ConfigurationError, match=r"servicex\.yaml holds no token") as caught:
+        find("one", config_path=tmp_path / "servicex.yaml")
+    assert "CANARY" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", ["", " \n"])

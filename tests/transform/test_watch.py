@@ -355,13 +355,16 @@ def test_canceled_that_becomes_complete(watch_of):
         watch.wait(1)
 
 
-def test_an_outage_is_survived(watch_of):
+def test_an_outage_is_survived_and_told_of_once(watch_of, caplog):
     play = Scripted([A])
     watch = watch_of(play)
     watch.wait(0)
     play.fault = lambda asked: Answer(503)
     threading.Timer(0.5, lambda: (play.rows.append(B), setattr(play, "fault", None))).start()
     assert watch.wait(1).index == 1
+    (warning,) = [one.message for one in caplog.records if one.levelname == "WARNING"]
+    assert "[503]" in warning
+    assert "It is asked again for up to 1 s." in warning
 
 
 @pytest.mark.parametrize(
@@ -377,6 +380,21 @@ def test_an_outage_ends(watch_of, fault):
     for part in ["request d857", "1 of 2", "'/b.root' was not", "computing again"]:
         assert part in str(caught.value)
     assert (caught.value.done, caught.value.missing) == (1, ["/b.root"])
+
+
+def test_a_mistake_of_ours_leaves_nobody_waiting(watch_of, monkeypatch):
+    play = Scripted([A])
+    watch = watch_of(play)
+    watch.wait(0)
+
+    def see_nothing(self, error, now):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(course.Course, "see_nothing", see_nothing)
+    play.fault = lambda asked: Answer(503)
+    for _ in range(2):
+        with pytest.raises(ServerError, match="The watch failed: ZeroDivisionError"):
+            within(4, watch.wait, 1)
 
 
 def test_after_an_outage_waiting_again_asks_again(watch_of):
