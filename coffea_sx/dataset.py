@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha1
 from pathlib import Path
+from posixpath import normpath
 from typing import Any
 
 from .errors import DatasetError
@@ -18,6 +19,8 @@ from .errors import DatasetError
 MAX_OBJECT_NAME = 255
 # What rows of results have for the object of an input file that failed.
 NO_OBJECT = "none"
+# Schemes of names that ServiceX looks up, and what makes datasets of these.
+DATASETS = {"rucio": "Rucio", "cernopendata": "CERNOpenData"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +121,8 @@ def identify(dataset: Any) -> Dataset:
     ------
     DatasetError
         If the list is empty, names a path twice, has a comma in a path, has two paths that become
-        one object in the store, or one whose object would be called ``none``.
+        one object in the store, or one whose object would be called ``none``; if it names a
+        dataset.
     """
     if isinstance(dataset, (str, Path)):
         return Dataset(None, listed([str(dataset)]))
@@ -149,13 +153,20 @@ def listed(paths: Sequence[str]) -> InputFiles:
                 "file. Rename or link the file.",
                 input_file=path,
             )
+        scheme = path.partition("://")[0]
+        if scheme in DATASETS:
+            raise DatasetError(
+                f"{path!r} is no file but a dataset: give it as servicex.dataset."
+                f"{DATASETS[scheme]}({path.partition('://')[2]!r}).",
+                input_file=path,
+            )
         if object_name(_https(path)) == NO_OBJECT:
             raise DatasetError(
                 f"The path {path!r} is what ServiceX writes for the result of a file that failed. "
                 "Give the whole path.",
                 input_file=path,
             )
-    _refuse_twins(paths, "is in the list twice: its events would be counted twice", _plain)
+    _refuse_twins(paths, "is in the list twice: its events would be counted twice", _same)
     _refuse_twins(
         paths,
         "has the same object name as another file of the list, so one result would overwrite the "
@@ -163,6 +174,11 @@ def listed(paths: Sequence[str]) -> InputFiles:
         lambda path: object_name(_https(path)),
     )
     return InputFiles(tuple(paths))
+
+
+def _same(path: str) -> str:
+    """Name a file in one way, which may have several: ``./nano.root`` is ``nano.root``."""
+    return _plain(path) if "://" in path else normpath(path)
 
 
 def _kinds(files: Any) -> str:

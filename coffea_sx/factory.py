@@ -6,7 +6,7 @@ import html
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from coffea.nanoevents import NanoAODSchema, NanoEventsFactory
 
@@ -14,7 +14,7 @@ from . import graph
 from .dataset import Dataset, InputFiles, identify
 from .errors import BadInput
 from .forms.delivered import DeliveredForm
-from .plan import Plan, endpoint_of, make_plan, make_terms, planned, schema_of, warn
+from .plan import Plan, endpoint_of, expect, make_plan, make_terms, planned, schema_of, warn
 from .query import Selection
 from .readers.partition import form_of_first
 from .report import Report, add_up, check_requests, rows_of
@@ -77,6 +77,7 @@ class EventSource:
         )
 
 
+@runtime_checkable
 class ShowsProgress(Protocol):
     """What `coffea_sx.progress.TransformProgress` does."""
 
@@ -223,6 +224,8 @@ class ServiceXEventsFactory(NanoEventsFactory):
         progress: ShowsProgress | None = None,
     ) -> ServiceXEventsFactory:
         """Submit what was planned; as `from_servicex`, which plans too."""
+        expect("ignore_cache", ignore_cache, bool, "True or False")
+        _expect_progress(progress)
         client = ServiceXClient(endpoint)
         try:
             check_acceptable(client, plan.selection)
@@ -328,6 +331,7 @@ max_failed, steps_per_file, pace, progress
         terms = make_terms(
             mode, schemaclass, metadata, on_failure, max_failed, steps_per_file, pace
         )
+        _expect_progress(progress)
         listed = None if dataset is None else identify(dataset).files
         client = ServiceXClient(endpoint_of(backend, url, config_path))
         try:
@@ -553,6 +557,10 @@ max_failed, steps_per_file, pace, progress
             for name, value in rows.items()
         )
         return f"<table><caption>ServiceX events</caption>{cells}</table>"
+
+
+def _expect_progress(progress: ShowsProgress | None) -> None:
+    expect("progress", progress, (ShowsProgress, type(None)), "a TransformProgress")
 
 
 def _name(plan: Plan) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 from .dataset import Dataset, identify
-from .errors import BadInput
+from .errors import BadInput, ConfigurationError
 from .forms.delivered import DeliveredForm, delivered_form, is_derivable, known_form
 from .forms.raw import input_trees
 from .forms.schema import form_mapping, missing
@@ -86,9 +87,25 @@ def make_terms(
             f"mode={mode!r} is not possible: files that do not exist yet can only be read lazily, "
             'with mode="dask".'
         )
+    expect("steps_per_file", steps_per_file, Integral, "a number of partitions")
     if steps_per_file < 1:
         raise BadInput(f"steps_per_file must be at least 1, got {steps_per_file}.")
-    return Terms(schemaclass, metadata, Tolerance(on_failure, max_failed), steps_per_file, pace)
+    expect("metadata", metadata, (Mapping, type(None)), "a dict")
+    expect("pace", pace, (Pace, type(None)), "a coffea_sx.Pace")
+    tolerance = Tolerance(on_failure, max_failed)
+    return Terms(schemaclass, metadata, tolerance, int(steps_per_file), pace)
+
+
+def expect(name: str, value: Any, kind: type | tuple[type, ...], what: str) -> None:
+    """Refuse an argument of another kind.
+
+    Raises
+    ------
+    BadInput
+    """
+    is_bool = isinstance(value, bool) and kind is not bool
+    if is_bool or not isinstance(value, kind):
+        raise BadInput(f"{name}= must be {what}, got {value!r}.")
 
 
 def make_plan(
@@ -207,6 +224,9 @@ def endpoint_of(backend: str | None, url: str | None, config_path: str | Path | 
     ------
     ConfigurationError
     """
+    for name, value in (("backend", backend), ("url", url)):
+        if not isinstance(value, (str, type(None))):
+            raise ConfigurationError(f"{name}= must be a text, got {type(value).__name__}.")
     if url == "local":
         from .local import default
 

@@ -96,8 +96,11 @@ def select(
     ------
     QueryError
         If the query has no tree, cannot be written as text, or names no code generator; if the
-        result format is not one of ServiceX.
+        result format is not one of ServiceX; if code generator or title are no text.
     """
+    for name, value in (("codegen", codegen), ("title", title)):
+        if not isinstance(value, (str, type(None))):
+            raise QueryError(f"{name}= must be a text, got {value!r}.")
     text, default_codegen = _text(query)
     codegen = codegen or default_codegen
     if codegen is None:
@@ -135,6 +138,11 @@ def _text(query: Any) -> tuple[str, str | None]:
             f"Expected a query of servicex.query, for example FuncADL_Uproot(), or a selection "
             f"string; got {type(query).__name__}."
         ) from None
+    if isinstance(query, type):
+        raise QueryError(
+            f"{query.__name__} is the class of queries: make one, with parentheses behind its name, "
+            "and say what it selects."
+        )
     try:
         return generate(), getattr(query, "default_codegen", None)
     except Exception as error:

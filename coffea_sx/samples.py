@@ -14,7 +14,7 @@ from coffea.nanoevents import NanoAODSchema
 
 from .errors import BadInput, ServiceXError
 from .factory import ServiceXEventsFactory, ShowsProgress
-from .plan import Plan, endpoint_of, make_plan, make_terms
+from .plan import Plan, endpoint_of, expect, make_plan, make_terms
 from .transform.client import ServiceXClient
 from .transform.course import Pace
 from .transform.endpoint import Endpoint
@@ -107,6 +107,7 @@ steps_per_file, ignore_cache, pace, progress
 
     Requests to ServiceX: as for `from_servicex`, for every sample.
     """
+    expect("metadata", metadata, (Mapping, type(None)), "a dict")
     find = partial(endpoint_of, backend, url, config_path)
     plans: list[tuple[Sample, Plan]] = []
     for sample in _samples(spec, query, result_format):

@@ -21,6 +21,10 @@ from coffea_sx.errors import DatasetError
     ("given_files", "says"),
     [
         (["/a.root", "/b.root", "/a.root"], "/a.root.*twice"),
+        (["a.root", "./a.root"], "twice"),
+        (["/d/a.root", "/d/../d/a.root"], "twice"),
+        ("rucio://user.me:ttbar", r"dataset\.Rucio\('user\.me:ttbar'\)"),
+        (["cernopendata://1507"], r"dataset\.CERNOpenData\('1507'\)"),
         (["/a.root", "/b,c.root"], "comma in '/b,c.root'"),
         (["/a.root", "none"], "what ServiceX writes for the result of a file that failed"),
         (["/data/a:b.root", "/data/a/b.root"], "same object name"),

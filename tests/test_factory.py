@@ -425,6 +425,20 @@ class TestBadInput:
         with pytest.raises(FormError, match=f"There is no sample file {missing}"):
             submit(input_form={str(missing): "Events"})
 
+    @pytest.mark.parametrize(
+        ("path", "hint"),
+        [("/data/*.root", r"glob\.glob"), ("/data/a.root:Events", "The query names the tree")],
+    )
+    def test_a_path_that_is_none(self, submit: Submit, path: str, hint: str) -> None:
+        with pytest.raises(FormError, match=f"There is no sample file .* {hint}"):
+            submit(input_form=path)
+
+    def test_the_class_of_a_query(self, submit: Submit) -> None:
+        with pytest.raises(
+            QueryError, match=r"is the class of queries: make one, with parentheses"
+        ):
+            submit(sx_query.FuncADL_Uproot)
+
     def test_an_unknown_column(self, submit: Submit) -> None:
         query = sx_query.FuncADL_Uproot().FromTree("Events").Select(lambda e: {"pt": e["Muon_ptt"]})
         with pytest.raises(UnknownColumn, match=r"'Muon_ptt'.*Did you mean 'Muon_pt'") as caught:
@@ -446,6 +460,17 @@ class TestBadInput:
             ({"mode": "virtual"}, "mode='virtual' is not possible"),
             ({"on_failure": "ignore"}, 'must be "raise" or "skip"'),
             ({"steps_per_file": 0}, "at least 1"),
+            ({"steps_per_file": 1.5}, "steps_per_file= must be a number of partitions, got 1.5"),
+            ({"steps_per_file": True}, "steps_per_file="),
+            ({"metadata": [1]}, "metadata= must be a dict"),
+            ({"pace": 5}, r"pace= must be a coffea_sx\.Pace, got 5"),
+            ({"progress": True}, "progress= must be a TransformProgress"),
+            ({"ignore_cache": "no"}, "ignore_cache= must be True or False, got 'no'"),
+            ({"schemaclass": "NanoAODSchema"}, "is no class: give that itself"),
+            ({"codegen": 3}, "codegen= must be a text"),
+            ({"title": 5}, "title= must be a text"),
+            ({"form": 3}, "form= must be an awkward form.* it is int"),
+            ({"url": 5}, "url= must be a text, got int"),
             ({"backend": "x"}, "not both"),
             ({"url": "ftp://servicex"}, "not the http"),
         ],

@@ -137,6 +137,11 @@ def record_form(given: Any, origin: str) -> Any:
     """Check that a form, or a form as a dict, is that of a record of columns."""
     from awkward.forms import Form, RecordForm, from_dict
 
+    if not isinstance(given, (Form, Mapping)):
+        raise FormError(
+            f"{origin} must be an awkward form, one as a dict, or the path of a saved one; it is "
+            f"{type(given).__name__}."
+        )
     if not isinstance(given, Form):
         try:
             given = from_dict(given)
@@ -181,7 +186,7 @@ def _opened(path: str) -> Iterator[Any]:
     except FormError:
         raise
     except FileNotFoundError:
-        raise FormError(f"There is no sample file {path}.", path=path) from None
+        raise FormError(f"There is no sample file {path}.{_hint(path)}", path=path) from None
     except Exception as error:
         # uproot reports unreadable bytes with whatever its parsers meet first.
         raise FormError(
@@ -235,6 +240,15 @@ def _unreadable(tree: Any, is_understood: Callable[[Any], bool], error: Exceptio
 
 def _named(tree: Any) -> str:
     return f"tree {tree.name!r} of {tree.file.file_path}"
+
+
+def _hint(path: str) -> str:
+    """Say what may be meant by a path that is none."""
+    if "*" in path:
+        return " Patterns are not expanded: list the files, as glob.glob() does."
+    if ".root:" in path:
+        return " The query names the tree, FromTree(...), and not the path."
+    return ""
 
 
 def _first_sample(read: Callable[[str], Form_], paths: Sequence[str]) -> Form_:

@@ -152,7 +152,10 @@ def form_mapping(
         If it cannot be applied to the columns; it says what to add to the query.
     """
     if not getattr(schemaclass, "__dask_capable__", False):
-        raise BadInput(f"The schema {schemaclass!r} does not work in dask mode.")
+        what = "does not work in dask mode"
+        if not isinstance(schemaclass, type):
+            what = "is no class: give that itself, as in schemaclass=NanoAODSchema"
+        raise BadInput(f"The schema {schemaclass!r} {what}.")
     if "" in delivered.columns:
         raise FormError(
             'The delivered column has no name: name it, Select(lambda e: {"pt": e["Muon_pt"]}). '
