@@ -86,10 +86,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return number
+    return int(text)
 
 
 def _sample(text: str) -> dict[str, str]:
@@ -107,7 +106,10 @@ def _form(options: argparse.Namespace) -> int:
         for name, content in zip(form.fields, form.contents, strict=True):
             print(f"{name:40} {content.type}")
     else:
-        Path(options.save).write_text(json.dumps(form.to_dict()))
+        try:
+            Path(options.save).write_text(json.dumps(form.to_dict()))
+        except OSError as error:
+            raise BadInput(f"{options.save} cannot be written: {error.strerror}.") from None
         print(f"{len(form.fields)} columns saved in {options.save}")
     return 0
 

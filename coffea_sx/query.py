@@ -140,7 +140,7 @@ def _text(query: Any) -> tuple[str, str | None]:
         ) from None
     if isinstance(query, type):
         raise QueryError(
-            f"{query.__name__} is the class of queries: make one, with parentheses behind its name, "
+            f"{query.__name__} is the class of queries: make one, with parentheses behind it, "
             "and say what it selects."
         )
     try:

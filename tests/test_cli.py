@@ -67,13 +67,36 @@ def test_serve(tmp_path: Path) -> None:
 
 def test_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--port", "70000"]) == 1
-    assert capsys.readouterr().err.startswith("coffea-sx: port 70000 cannot be used")
-    with pytest.raises(SystemExit):
-        main(["demo", "--files", "0"])
-    assert "0 is not a positive number" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith("coffea-sx: Port 70000 cannot be used")
     with pytest.raises(SystemExit):
         main(["serve", "--generation", "2024"])
     assert "choose from '2026', '2025', '1.5'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("out", "says"),
+    [("nowhere/a.png", "no such folder"), ("a.xyz", "end in .png"), (".", "end in")],
+)
+def test_where_no_picture_can_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str, says: str
+) -> None:
+    assert main(["demo", "--out", str(tmp_path / out)]) == 1
+    assert says in capsys.readouterr().err
+
+
+def test_what_is_no_number(capsys: pytest.CaptureFixture[str]) -> None:
+    for given in ("0", "-1", "many", "1.5"):
+        with pytest.raises(SystemExit):
+            main(["demo", f"--files={given}"])
+        assert f"{given} is not a positive number" in capsys.readouterr().err
+
+
+def test_a_form_that_cannot_be_saved(
+    nano_files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sample, saved = f"{nano_files[0]}:Events", tmp_path / "nowhere" / "form.json"
+    assert main(["form", sample, "--save", str(saved)]) == 1
+    assert f"{saved} cannot be written: No such file" in capsys.readouterr().err
 
 
 def test_a_saved_form_is_an_input_form(

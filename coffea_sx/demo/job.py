@@ -16,7 +16,7 @@ from ..factory import ServiceXEventsFactory
 from ..local import LocalServiceX
 from ..progress import TransformProgress
 from .analysis import DimuonProcessor, SelectionSchema, dimuon_query
-from .pictures import draw_histograms
+from .pictures import check_picture, draw_histograms
 from .samples import make_samples
 
 
@@ -55,7 +55,14 @@ def run(n_files: int, n_workers: int, n_events: int, picture: str | None = None)
         Events an input file.
     picture : str, optional
         Where to save the plot.
+
+    Raises
+    ------
+    BadInput
+        If no plot can be saved there.
     """
+    if picture is not None:
+        check_picture(picture)
     with tempfile.TemporaryDirectory(prefix="coffea_sx-demo-") as directory:
         files = make_samples(Path(directory) / "input", n_files, n_events)
         reference = _computed_directly(files)

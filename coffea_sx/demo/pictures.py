@@ -2,7 +2,28 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
+
+from ..errors import BadInput
+
+
+def check_picture(path: str) -> None:
+    """Find out early whether a picture can be saved.
+
+    Raises
+    ------
+    BadInput
+        If there is no such folder, it cannot be written to, or the format is unknown.
+    """
+    from matplotlib.figure import Figure
+
+    place, formats = Path(path), Figure().canvas.get_supported_filetypes()
+    if place.suffix[1:].lower() not in formats:
+        raise BadInput(f"{path} is not the name of a picture: let it end in .png or .pdf.")
+    if not os.access(place.parent, os.W_OK):
+        raise BadInput(f"{path} cannot be written: there is no such folder, or it is not yours.")
 
 
 def draw_histograms(histograms: dict[str, Any], title: str) -> Any:

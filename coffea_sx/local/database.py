@@ -48,12 +48,17 @@ class Database:
     Raises
     ------
     ConfigurationError
-        When another server uses the directory.
+        When another server uses the directory, or it cannot be made or written to.
     """
 
     def __init__(self, directory: Path) -> None:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._connection = _connect(directory)
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._connection = _connect(directory)
+        except OSError as error:
+            raise ConfigurationError(
+                f"The directory {directory} cannot be used: {error.strerror}."
+            ) from error
 
     def close(self) -> None:
         """Write everything and let other servers use the directory."""
@@ -97,6 +102,7 @@ def _connect(directory: Path) -> sqlite3.Connection:
     except sqlite3.OperationalError as error:
         connection.close()
         raise ConfigurationError(
-            f"{directory} cannot be used ({error}): one LocalServiceX at a time can use a directory"
+            f"The directory {directory} cannot be used ({error}): one LocalServiceX at a time can "
+            "use a directory."
         ) from error
     return connection

@@ -173,7 +173,9 @@ class _FileSlice(Response):
                     block = await _read(file, min(left, BLOCK))
                     left -= len(block)
                     await send({"type": "http.response.body", "body": block, "more_body": left > 0})
-                    if left == 0:
+                    # Of a file that is shorter than its object the rest is not sent: the client
+                    # sees that the connection ends too early.
+                    if left == 0 or not block:
                         break
             finally:
                 gone.cancel()
@@ -181,10 +183,7 @@ class _FileSlice(Response):
 
 async def _read(file: BinaryIO, nbytes: int) -> bytes:
     # For a few pages a thread costs more than the read.
-    block = file.read(nbytes) if nbytes <= SMALL else await asyncio.to_thread(file.read, nbytes)
-    if len(block) < nbytes:
-        raise EOFError("the file is shorter than its object")
-    return block
+    return file.read(nbytes) if nbytes <= SMALL else await asyncio.to_thread(file.read, nbytes)
 
 
 async def _disconnected(receive: Receive) -> None:

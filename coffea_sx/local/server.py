@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 30.0
 EXCHANGES_KEPT = 100_000
+TEMPORARY = "servicex-"
+# Is in directories that nobody wants to keep.
+MARKER = "temporary"
 
 
 class LocalServiceX:
@@ -51,7 +54,7 @@ class LocalServiceX:
     directory : path-like, optional
         Where requests and results are kept. A server that starts in the directory of an earlier
         one goes on with what that one left undone. By default a temporary directory that is
-        removed at the end.
+        removed at the end, or by the next server if this process is killed.
     workers : int
         How many files are transformed at once.
     port : int
@@ -92,7 +95,8 @@ class LocalServiceX:
     ------
     ConfigurationError
         Without the optional dependencies, for an unknown generation, when another server uses the
-        directory, when the port is taken, or when the object store cannot be used.
+        directory or it cannot be made, when the port is taken, or when the object store cannot be
+        used.
 
     Examples
     --------
@@ -118,7 +122,9 @@ class LocalServiceX:
     ) -> None:
         _require_extra()
         if workers < 1:
-            raise ConfigurationError(f"workers={workers}: at least one is needed")
+            raise ConfigurationError(f"workers={workers}: at least one is needed.")
+        if not isinstance(datasets, (Mapping, type(None))):
+            raise ConfigurationError("datasets= must name the files of DIDs: {did: [path, ...]}.")
         self._given_directory = None if directory is None else Path(directory).absolute()
         self._workers = workers
         self._port = port
@@ -149,7 +155,7 @@ class LocalServiceX:
         """
         if self._running is None:
             _refuse_unguarded()
-            directory = self._given_directory or Path(tempfile.mkdtemp(prefix="servicex-"))
+            directory = self._given_directory or _temporary_directory()
             try:
                 self._running = _Running(self, directory)
             except BaseException:
@@ -208,7 +214,7 @@ class LocalServiceX:
 
     def _need(self) -> _Running:
         if self._running is None:
-            raise ConfigurationError("the LocalServiceX is not running: use `with` or start()")
+            raise ConfigurationError("The LocalServiceX is not running: use `with` or start().")
         return self._running
 
     def __repr__(self) -> str:
@@ -335,7 +341,7 @@ class _Running:
             if not self._thread.is_alive() or time.monotonic() > end:
                 self._http.should_exit = True
                 self._thread.join(STOP_TIMEOUT_S)
-                raise ConfigurationError("the server did not start") from self._failure
+                raise ConfigurationError("The server did not start.") from self._failure
             time.sleep(0.005)
         connection = http.client.HTTPConnection(self.address, timeout=START_TIMEOUT_S)
         with contextlib.closing(connection):
@@ -348,6 +354,22 @@ class _Running:
         self._socket.close()
         self._buckets.close()
         self._database.close()
+
+
+def _temporary_directory() -> Path:
+    """Make a directory; remove those of servers whose process was killed."""
+    runs = [server._running for server in list(_live)]
+    in_use = {running.directory for running in runs if running is not None}
+    for marker in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}*/{MARKER}"):
+        with contextlib.suppress(OSError, ConfigurationError):
+            # A younger one may not be locked yet.
+            is_old = time.time() - marker.stat().st_mtime > START_TIMEOUT_S
+            if is_old and marker.parent not in in_use:
+                _open_database(marker.parent).close()  # which a server that lives does not allow
+                shutil.rmtree(marker.parent, ignore_errors=True)
+    directory = Path(tempfile.mkdtemp(prefix=TEMPORARY))
+    (directory / MARKER).touch()
+    return directory
 
 
 _live: set[LocalServiceX] = set()
@@ -406,7 +428,7 @@ def _listen(port: int) -> socket.socket:
         listener.bind(("127.0.0.1", port))
     except (OSError, OverflowError) as error:
         listener.close()
-        raise ConfigurationError(f"port {port} cannot be used: {error}") from error
+        raise ConfigurationError(f"Port {port} cannot be used: {error}.") from error
     return listener
 
 

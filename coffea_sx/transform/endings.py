@@ -140,8 +140,9 @@ def late(status: str | None, seconds: float, standing: Standing) -> TransformErr
 
 def silent(error: ServiceXError, seconds: float, standing: Standing) -> ServiceXError:
     """Return what it means that a server does not answer any more."""
+    said = str(error).rstrip(".")
     return type(error)(
-        f"{error} Nothing was heard of request {standing.request_id} for {seconds:.0f} s: "
+        f"{said}. Nothing was heard of request {standing.request_id} for {seconds:.0f} s: "
         f"{standing.counts}. The transform may go on all the same; computing again asks again.",
         **{**error.facts, **standing.facts},
     )

@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -117,7 +118,7 @@ def test_two_servers_on_one_directory(tmp_path):
 def test_port_that_is_taken():
     with LocalServiceX() as first:
         port = int(first.url.rpartition(":")[2])
-        with pytest.raises(ConfigurationError, match=f"port {port}"):
+        with pytest.raises(ConfigurationError, match=f"Port {port}"):
             LocalServiceX(port=port).start()
 
 
@@ -238,6 +239,35 @@ def run_script(
         timeout=timeout_s,
         check=True,
     )
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    killed, kept = tmp_path / "servicex-killed", tmp_path / "servicex-of-mine"
+    for directory in (killed, kept):
+        LocalServiceX(directory).start().stop()
+    (killed / "temporary").touch()
+    with LocalServiceX() as young, LocalServiceX() as alive:
+        os.utime(alive.directory / "temporary", (0, 0))
+        with LocalServiceX():
+            assert killed.exists()  # it may be starting
+            os.utime(killed / "temporary", (0, 0))
+        code = "from coffea_sx.local import LocalServiceX\nLocalServiceX().start().stop()\n"
+        found = run_script(tmp_path, code)
+        assert found.stderr == ""
+        left = {path.name for path in tmp_path.iterdir() if path.is_dir()}
+        assert left == {kept.name, young.directory.name, alive.directory.name}
+
+
+def test_a_directory_that_is_none(tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    for path in (file, file / "below"):
+        with pytest.raises(ConfigurationError, match=f"The directory {path} cannot be used"):
+            LocalServiceX(path).start()
+    with pytest.raises(ConfigurationError, match="datasets="):
+        LocalServiceX(datasets=[str(file)])
 
 
 def test_script_without_main_guard(tmp_path, inputs, query):
