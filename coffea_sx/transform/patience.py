@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import logging
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic, sleep
 from typing import TypeVar
 
 from ..errors import AccessError, ConfigurationError, ServiceXError
-
-logger = logging.getLogger(__name__)
-
-# With an error, and for how many seconds.
-AGAIN = "%s It is asked again for up to %.0f s."
 
 Answer = TypeVar("Answer")
 
@@ -23,6 +19,13 @@ def is_passing(error: Exception) -> bool:
     if isinstance(error, (ConnectionError, AccessError, ConfigurationError)):
         return True
     return (getattr(error, "status", 0) or 0) >= 429
+
+
+def tell_of_outage(error: Exception, patience_s: float) -> None:
+    """Warn that a server does not answer: else whoever waits would see nothing for long."""
+    # Where warnings are errors, this one must not end what may go on.
+    with suppress(UserWarning):
+        warnings.warn(f"{error} It is asked again for up to {patience_s:g} s.", stacklevel=2)
 
 
 def patiently(
@@ -54,6 +57,6 @@ def patiently(
             if not is_passing(error) or monotonic() > deadline:
                 raise
             if not is_told:
-                logger.warning(AGAIN, error, patience_s)
+                tell_of_outage(error, patience_s)
                 is_told = True
         rest(pause_s)

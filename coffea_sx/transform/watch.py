@@ -23,7 +23,7 @@ from .client import ServiceXClient
 from .course import Counts, Course, Pace, Question
 from .findings import SLICE_S, Findings
 from .outcomes import Delivered, Failed, Outcome, Read
-from .patience import AGAIN, is_passing, patiently
+from .patience import is_passing, patiently, tell_of_outage
 from .source import TransformAddress
 from .tolerance import STRICT, Tolerance
 
@@ -301,19 +301,15 @@ class Watch:
             if not course.see_nothing(error, monotonic()) and not self._closed.is_set():
                 self._publish((), course.ending or self._known(error), is_last=True)
                 return None
-            self._tell_of_outage(error)
+            if is_passing(error) and not (self._is_away or self._closed.is_set()):
+                tell_of_outage(error, self.pace.outage_s)
+                self._is_away = True
         else:
             self._is_away = False
         if new or course.is_over:
             self._publish(new, course.ending, is_last=course.is_over)
         self._expect_readers(new)
         return None if course.is_over else course.pause_s
-
-    def _tell_of_outage(self, error: Exception) -> None:
-        """Say once that a server does not answer: else whoever waits would see nothing for long."""
-        if is_passing(error) and not (self._is_away or self._closed.is_set()):
-            logger.warning(AGAIN, error, self.pace.outage_s)
-            self._is_away = True
 
     def _expect_readers(self, new: Sequence[Outcome]) -> None:
         """Ask for the URLs of new results at once: else each of their readers would ask for one."""
