@@ -20,7 +20,7 @@ MAX_OBJECT_NAME = 255
 # What rows of results have for the object of an input file that failed.
 NO_OBJECT = "none"
 # Schemes of names that ServiceX looks up, and what makes datasets of these.
-DATASETS = {"rucio": "Rucio", "cernopendata": "CERNOpenData"}
+LOOKED_UP = {"rucio": "Rucio", "cernopendata": "CERNOpenData"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +153,11 @@ def listed(paths: Sequence[str]) -> InputFiles:
                 "file. Rename or link the file.",
                 input_file=path,
             )
-        scheme = path.partition("://")[0]
-        if scheme in DATASETS:
+        scheme, _, name = path.partition("://")
+        if name and scheme in LOOKED_UP:
             raise DatasetError(
-                f"{path!r} is no file but a dataset: give it as servicex.dataset."
-                f"{DATASETS[scheme]}({path.partition('://')[2]!r}).",
+                f"{path!r} is no file but a dataset: give it as "
+                f"servicex.dataset.{LOOKED_UP[scheme]}({name!r}).",
                 input_file=path,
             )
         if object_name(_https(path)) == NO_OBJECT:
