@@ -32,6 +32,8 @@ FEW = 500
 # How much later than it says a row may appear, and yet be among the latest ones, seconds. Others
 # are found when all are asked for, which is as often, and whenever a transform has ended.
 MARGIN_S = 60.0
+# Of our own: the global one belongs to users, who may have seeded it.
+_SPREAD = random.Random()  # noqa: S311
 # Parts of a pace without which nothing would be asked, or no transform would end.
 LIMITED = {"busy_s", "idle_s", "settle_s"}
 
@@ -146,7 +148,7 @@ class Course:
         files: InputFiles,
         pace: Pace,
         now: float,
-        spread: Callable[[], float] = random.random,
+        spread: Callable[[], float] = _SPREAD.random,
     ) -> None:
         self.request_id = request_id
         self.files = files
