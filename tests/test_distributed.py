@@ -121,16 +121,19 @@ class LastIsHeld(Reversed):
             self.n_read_before = self.n_read()
 
 
+@pytest.mark.slow
 def test_analysis_overlaps_delivery_in_reverse_order(client: Client, tmp_path: Path) -> None:
     # How much time that saves: benchmarks/resolution.py --only overlap.
-    n_files = 40
+    n_files = 100
     files = make_samples(tmp_path, n_files, n_events=50)
     held = LastIsHeld(files, 0.05)
     with LocalServiceX(before_report=held) as server:
         factory, events = events_of(server, files)
         held.n_read = lambda: len(factory.reads)
         numbers = events.event.compute()
+        again = events.event.compute()
     assert held.n_read_before == n_files - 1
+    assert ak.array_equal(numbers, again)
     files_in_order = (numbers // 50).to_list()
     assert files_in_order == sorted(files_in_order)  # partition i holds input file i
     assert len(set(files_in_order)) == n_files
