@@ -18,7 +18,7 @@ from .plan import Plan, endpoint_of, expect, make_plan, make_terms, planned, sch
 from .query import Selection
 from .readers.partition import form_of_first
 from .report import Report, add_up, check_requests, rows_of
-from .transform.client import DATASETS, ServiceXClient
+from .transform.client import DATASETS, ServiceXClient, opened
 from .transform.course import Counts, Pace
 from .transform.deliveries import Deliveries, TransformHandle
 from .transform.endpoint import Endpoint
@@ -226,8 +226,7 @@ class ServiceXEventsFactory(NanoEventsFactory):
         """Submit what was planned; as `from_servicex`, which plans too."""
         expect("ignore_cache", ignore_cache, bool, "True or False")
         _expect_progress(progress)
-        client = ServiceXClient(endpoint)
-        try:
+        with opened(endpoint) as client:
             check_acceptable(client, plan.selection)
             request_id = submit(
                 client,
@@ -237,9 +236,6 @@ class ServiceXEventsFactory(NanoEventsFactory):
                 skips=plan.terms.tolerance.skips,
             )
             return cls._watching(plan, client, request_id, progress)
-        except BaseException:
-            client.close()
-            raise
 
     @classmethod
     def _watching(
@@ -333,16 +329,12 @@ max_failed, steps_per_file, pace, progress
         )
         _expect_progress(progress)
         listed = None if dataset is None else identify(dataset).files
-        client = ServiceXClient(endpoint_of(backend, url, config_path))
-        try:
+        with opened(endpoint_of(backend, url, config_path)) as client:
             selection = selection_of(client, request_id, codegen)
             told = None if progress is None else partial(progress.look_up, request_id)
             files = files_of(client, request_id, pace or Pace(), told, listed)
             plan = planned(selection, Dataset(None, files), terms, input_form, form)
             return cls._watching(plan, client, request_id, progress)
-        except BaseException:
-            client.close()
-            raise
 
     def retry_failed(self, report: Any = None) -> ServiceXEventsFactory:
         """Submit the input files that failed again; define events of what succeeds then.
@@ -387,15 +379,11 @@ max_failed, steps_per_file, pace, progress
                 "again; submit the whole query with ignore_cache=True."
             )
         first = self._mapping.deliveries.handles[0]
-        client = ServiceXClient(self._watch.client.endpoint)
         files = InputFiles(tuple(self._mapping.files.paths[i] for i in lost))
-        try:
+        with opened(self._watch.client.endpoint) as client:
             request_id = submit(
                 client, self._mapping.selection, Dataset(None, files), ignore_cache=True
             )
-        except BaseException:
-            client.close()
-            raise
         watch = _watched(client, request_id, files, self._watch.pace)
         tolerance = first.tolerance.among(len(self._mapping.files))
         handle = TransformHandle(watch.address, tolerance, watch)

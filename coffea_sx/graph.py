@@ -206,7 +206,7 @@ class LoadPartition:
         """Read one partition."""
         outcome = place.outcome
         if isinstance(outcome, Failed):
-            error = not_transformed(place.handle.address.request_id, outcome)
+            error = not_transformed(place.handle.address.request_id, [outcome])
             if not self.return_report:
                 raise error
             tolerate(place.handle, error)

@@ -358,6 +358,7 @@ class _Running:
 
 def _temporary_directory() -> Path:
     """Make a directory; remove those of servers whose process was killed."""
+    # To open the database of one here and close it would end its lock.
     runs = [server._running for server in list(_live)]
     in_use = {running.directory for running in runs if running is not None}
     for marker in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}*/{MARKER}"):

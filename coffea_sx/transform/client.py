@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -314,6 +315,17 @@ class ServiceXClient:
                 status=httpx.codes.UNAUTHORIZED.value,
             )
         return Secret(self._part("access_token", str, self._json(response)))
+
+
+@contextmanager
+def opened(endpoint: Endpoint) -> Iterator[ServiceXClient]:
+    """Make a client for whoever goes on with it; it is closed only if that fails."""
+    client = ServiceXClient(endpoint)
+    try:
+        yield client
+    except BaseException:
+        client.close()
+        raise
 
 
 def _pause(state: tenacity.RetryCallState) -> float:

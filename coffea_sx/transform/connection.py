@@ -1,4 +1,4 @@
-"""Whom a process asks what became of a transform, which it may own or not."""
+"""Whom a process asks what became of a transform that it does not own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 from ..errors import OwnerLost
 from . import source
-from .client import ServiceXClient
+from .client import opened
 from .course import Pace
 from .endpoint import find_endpoint
 from .lookup import files_of
@@ -15,12 +15,12 @@ from .watch import Watch
 
 
 def connect(address: TransformAddress) -> ResultSource:
-    """Return what this process can know of a transform.
+    """Return what this process can know of a transform of another process.
 
-    In the owner that is its watch; in a worker of a cluster, the board of the scheduler; elsewhere
-    a watch of its own, from the configuration that it finds.
+    In a worker of a cluster that is the board of the scheduler; elsewhere a watch of its own, from
+    the configuration that it finds.
     """
-    return source.owned(address) or source.borrowed(address, lambda: _connected(address))
+    return source.borrowed(address, lambda: _connected(address))
 
 
 def _connected(address: TransformAddress) -> ResultSource:
@@ -47,8 +47,7 @@ def connect_anew(address: TransformAddress, lost: ResultSource) -> ResultSource:
 
 def _watch_anew(address: TransformAddress) -> Watch:
     """Watch a transform that another process submitted. Asks for its status and its files."""
-    client = ServiceXClient(find_endpoint(address.endpoint))
-    try:
+    with opened(find_endpoint(address.endpoint)) as client:
         files = files_of(client, address.request_id, Pace())
         if address.order not in ("", files.order):
             raise OwnerLost(
@@ -56,7 +55,4 @@ def _watch_anew(address: TransformAddress) -> Watch:
                 "the order of its files. Use the threads of that process, or dask.distributed.",
                 request_id=address.request_id,
             )
-    except BaseException:
-        client.close()
-        raise
     return Watch(client, address, files)

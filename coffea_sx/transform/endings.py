@@ -148,21 +148,20 @@ def silent(error: ServiceXError, seconds: float, standing: Standing) -> ServiceX
     )
 
 
-def not_transformed(
-    request_id: str, failed: Failed, n_others: int = 0, **facts: Any
-) -> TransformFailed:
-    """Make the error for an input file that could not be transformed, and others like it."""
-    others = f" (and {n_others} more)" if n_others else ""
-    reason = failed.reason or "the server gives no reason"
-    logs = f" The logs are at {failed.log_url}." if failed.log_url else ""
+def not_transformed(request_id: str, failed: Sequence[Failed], advice: str = "") -> TransformFailed:
+    """Make the error for input files that could not be transformed; it tells of the first."""
+    first, *others = sorted(failed, key=lambda one: one.index)
+    more = f" (and {len(others)} more)" if others else ""
+    reason = first.reason or "the server gives no reason"
+    logs = f" The logs are at {first.log_url}." if first.log_url else ""
     return TransformFailed(
-        f"ServiceX could not transform {failed.input_file}{others} in request {request_id}: "
-        f"{reason.rstrip('.')}.{logs}",
+        f"ServiceX could not transform {first.input_file}{more} in request {request_id}: "
+        f"{reason.rstrip('.')}.{logs} {advice}".rstrip(),
         request_id=request_id,
-        input_file=failed.input_file,
-        reason=failed.reason,
-        log_url=failed.log_url,
-        **facts,
+        input_file=first.input_file,
+        reason=first.reason,
+        input_files=[one.input_file for one in (first, *others)],
+        log_url=first.log_url,
     )
 
 
@@ -170,15 +169,12 @@ def too_many_failed(
     request_id: str, failed: Sequence[Failed], tolerance: Tolerance
 ) -> TransformFailed:
     """Make the error for more failed input files than are tolerated."""
-    first, *others = sorted(failed, key=lambda one: one.index)
-    paths = [one.input_file for one in (first, *others)]
-    error = not_transformed(request_id, first, len(others), input_files=paths)
     advice = (
         f"That is more than max_failed={tolerance.max_failed}."
         if tolerance.skips
         else 'To go on without such files, use on_failure="skip".'
     )
-    return TransformFailed(f"{error} {advice} retry_failed() submits them again.", **error.facts)
+    return not_transformed(request_id, failed, f"{advice} retry_failed() submits them again.")
 
 
 def _named(paths: Sequence[str], n: int) -> str:
