@@ -82,6 +82,11 @@ def object_name(path: str) -> str:
     return f"_{digest}{name[len(digest) + 1 - MAX_OBJECT_NAME :]}"
 
 
+def result_name(entry: str, suffix: str = "") -> str:
+    """Return the name of the object that is made of an entry of a list, of its first replica."""
+    return object_name(_https(entry.partition(",")[0]) + suffix)
+
+
 def _https(path: str) -> str:
     return "https://" + path[len("davs://") :] if path.startswith("davs://") else path
 

@@ -18,7 +18,8 @@ from .plan import Plan, endpoint_of, expect, make_plan, make_terms, planned, sch
 from .query import Selection
 from .readers.partition import form_of_first
 from .report import Report, add_up, check_requests, rows_of
-from .transform.client import DATASETS, ServiceXClient, opened
+from .transform.client import DATASETS, ServiceXClient
+from .transform.clients import client_of
 from .transform.course import Counts, Pace
 from .transform.deliveries import Deliveries, TransformHandle
 from .transform.endpoint import Endpoint
@@ -192,9 +193,9 @@ class ServiceXEventsFactory(NanoEventsFactory):
 
         Notes
         -----
-        Requests to ServiceX: two before submitting, one to submit, and two for the number of input
-        files, which are repeated while a dataset is looked up; with ``input_form="probe"`` as many
-        again, and those that wait for its one file.
+        Requests to ServiceX: one before the first submission of a process, one to submit, and for
+        a dataset that is looked up two at a time until its files are known; with
+        ``input_form="probe"`` as many again, and those that wait for its one file.
         """
         terms = make_terms(
             mode, schemaclass, metadata, on_failure, max_failed, steps_per_file, pace
@@ -226,16 +227,16 @@ class ServiceXEventsFactory(NanoEventsFactory):
         """Submit what was planned; as `from_servicex`, which plans too."""
         expect("ignore_cache", ignore_cache, bool, "True or False")
         _expect_progress(progress)
-        with opened(endpoint) as client:
-            check_acceptable(client, plan.selection)
-            request_id = submit(
-                client,
-                plan.selection,
-                plan.dataset,
-                ignore_cache=ignore_cache,
-                skips=plan.terms.tolerance.skips,
-            )
-            return cls._watching(plan, client, request_id, progress)
+        client = client_of(endpoint)
+        check_acceptable(client, plan.selection)
+        request_id = submit(
+            client,
+            plan.selection,
+            plan.dataset,
+            ignore_cache=ignore_cache,
+            skips=plan.terms.tolerance.skips,
+        )
+        return cls._watching(plan, client, request_id, progress)
 
     @classmethod
     def _watching(
@@ -253,14 +254,9 @@ class ServiceXEventsFactory(NanoEventsFactory):
         files = plan.dataset.files or files_of(client, request_id, pace or Pace(), told)
         watch = _watched(client, request_id, files, pace)
         delivered, schema = plan.delivered, plan.schema
-        try:
-            if delivered is None:
-                delivered = form_of_first(watch, plan.selection.result_format)
-                schema = schema_of(delivered, plan.terms)
-        except BaseException:
-            if watch.client is client:
-                watch.close()
-            raise
+        if delivered is None:
+            delivered = form_of_first(watch, plan.selection.result_format)
+            schema = schema_of(delivered, plan.terms)
         handle = TransformHandle(watch.address, plan.terms.tolerance.among(len(files)), watch)
         source = EventSource(
             plan.selection, Deliveries((handle,)), delivered, files, plan.terms.steps_per_file
@@ -329,12 +325,12 @@ max_failed, steps_per_file, pace, progress
         )
         _expect_progress(progress)
         listed = None if dataset is None else identify(dataset).files
-        with opened(endpoint_of(backend, url, config_path)) as client:
-            selection = selection_of(client, request_id, codegen)
-            told = None if progress is None else partial(progress.look_up, request_id)
-            files = files_of(client, request_id, pace or Pace(), told, listed)
-            plan = planned(selection, Dataset(None, files), terms, input_form, form)
-            return cls._watching(plan, client, request_id, progress)
+        client = client_of(endpoint_of(backend, url, config_path))
+        selection = selection_of(client, request_id, codegen)
+        told = None if progress is None else partial(progress.look_up, request_id)
+        files = files_of(client, request_id, pace or Pace(), told, listed)
+        plan = planned(selection, Dataset(None, files), terms, input_form, form)
+        return cls._watching(plan, client, request_id, progress)
 
     def retry_failed(self, report: Any = None) -> ServiceXEventsFactory:
         """Submit the input files that failed again; define events of what succeeds then.
@@ -380,10 +376,10 @@ max_failed, steps_per_file, pace, progress
             )
         first = self._mapping.deliveries.handles[0]
         files = InputFiles(tuple(self._mapping.files.paths[i] for i in lost))
-        with opened(self._watch.client.endpoint) as client:
-            request_id = submit(
-                client, self._mapping.selection, Dataset(None, files), ignore_cache=True
-            )
+        client = self._watch.client
+        request_id = submit(
+            client, self._mapping.selection, Dataset(None, files), ignore_cache=True
+        )
         watch = _watched(client, request_id, files, self._watch.pace)
         tolerance = first.tolerance.among(len(self._mapping.files))
         handle = TransformHandle(watch.address, tolerance, watch)
@@ -564,7 +560,6 @@ def _watched(
     watch: Watch | None = owned(address)
     if watch is None:
         return Watch(client, address, files, pace)
-    client.close()
     if pace is not None:
         watch.keep(pace)
     return watch

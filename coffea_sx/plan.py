@@ -17,7 +17,7 @@ from .forms.raw import input_trees
 from .forms.schema import form_mapping, missing
 from .probe import probe_forms
 from .query import Selection, select
-from .transform.client import ServiceXClient
+from .transform.clients import client_of
 from .transform.course import Pace
 from .transform.endpoint import Endpoint, EndpointName, find_endpoint
 from .transform.tolerance import Tolerance
@@ -209,11 +209,7 @@ def _probed(selection: Selection, dataset: Dataset, endpoint: Endpoint) -> Any:
         trees = [selection.tree]
     else:
         raise BadInput(f"input_form={PROBE!r} is for queries that read trees.")
-    client = ServiceXClient(endpoint)
-    try:
-        forms = probe_forms(client, dataset, trees)
-    finally:
-        client.close()
+    forms = probe_forms(client_of(endpoint), dataset, trees)
     return forms if selection.codegen == "uproot-raw" else forms[trees[0]]
 
 

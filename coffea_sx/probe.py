@@ -119,9 +119,8 @@ def _delivered(client: ServiceXClient, dataset: Dataset, patience_s: float) -> b
     files = dataset.files or files_of(client, request_id, pace)
     where = TransformAddress(request_id, client.endpoint.name, files.order)
     watch = owned(where)
-    if watch is None:  # which will close the client that it is given
-        own = ServiceXClient(client.endpoint, client.patience_s)
-        watch = Watch(own, where, files, pace)
+    if watch is None:
+        watch = Watch(client, where, files, pace)
     try:
         name = watch.wait_for_any().object_name
         return bytes(ServiceXFileSystem().cat_file(address(request_id, name)))

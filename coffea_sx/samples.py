@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from coffea.nanoevents import NanoAODSchema
 from .errors import BadInput, ServiceXError
 from .factory import ServiceXEventsFactory, ShowsProgress
 from .plan import Plan, endpoint_of, expect, make_plan, make_terms
-from .transform.client import ServiceXClient
+from .transform.clients import client_of
 from .transform.course import Pace
 from .transform.endpoint import Endpoint
 from .transform.submit import check_acceptable
@@ -127,9 +126,9 @@ steps_per_file, ignore_cache, pace, progress
         )
         plans.append((sample, _named(sample.name, make)))
     endpoint = find()
-    with closing(ServiceXClient(endpoint)) as client:
-        for sample, plan in plans:
-            _named(sample.name, partial(check_acceptable, client, plan.selection))
+    client = client_of(endpoint)
+    for sample, plan in plans:
+        _named(sample.name, partial(check_acceptable, client, plan.selection))
     submit = partial(_submit, endpoint, ignore_cache, progress)
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="coffea_sx-submit") as pool:
         factories = list(pool.map(submit, plans))

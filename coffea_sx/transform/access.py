@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from ipaddress import ip_address
@@ -15,6 +15,7 @@ from time import time
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from ..dataset import InputFiles, result_name
 from ..errors import AccessError
 from .client import ServiceXClient
 
@@ -26,6 +27,9 @@ ALLOWED_HOSTS = "COFFEA_SX_STORE_HOSTS"
 TIMEOUT = 60.0
 # Names in one request for URLs; servers answer it in one go.
 BATCH = 500
+# Of so many files after the one that is read the results are expected next.
+EXPECTED = 10 * BATCH
+PARQUET = ".parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +70,19 @@ class Access:
     ----------
     client : ServiceXClient
     request_id : str
+    files : InputFiles, optional
+        Whose results are to be expected: their URLs are asked for together, before they are there.
     """
 
-    def __init__(self, client: ServiceXClient, request_id: str) -> None:
+    def __init__(
+        self, client: ServiceXClient, request_id: str, files: InputFiles | None = None
+    ) -> None:
         self._client = client
         self._request_id = request_id
+        self._files = files
         self._grants: dict[str, Grant] = {}
         self._lock = threading.Lock()
+        self._known_store: Any = None
 
     def grants(
         self,
@@ -80,6 +90,7 @@ class Access:
         *,
         refresh: bool = False,
         also: Callable[[], Iterable[str]] = tuple,
+        turn: Callable[[], object] = bool,
     ) -> dict[str, Grant]:
         """Return grants for objects, making those that are missing or about to expire.
 
@@ -90,19 +101,62 @@ class Access:
             Make new ones even if the old ones seem to be good.
         also : callable
             Returns names that will be asked for soon, to save a request for each.
+        turn : callable
+            Waits until a request may be made.
 
         Raises
         ------
         AccessError
             If the server gives no URL for an object, or one that is not http(s).
         """
-        if refresh or not all(map(self._has_fresh, names)):
+        refused = {name: self._grants.get(name) for name in names} if refresh else {}
+        if refused or self.lacks(names):
             with self._lock:
-                wanted = [n for n in names if refresh or not self._has_fresh(n)]
-                if wanted:
-                    soon = [n for n in also() if n not in wanted and not self._has_fresh(n)]
-                    self._grants.update(self._make((wanted + soon)[: max(BATCH, len(wanted))]))
+                if self._missing(names, refused):
+                    turn()
+                    self._make_all(self._missing(names, refused), refused, also())
         return {name: self._given(name) for name in names}
+
+    def lacks(self, names: Iterable[str]) -> bool:
+        """Whether a grant must be made to read one of these objects."""
+        return not all(map(self._has_fresh, names))
+
+    def _missing(self, names: Iterable[str], refused: Mapping[str, Grant | None]) -> list[str]:
+        """Name the objects that need a new grant, unless another thread has made it by now."""
+        return [
+            name
+            for name in names
+            if not self._has_fresh(name)
+            or (name in refused and self._grants.get(name) is refused[name])
+        ]
+
+    def _make_all(
+        self, names: Sequence[str], refused: Mapping[str, Grant | None], also: Iterable[str]
+    ) -> None:
+        """Make grants for objects, and on the way those that will be asked for soon."""
+        if refused:
+            self._known_store = None
+            # What was made with it is refused too.
+            last = max((grant.expires_at for grant in refused.values() if grant), default=0.0)
+            old = [name for name, grant in self._grants.items() if grant.expires_at <= last]
+            for name in old:
+                del self._grants[name]
+        soon = dict.fromkeys([*names, *also, *self._expected(names)])
+        wanted = [name for name in soon if name in names or not self._has_fresh(name)]
+        self._grants.update(self._make(wanted[: max(BATCH, len(names))]))
+
+    def _expected(self, names: Sequence[str]) -> Iterator[str]:
+        """Name the results of the input files that follow, if names follow from those of files."""
+        if self._files is None or not names:
+            return
+        first = self._files.index_of("", names[0])
+        if first is None:
+            return
+        paths, suffix = self._files.paths, ""
+        if names[0] != result_name(paths[first]):
+            suffix = PARQUET
+        for i in range(min(len(paths), EXPECTED)):
+            yield result_name(paths[(first + i) % len(paths)], suffix)
 
     def _given(self, name: str) -> Grant:
         grant = self._grants.get(name)
@@ -173,6 +227,7 @@ class Access:
                 for one in store.list_objects(self._request_id, recursive=True)
             ]
         except (MinioException, HTTPError, OSError) as error:
+            self._known_store = None  # its keys may have changed
             raise AccessError(
                 f"The store does not list the results of request {self._request_id}: "
                 f"{getattr(error, 'code', type(error).__name__)}.",
@@ -180,7 +235,12 @@ class Access:
             ) from None
 
     def _store(self) -> Any:
-        """Make a client of the store with the keys in the status."""
+        """Return a client of the store with the keys in the status. One request, the first time."""
+        if self._known_store is None:
+            self._known_store = self._made_store()
+        return self._known_store
+
+    def _made_store(self) -> Any:
         import minio
         import urllib3
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -84,13 +84,14 @@ class ServiceXClient:
         self._token_lock = threading.Lock()
         self._info: ServerInfo | None = None
         self._closing = threading.Event()
+        weakref.finalize(self, self._http.close)
 
     def close(self) -> None:
         """Close the connections; a request that is repeated is given up."""
         self._closing.set()
         self._http.close()
 
-    def info(self) -> ServerInfo:
+    def info(self, *, timeout_s: float | None = None) -> ServerInfo:
         """Ask once what the server can do. One request, the first time."""
         if self._info is None:
             said = self._get("/servicex")
@@ -100,14 +101,6 @@ class ServiceXClient:
                 frozenset(self._part("capabilities", list, {"capabilities": [], **said})),
             )
         return self._info
-
-    def check_authorized(self) -> None:
-        """Find out, before anything is submitted, whether the server accepts our token."""
-        # A request that nobody has: 404 says that the token was accepted.
-        try:
-            self.status("00000000-0000-0000-0000-000000000000")
-        except TransformGone:
-            return
 
     def submit(self, selection: Selection, *, did: str | None, files: Sequence[str] | None) -> str:
         """Submit a transform; return its request id."""
@@ -124,11 +117,17 @@ class ServiceXClient:
             body["did"] = did
         return self._part("request_id", str, self._request("POST", TRANSFORMATION, json=body))
 
-    def status(self, request_id: str) -> dict[str, Any]:
+    def status(self, request_id: str, *, timeout_s: float | None = None) -> dict[str, Any]:
         """Return the status of a transform. It holds the keys of the store: never print it."""
         return self._part(None, dict, self._get(f"{TRANSFORMATION}/{request_id}"))
 
-    def results(self, request_id: str, later_than: datetime | None = None) -> list[dict[str, Any]]:
+    def results(
+        self,
+        request_id: str,
+        later_than: datetime | None = None,
+        *,
+        timeout_s: float | None = None,
+    ) -> list[dict[str, Any]]:
         """Return rows of results, unsorted: all, or those that say they were made after a time.
 
         Rows may appear after others that say they were made later.
@@ -137,7 +136,7 @@ class ServiceXClient:
         answer = self._get(f"{TRANSFORMATION}/{request_id}/results{since}")
         return self._part("results", list, answer)
 
-    def reasons(self, request_id: str) -> dict[str, str]:
+    def reasons(self, request_id: str, *, timeout_s: float | None = None) -> dict[str, str]:
         """Return why input files failed, by path, if the server keeps that."""
         if "transformation_errors" not in self.info().capabilities:
             return {}
@@ -315,17 +314,6 @@ class ServiceXClient:
                 status=httpx.codes.UNAUTHORIZED.value,
             )
         return Secret(self._part("access_token", str, self._json(response)))
-
-
-@contextmanager
-def opened(endpoint: Endpoint) -> Iterator[ServiceXClient]:
-    """Make a client for whoever goes on with it; it is closed only if that fails."""
-    client = ServiceXClient(endpoint)
-    try:
-        yield client
-    except BaseException:
-        client.close()
-        raise
 
 
 def _pause(state: tenacity.RetryCallState) -> float:

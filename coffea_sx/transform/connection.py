@@ -6,7 +6,7 @@ import sys
 
 from ..errors import OwnerLost
 from . import source
-from .client import opened
+from .clients import client_of
 from .course import Pace
 from .endpoint import find_endpoint
 from .lookup import files_of
@@ -47,12 +47,12 @@ def connect_anew(address: TransformAddress, lost: ResultSource) -> ResultSource:
 
 def _watch_anew(address: TransformAddress) -> Watch:
     """Watch a transform that another process submitted. Asks for its status and its files."""
-    with opened(find_endpoint(address.endpoint)) as client:
-        files = files_of(client, address.request_id, Pace())
-        if address.order not in ("", files.order):
-            raise OwnerLost(
-                f"Only the process that defined the events of request {address.request_id} knows "
-                "the order of its files. Use the threads of that process, or dask.distributed.",
-                request_id=address.request_id,
-            )
+    client = client_of(find_endpoint(address.endpoint))
+    files = files_of(client, address.request_id, Pace())
+    if address.order not in ("", files.order):
+        raise OwnerLost(
+            f"Only the process that defined the events of request {address.request_id} knows the "
+            "order of its files. Use the threads of that process, or dask.distributed.",
+            request_id=address.request_id,
+        )
     return Watch(client, address, files)

@@ -24,14 +24,17 @@ from .outcomes import Delivered, Failed, Outcome
 from .patience import is_passing
 
 TERMINAL = {"Complete", "Canceled", "Fatal", "Bad Dataset"}
-# Of all time, what asking may take: a long list of results is asked for less often.
-EFFORT = 0.2
 JITTER = 0.1
+# While rows come, the status is asked for no more often than after so many pauses.
+STATUS_PAUSES = 5
 # All rows, if they are few, cost no more than the latest ones.
-FEW = 500
-# How much later than it says a row may appear, and yet be among the latest ones, seconds. Others
-# are found when all are asked for, which is as often, and whenever a transform has ended.
-MARGIN_S = 60.0
+FEW = 300
+# Rows may appear later than they say they were made. Questions for the latest rows go back by a
+# little, and now and then by much; still later rows are found when all are asked for, which is
+# when the server counts more than it lists, and before a transform ends. Seconds.
+OVERLAP_S = 2.0
+LONG_OVERLAP_S = 60.0
+LONG_EVERY_S = 30.0
 # Of our own: the global one belongs to users, who may have seeded it.
 _SPREAD = random.Random()  # noqa: S311
 # Parts of a pace without which nothing would be asked, or no transform would end.
@@ -45,9 +48,10 @@ class Pace:
     Attributes
     ----------
     busy_s : float
-        Between questions while files arrive.
+        The least between two questions of this process to a server, about whichever transform;
+        questions for URLs are at least twice as far apart.
     idle_s : float
-        The most between questions while nothing happens.
+        The most between two questions of this process to a server while somebody waits.
     stall_s : float
         Without any news for this long, a transform has stalled.
     deadline_s : float
@@ -64,7 +68,7 @@ class Pace:
         what a transform that has ended may owe.
     """
 
-    busy_s: float = 0.25
+    busy_s: float = 1.0
     idle_s: float = 2.0
     stall_s: float = 1800.0
     deadline_s: float = math.inf
@@ -161,8 +165,12 @@ class Course:
         self._spread = spread
         self._takes_times = True
         self._told_failed = self._told_done = 0
-        self._listing_s = 0.0
-        self._began = self._last_answer = self._all_due = now
+        self._began = self._last_answer = self._last_status = now
+        self.later_than: datetime | None = None
+        self._looks_back = True
+        self._looked_back_at = -math.inf
+        self._listed_at = -math.inf
+        self._lists_less_than_it_counts = False
         self.resume(now)
 
     def resume(self, now: float) -> None:
@@ -170,11 +178,11 @@ class Course:
         # The deadline is one for all waiting, until it has passed.
         self._began = now if self.ending is not None else self._began + now - self._last_answer
         self.ending = None
-        self.question = self._listing
-        self.pause_s = 0.0
-        self._last_news = self._last_answer = self._listed_at = now
+        self._last_news = now
+        self._heard(now)
         self._ended_at: float | None = None
-        self.later_than = self._recently(now)
+        self._ask(self._listing, now)
+        self.pause_s = 0.0
 
     @property
     def is_over(self) -> bool:
@@ -200,16 +208,17 @@ class Course:
     def keep(self, new: Sequence[Outcome], now: float, took_s: float = 0.0) -> None:
         """Enter what was new in an answer that took a while to get."""
         self.ledger.keep(new)
-        self._last_answer = now
-        self._listing_s = took_s
+        self._heard(now)
         if self.later_than is None:
             self._listed_at = now - took_s
-            self._all_due = now + max(MARGIN_S, _rest_s(took_s))
+        if self._looks_back:
+            self._looked_back_at = now - took_s
         if new:
             self._last_news = now
-            self._ask(Question.ROWS, now, took_s)
-        else:
-            self.question, self.pause_s = Question.STATUS, 0.0
+        is_due = now - self._last_status >= STATUS_PAUSES * self.pace.busy_s
+        is_settling = self._ended_at is not None
+        wants_status = not new and (is_due or is_settling)
+        self._ask(Question.STATUS if wants_status else Question.ROWS, now, took_s)
 
     def see_server(self, has_rows: bool) -> None:
         """Enter what the server can be asked."""
@@ -220,7 +229,8 @@ class Course:
         self, status: Mapping[str, Any], now: float, took_s: float = 0.0
     ) -> list[Outcome]:
         """Enter what the server says of the transform as a whole; return what is new by that."""
-        self._last_answer = now
+        self._heard(now)
+        self._last_status = now
         said = str(status["status"])
         self.log_url = status.get("log-url") or self.log_url
         has_gone_on = self._counts_up(status)
@@ -228,20 +238,19 @@ class Course:
             self.status, self._last_news = said, now
         if said not in TERMINAL:
             self._ended_at = None
-            self._watch_the_time(now)
+            self.watch_the_time(now)
         elif self._ended_at is None:
             # The last rows may be committed after the status: ask for them again.
             self._ended_at = now
         elif self.has_rows and self._listed_at - self._ended_at >= self._settle_s:
             return self._end()
         is_listed = self.has_rows or self._ended_at is None
-        took_s += self._listing_s
         self._ask(self._listing if is_listed else Question.OBJECTS, now, took_s)
         return []
 
     def see_objects(self, rows: Sequence[dict[str, Any]], now: float) -> list[Outcome]:
         """Enter the objects in the bucket of a transform that has ended; return what is new."""
-        self._last_answer = now
+        self._heard(now)
         new = self.ledger.news(rows)
         self.ledger.keep(new)
         n_missing = len(self.ledger.missing)
@@ -249,7 +258,7 @@ class Course:
             return new + self._give_up(None, "TransformFailed")
         if n_missing and self._ended_at is not None and now - self._ended_at >= self._settle_s:
             return new + self._end()
-        self._ask(Question.OBJECTS, now, 0.0)
+        self._ask(Question.OBJECTS, now)
         return new
 
     def see_nothing(self, error: Exception, now: float) -> bool:
@@ -266,6 +275,7 @@ class Course:
             return False
         silence_s = now - self._last_answer
         if silence_s < self.pace.outage_s:
+            self._is_away = True
             self.pause_s = self.pace.idle_s
             return True
         if isinstance(error, ServiceXError):
@@ -273,6 +283,9 @@ class Course:
         return False
 
     # -- what follows
+
+    def _heard(self, now: float) -> None:
+        self._last_answer, self._is_away = now, False
 
     @property
     def standing(self) -> Standing:
@@ -299,32 +312,54 @@ class Course:
         before = self._told_done + self._told_failed
         self._told_done = max(self._told_done, int(status.get("files-completed") or 0))
         self._told_failed = max(self._told_failed, int(status.get("files-failed") or 0))
-        return self._told_done + self._told_failed > before
+        counted = self._told_done + self._told_failed
+        self._lists_less_than_it_counts = counted > len(self.ledger.outcomes)
+        return counted > before
 
-    def _recently(self, now: float) -> datetime | None:
+    def _asked_from(self, now: float) -> datetime | None:
         """Tell after which time to ask for rows; None for all of them."""
         newest = self.ledger.newest
-        is_enough = self._ended_at is None and now < self._all_due and self._takes_times
-        if not is_enough or newest is None or self.ledger.n_rows < FEW:
+        is_all_due = self._lists_less_than_it_counts and now - self._listed_at >= LONG_OVERLAP_S
+        wants_all = self._ended_at is not None or not self._takes_times or is_all_due
+        if wants_all or newest is None or self.ledger.n_rows < FEW:
             return None
-        return newest - timedelta(seconds=MARGIN_S)
+        overlap_s = LONG_OVERLAP_S if self._looks_back else OVERLAP_S
+        return newest - timedelta(seconds=overlap_s)
 
-    def _ask(self, question: Question, now: float, took_s: float) -> None:
+    def _ask(self, question: Question, now: float, took_s: float = 0.0) -> None:
         self.question = question
-        was_all, self.later_than = self.later_than is None, self._recently(now)
-        if was_all and self.later_than is not None:
-            took_s = 0.0  # the next answer will not be as long
+        if question is Question.ROWS:
+            self._looks_back = now - self._looked_back_at >= LONG_EVERY_S
+            self.later_than = self._asked_from(now)
+            self._looks_back |= self.later_than is None
         # A tenth of the silence so far: a long silence will hardly end in the next moment.
         silence_s = 0.1 * (now - self._last_news)
-        pause_s = min(max(silence_s, self.pace.busy_s), self.pace.idle_s)
-        spread = 1 + JITTER * (2 * self._spread() - 1)
-        self.pause_s = max(pause_s * spread, _rest_s(took_s))
+        pause_s = max(silence_s, self.pace.busy_s, took_s) * (1 + JITTER * self._spread())
+        self.pause_s = min(pause_s, max(self.pace.idle_s, self.pace.busy_s))
 
-    def _watch_the_time(self, now: float) -> None:
-        if now - self._last_news > self.pace.stall_s:
-            self.ending = endings.stalled(self.status, self.pace.stall_s, self.standing)
-        elif now - self._began > self.pace.deadline_s:
+    def watch_the_time(self, now: float) -> None:
+        """End if nothing has happened, or all has taken, for longer than it may."""
+        if now <= self.limit_at:
+            return
+        if now > self._began + self.pace.deadline_s:
             self.ending = endings.late(self.status, self.pace.deadline_s, self.standing)
+        else:
+            self.ending = endings.stalled(self.status, self.pace.stall_s, self.standing)
+
+    @property
+    def limit_at(self) -> float:
+        """When the next limit is reached if nothing happens, seconds of the same clock."""
+        if self.is_over:
+            return math.inf
+        # Of a server that is away it is not known whether anything happens.
+        is_told = self._ended_at is None and not self._is_away
+        stall_s = self.pace.stall_s if is_told else math.inf
+        return min(self._last_news + stall_s, self._began + self.pace.deadline_s)
+
+    @property
+    def silent_at(self) -> float:
+        """When the server has been silent for too long if it does not answer."""
+        return self._last_answer + self.pace.outage_s
 
     def _end(self) -> list[Outcome]:
         """End for good: what is missing now will never come."""
@@ -336,8 +371,3 @@ class Course:
         lost = [Failed(i, paths[i], reason, self.log_url, kind) for i in self.ledger.missing]
         self.ledger.keep(lost)
         return list(lost)
-
-
-def _rest_s(took_s: float) -> float:
-    """Tell how long to leave a server alone that took so long to answer."""
-    return took_s * (1 / EFFORT - 1)

@@ -32,6 +32,7 @@ class Ledger:
         self.outcomes: dict[int, Outcome] = {}
         self.newest: datetime | None = None
         self._seen: dict[Any, tuple[Any, ...]] = {}
+        self._index_of_object: dict[str, int] = {}
 
     def news(self, rows: Iterable[dict[str, Any]]) -> list[Outcome]:
         """Return the outcomes in rows that are not kept yet.
@@ -69,6 +70,14 @@ class Ledger:
         path = self.files.paths[index]
         if row["transform_status"] != "success":
             return Failed(index, path, None)
+        other = self._index_of_object.setdefault(name, self._owner_of(name, index))
+        if other != index:
+            return Failed(
+                index,
+                path,
+                f"the server names the object {name!r} as its result, which is that of "
+                f"{self.files.paths[other]}",
+            )
         return Delivered(
             index,
             path,
@@ -77,6 +86,11 @@ class Ledger:
             None if row["total-events"] is None else int(row["total-events"]),
             str(row["created_at"]),
         )
+
+    def _owner_of(self, name: str, index: int) -> int:
+        """Return the input file whose result has a name, this one if names do not tell."""
+        owner = self.files.index_of("", name)
+        return index if owner is None else owner
 
     @property
     def n_rows(self) -> int:

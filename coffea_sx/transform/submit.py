@@ -22,13 +22,13 @@ _DEAD = {"Canceled", "Fatal", "Bad Dataset"}
 
 
 def check_acceptable(client: ServiceXClient, selection: Selection) -> None:
-    """Find out before submitting whether the server will take a selection. Two requests.
+    """Find out before submitting whether the server will take a selection. At most one request.
 
     Raises
     ------
     QueryError
         If it has no such code generator, or the title is too long.
-    Unreachable, NotAuthorized, ProtocolError
+    Unreachable, ProtocolError
     """
     info = client.info()
     if selection.codegen not in info.codegens:
@@ -39,7 +39,6 @@ def check_acceptable(client: ServiceXClient, selection: Selection) -> None:
     limits = [int(c[len(TITLES) :]) for c in info.capabilities if _TITLE_LIMIT.fullmatch(c)]
     if len(selection.title) > max(limits, default=SHORT_TITLE):
         raise QueryError(f"The title is longer than this server takes: {selection.title[:40]!r}…")
-    client.check_authorized()
 
 
 def submit(

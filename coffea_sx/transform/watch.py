@@ -1,7 +1,8 @@
 """The watch: one per transform, in the process that owns it.
 
-It asks the server what the course of the transform wants to know, as long as somebody waits for a
-file; whoever waits, waits here. Nothing is asked before somebody waits.
+It asks the server what the course of the transform wants to know, when it is its turn at the poller
+of that server, as long as somebody waits for a file; whoever waits, waits here. Nothing is asked
+before somebody waits.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -18,12 +20,13 @@ from ..dataset import InputFiles
 from ..errors import AccessError, OwnerLost, ServerError, ServiceXError
 from ..redact import redact
 from . import endings, source
-from .access import BATCH, Access, Grant, Object
-from .client import ServiceXClient
+from .access import Access, Grant, Object
+from .client import DATASETS, ServiceXClient
 from .course import Counts, Course, Pace, Question
 from .findings import SLICE_S, Findings
 from .outcomes import Delivered, Failed, Outcome, Read
 from .patience import is_passing, patiently, tell_of_outage
+from .poller import poller_of
 from .source import TransformAddress
 from .tolerance import STRICT, Tolerance
 
@@ -33,6 +36,8 @@ Listener = Callable[[Sequence[Outcome], "ServiceXError | None"], None]
 
 # How long readers wait for a server that gives no URLs now, seconds: less than workers wait for us.
 GRANT_PATIENCE_S = 45.0
+# Between requests for URLs, in pauses between other questions.
+URL_PAUSES = 2
 # After so long without anybody who waits the server is left alone, seconds.
 UNWANTED_S = 2 * SLICE_S
 
@@ -61,21 +66,23 @@ class Watch:
         self.files = files
         self.pace = pace or Pace()
         self.findings = Findings(address.request_id)
-        self.access = Access(client, address.request_id)
+        self._poller = poller_of(client.endpoint.url)
+        self.access = Access(client, address.request_id, files)
         # How each partition was last read, by how many there are and which.
         self.reads: dict[tuple[int, int], Read] = {}
         # Names of the layers of graphs that resolve its files.
         self.layers: set[str] = set()
         self._course = Course(address.request_id, files, self.pace, monotonic())
-        self._knows_server = False
+        self._knows_server = self._knows_log_url = False
         self._wanted_until = 0.0
         self._closed = threading.Event()
         self._is_asking = False
         self._is_away = False
-        self._thread: threading.Thread | None = None
+        self.n_asked = 0
         self._listeners: list[Listener] = []
         source.own(address, self)
-        self._finalizer = weakref.finalize(self, _release, self._closed, client)
+        # Whoever sleeps for a watch that nobody holds any more wakes up.
+        self._finalizer = weakref.finalize(self, self._closed.set)
 
     # -- what a ResultSource does
 
@@ -158,7 +165,8 @@ class Watch:
 
     def grants(self, names: Sequence[str], *, refresh: bool = False) -> dict[str, Grant]:
         """Return permission to read objects, and ask for the others' on the way."""
-        ask = partial(self.access.grants, names, refresh=refresh, also=self._readable)
+        turn = partial(self._poller.take_turn_for_urls, URL_PAUSES * self.pace.busy_s, self._sleep)
+        ask = partial(self.access.grants, names, refresh=refresh, also=self._readable, turn=turn)
         patience_s = min(self.pace.outage_s, GRANT_PATIENCE_S)
         return patiently(
             ask, patience_s, self.pace.idle_s, is_passing=_may_be_granted, rest=self._sleep
@@ -202,15 +210,8 @@ class Watch:
                     return
                 self._publish((), None)
             self._course.resume(monotonic())
-            # The thread holds the watch weakly between questions: dropping the graph ends it.
-            self._thread = threading.Thread(
-                target=_ask_on,
-                args=(weakref.ref(self), self._closed),
-                name=f"coffea_sx-watch-{self.address.request_id[:8]}",
-                daemon=True,
-            )
             self._is_asking = True
-            self._thread.start()
+            self._poller.add(self)
 
     def keep(self, pace: Pace) -> None:
         """Go on at another pace, for whoever waits."""
@@ -220,11 +221,9 @@ class Watch:
     def close(self) -> None:
         """Stop asking. Whoever still waits gets an error."""
         source.disown(self.address, self)
-        thread = self._thread
         self._finalizer()
         self.findings.wake_all()
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout=5)
+        self._poller.remove(self)
 
     def subscribe(self, listener: Listener) -> tuple[list[Outcome], ServiceXError | None]:
         """Call ``listener`` with every later batch of outcomes; return what is known so far."""
@@ -276,26 +275,63 @@ class Watch:
 
     # -- questions to the server
 
-    def ask(self) -> float | None:
+    @property
+    def limit_at(self) -> float:
+        """When waiting ends if nothing happens, seconds of the monotonic clock."""
+        return self._course.limit_at
+
+    @property
+    def silent_at(self) -> float:
+        """When waiting ends if the server does not answer, seconds of the monotonic clock."""
+        return self._course.silent_at
+
+    @property
+    def least_pause_s(self) -> float:
+        """The least between two questions, seconds."""
+        return self.pace.busy_s
+
+    @property
+    def n_known(self) -> int:
+        """Input files of which it is known what became of them."""
+        return len(self.findings.outcomes)
+
+    def ends_in_time(self) -> bool:
+        """End the waiting if a limit is reached; return whether it was."""
+        try:
+            with self.findings.news:
+                self._course.watch_the_time(monotonic())
+                ending = self._course.ending
+        except Exception as error:
+            ending = self._known(error)
+        if ending is not None:
+            self._publish((), ending, is_last=True)
+        return ending is not None
+
+    def ask(self, timeout_s: float) -> float | None:
         """Ask the server one question; return the pause until the next, None after the last.
 
         It is the last as well if nobody wants to know any more.
+
+        Parameters
+        ----------
+        timeout_s : float
+            For how long to wait for the answer, seconds.
         """
         with self.findings.news:
-            # Together: whoever begins to wait now must find a thread that asks, or start one.
-            if not self.is_wanted():
+            # Together: whoever begins to wait now must find a poller that asks, or wake it.
+            if self._closed.is_set() or not self.is_wanted():
                 self._is_asking = False
                 return None
         try:
-            return self._ask(self._course)
+            return self._ask(self._course, timeout_s)
         except Exception as error:
             # A mistake of ours must not leave anybody waiting.
             self._publish((), self._known(error), is_last=True)
             return None
 
-    def _ask(self, course: Course) -> float | None:
+    def _ask(self, course: Course, timeout_s: float) -> float | None:
         try:
-            new = self._asked(course, monotonic())
+            new = self._asked(course, monotonic(), timeout_s)
         except Exception as error:
             new = []
             if not course.see_nothing(error, monotonic()) and not self._closed.is_set():
@@ -313,52 +349,64 @@ class Watch:
 
     def _expect_readers(self, new: Sequence[Outcome]) -> None:
         """Ask for the URLs of new results at once: else each of their readers would ask for one."""
-        names = [o.object_name for o in new if isinstance(o, Delivered)][:BATCH]
+        names = [o.object_name for o in new if isinstance(o, Delivered)]
         try:
-            self.access.grants(names)
+            if self.access.lacks(names) and self._poller.take_turn_for_urls(
+                URL_PAUSES * self.pace.busy_s
+            ):
+                self.access.grants(names)
         except Exception as error:
             # Readers ask again, and are told why not.
             logger.debug("No URLs yet: %s", redact(str(error)))
 
-    def _asked(self, course: Course, start: float) -> list[Outcome]:
+    def _asked(self, course: Course, start: float, timeout_s: float) -> list[Outcome]:
         request_id = self.address.request_id
         if not self._knows_server:
-            course.see_server(
-                "poll_local_transformation_results" in self.client.info().capabilities
-            )
+            course.see_server(DATASETS in self.client.info(timeout_s=timeout_s).capabilities)
             self._knows_server = True
+        self.n_asked += 1
         if course.question is Question.ROWS:
-            rows = self.client.results(request_id, course.later_than)
-            new = self._explained(course.news(rows))
+            rows = self.client.results(request_id, course.later_than, timeout_s=timeout_s)
+            new = self._explained(course.news(rows), timeout_s)
             with self.findings.news:
                 course.keep(new, now := monotonic(), now - start)
             return new
         if course.question is Question.STATUS:
-            status = self.client.status(request_id)
+            status = self.client.status(request_id, timeout_s=timeout_s)
             with self.findings.news:
                 return course.see_status(status, now := monotonic(), now - start)
         objects = [_row(one) for one in self.access.objects()]
         with self.findings.news:
             return course.see_objects(objects, monotonic())
 
-    def _explained(self, new: list[Outcome]) -> list[Outcome]:
+    def _explained(self, new: list[Outcome], timeout_s: float) -> list[Outcome]:
         """Say why files have failed, and where to read more. Two requests if any has."""
         if not any(isinstance(outcome, Failed) for outcome in new):
             return new
         request_id = self.address.request_id
+        self.n_asked += 1
         try:
-            reasons = self.client.reasons(request_id)
-            log_url = self._course.log_url or self.client.status(request_id).get("log-url")
+            reasons = self.client.reasons(request_id, timeout_s=timeout_s)
+            log_url = self._log_url(timeout_s)
         except ServiceXError as error:
             # The failure itself is certain; only its reason stays unknown.
             logger.warning("The reasons of failed files cannot be had: %s", error)
             return new
         return [
-            Failed(o.index, o.input_file, _reason_for(o.input_file, reasons), log_url)
+            replace(o, reason=o.reason or _reason_for(o.input_file, reasons), log_url=log_url)
             if isinstance(o, Failed)
             else o
             for o in new
         ]
+
+    def _log_url(self, timeout_s: float) -> str | None:
+        """Find out where the logs are; at most one request for each transform."""
+        if self._course.log_url is None and not self._knows_log_url:
+            self.n_asked += 1
+            status = self.client.status(self.address.request_id, timeout_s=timeout_s)
+            self._course.log_url = status.get("log-url")
+        self._knows_log_url = True
+        return self._course.log_url
 
     def _known(self, error: Exception) -> ServiceXError:
         if isinstance(error, ServiceXError):
@@ -369,30 +417,6 @@ class Watch:
     def is_wanted(self) -> bool:
         """Whether somebody has waited of late."""
         return self.findings.is_awaited or monotonic() < self._wanted_until
-
-    def rest(self) -> None:
-        """Note that this thread has ended, if it is still the one that asks."""
-        with self.findings.news:
-            if self._thread is threading.current_thread():
-                self._is_asking = False
-
-
-def _ask_on(watch_ref: weakref.ref[Watch], closed: threading.Event) -> None:
-    """Ask as long as there is something to ask, and somebody who wants to know."""
-    try:
-        while not closed.is_set():
-            watch = watch_ref()
-            if watch is None:
-                return
-            pause_s = watch.ask()
-            del watch
-            if pause_s is None:
-                return
-            closed.wait(pause_s)
-    finally:
-        watch = watch_ref()
-        if watch is not None:
-            watch.rest()
 
 
 def _row(one: Object) -> dict[str, Any]:
@@ -406,11 +430,6 @@ def _row(one: Object) -> dict[str, Any]:
         "total-events": None,
         "created_at": one.modified,
     }
-
-
-def _release(closed: threading.Event, client: ServiceXClient) -> None:
-    closed.set()
-    client.close()
 
 
 def _may_be_granted(error: Exception) -> bool:

@@ -433,20 +433,11 @@ def test_no_token_no_header(scripted, client_of):
     assert "Authorization" not in server.asked[0].headers
 
 
-def test_authorization_is_checked_before_submitting(scripted, client_of):
-    server = scripted(lambda asked: say({"msg": "Missing Authorization Header"}, 401))
-    with pytest.raises(NotAuthorized):
-        client_of(server.url).check_authorized()
-    gone = scripted(lambda asked: say({"message": "Transformation request not found"}, 404))
-    client_of(gone.url).check_authorized()
-
-
 # -- against the real thing
 
 
 def test_a_request_that_nobody_has(servicex, client_of):
     client = client_of(servicex.url)
-    client.check_authorized()
     with pytest.raises(TransformGone):
         client.status("00000000-0000-0000-0000-000000000000")
     assert client.results("00000000-0000-0000-0000-000000000000") == []
@@ -465,5 +456,5 @@ def test_a_server_with_tokens(tmp_path, nano_files, selection):
         client.close()
         stranger = ServiceXClient(find_endpoint(EndpointName(None, server.url, None)))
         with pytest.raises(NotAuthorized, match="Missing Authorization Header"):
-            stranger.check_authorized()
+            stranger.submit(selection, did=None, files=nano_files[:1])
         stranger.close()

@@ -37,9 +37,10 @@ from coffea_sx.errors import (
 from coffea_sx.transform import course as course_module
 from coffea_sx.transform import endings
 from coffea_sx.transform.course import (
-    EFFORT,
-    JITTER,
-    MARGIN_S,
+    LONG_EVERY_S,
+    LONG_OVERLAP_S,
+    OVERLAP_S,
+    STATUS_PAUSES,
     TERMINAL,
     Course,
     Pace,
@@ -129,7 +130,7 @@ class History(RuleBasedStateMachine):
         self.ended_at: float | None = None
         self.told: dict[int, Outcome] = {}
         self.best = self.course.counts
-        self.took_s = self.listing_s = 0.0
+        self.took_s = 0.0
         self.read: list[dict[str, Any]] = []
 
     # -- what happens on the server
@@ -205,7 +206,12 @@ class History(RuleBasedStateMachine):
     def ask_once(self, took_s: float) -> None:
         course = self.course
         self.took_s = took_s
-        self.clock += course.pause_s + took_s
+        self.clock += course.pause_s
+        course.watch_the_time(self.clock)
+        if course.is_over:
+            assert isinstance(course.ending, (TransformStalled, DeadlineExceeded))
+            return
+        self.clock += took_s
         if self.faults:
             self.hear_nothing(self.faults.pop())
             return
@@ -227,7 +233,6 @@ class History(RuleBasedStateMachine):
         than = self.course.later_than
         if than is None:
             self.listed_at = self.clock - took_s
-        self.listing_s = took_s
         asked_for = later(self.rows, than and than.isoformat())
         answer = asked_for + self.chance.sample(asked_for, min(2, len(asked_for)))
         self.chance.shuffle(answer)
@@ -241,11 +246,10 @@ class History(RuleBasedStateMachine):
         listed = {self.files.index_of(r["file-path"], r["s3-object-name"]) for r in answer}
         assert listed - {None} <= self.course.ledger.outcomes.keys()
 
-    def most_s(self, took_s: float) -> float:
+    @property
+    def most_s(self) -> float:
         """The longest time between questions."""
-        pace = self.course.pace
-        asked_s = took_s + self.listing_s
-        return took_s + max(pace.idle_s * (1 + JITTER), asked_s * (1 / EFFORT - 1))
+        return max(self.course.pace.idle_s, self.course.pace.busy_s)
 
     def hear_status(self, took_s: float) -> None:
         if self.status["status"] not in TERMINAL:
@@ -337,7 +341,7 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: self.is_asking)
     @invariant()
     def the_pause_is_what_the_pace_allows(self) -> None:
-        assert 0 <= self.course.pause_s <= self.most_s(self.took_s) - self.took_s
+        assert 0 <= self.course.pause_s <= self.most_s
 
     @invariant()
     def a_final_ending_leaves_no_file_without_an_outcome(self) -> None:
@@ -363,9 +367,10 @@ class History(RuleBasedStateMachine):
             return
         pace, start, n_asked = self.course.pace, self.clock + self.course.pause_s, 0
         took_s = 0.05
-        round_s = took_s + self.most_s(took_s)
-        limit_s = max(pace.stall_s, pace.settle_s, pace.outage_s) + 4 * round_s
-        limit_s += self.most_s(self.took_s)
+        round_s = took_s + self.most_s
+        # The status is asked for after some pauses only.
+        limit_s = max(pace.stall_s, pace.settle_s, pace.outage_s)
+        limit_s += (4 + STATUS_PAUSES) * round_s + self.took_s
         while self.is_asking:
             self.ask_once(took_s)
             n_asked += 1
@@ -582,18 +587,95 @@ def test_silence_is_asked_less_often_and_news_at_once():
     for now in (0.0, 5.0, 10.0, 25.0):
         course.see_status({"status": "Running"}, now)
         pauses.append(course.pause_s)
-    assert pauses == [0.1, 0.5, 1.0, 2.0]
+    # Spread by half of the tenth that is allowed; never longer than the longest pause.
+    assert pauses == pytest.approx([0.105, 0.525, 1.05, 2.0])
     course.keep(course.news([row(1, PATHS[0])]), 26.0)
-    assert course.pause_s == 0.1
+    assert course.pause_s == pytest.approx(0.105)
 
 
-def test_questions_that_take_long_are_asked_less_often():
+@pytest.mark.parametrize("took_s", [5.0, 15.0, 60.0])
+def test_one_slow_answer_does_not_silence_the_course(took_s):
     course = course_of()
-    course.see_status({"status": "Running"}, 5.0, took_s=5.0)
-    assert course.pause_s == pytest.approx(5.0 * (1 / EFFORT - 1))
+    course.see_status({"status": "Running"}, 100.0, took_s)
+    assert course.pause_s == PACE.idle_s
+    course.keep(course.news([row(1, PATHS[0])]), 200.0, took_s)
+    assert course.pause_s == PACE.idle_s
+
+
+def test_a_slow_server_is_asked_no_more_than_half_of_the_time():
+    course = course_of()
+    course.keep(course.news([row(1, PATHS[0])]), 100.0, 1.0)
+    assert course.pause_s >= 1.0
+
+
+# -- the limits of waiting
+
+
+def test_limits_are_looked_at_without_an_answer():
+    course = course_of(pace=Pace(stall_s=5.0, deadline_s=8.0))
+    course.watch_the_time(5.0)
+    assert course.ending is None
+    course.watch_the_time(5.1)
+    assert isinstance(course.ending, TransformStalled)
+    course.resume(6.0)
+    course.keep(course.news([row(1, PATHS[0])]), 10.0)
+    course.watch_the_time(14.1)
+    assert isinstance(course.ending, DeadlineExceeded)
+
+
+def test_a_server_that_is_away_is_no_stall():
+    course = course_of(pace=Pace(stall_s=1.0, outage_s=30.0))
+    assert course.see_nothing(FAULTS["silent"], 0.5)
+    course.watch_the_time(20.0)
+    assert course.ending is None
+    assert course.silent_at == 30.0
+    course.keep(course.news([row(1, PATHS[0])]), 21.0)
+    course.watch_the_time(22.1)
+    assert isinstance(course.ending, TransformStalled)
+
+
+def test_a_transform_that_is_over_has_no_limit():
+    course = course_of("/a.root", pace=Pace(deadline_s=1.0))
+    course.keep(course.news([row(1, "/a.root")]), 0.5)
+    assert course.limit_at == math.inf
+    course.watch_the_time(5.0)
+    assert course.ending is None
+
+
+def test_a_transform_that_has_ended_may_owe_rows_for_longer_than_a_stall():
+    course = course_of("/a.root", pace=Pace(stall_s=1.0, settle_s=10.0))
+    course.see_status({"status": "Complete"}, 0.5)
+    course.watch_the_time(5.0)
+    assert course.ending is None
+
+
+# -- when the status is asked for
+
+
+def test_the_status_is_asked_for_now_and_then_while_nothing_comes():
+    course, questions = course_of(), []
+    for i in range(1, 15):
+        questions.append(course.question)
+        if course.question is Question.ROWS:
+            course.keep([], 0.1 * i)
+        else:
+            course.see_status({"status": "Running"}, 0.1 * i)
+    assert set(questions) == {Question.ROWS, Question.STATUS}
+    assert questions.count(Question.STATUS) <= len(questions) / STATUS_PAUSES
+
+
+def test_the_status_is_not_asked_for_while_rows_come():
+    course = course_of()
+    for i in range(5):
+        course.keep(course.news([row(i + 1, PATHS[i])]), 10.0 * (i + 1))
+        assert course.question is Question.ROWS
 
 
 # -- which rows are asked for
+
+
+def since(seconds: float) -> datetime:
+    return datetime.fromisoformat(f"{at(seconds)}+00:00")
 
 
 def test_of_many_rows_only_the_latest_are_asked_for():
@@ -601,23 +683,34 @@ def test_of_many_rows_only_the_latest_are_asked_for():
     assert course.later_than is None
     course.keep(course.news([{**row(1, PATHS[0]), "created_at": at(100)}]), 1.0)
     assert course.later_than is None  # as few as that cost nothing
-    course.keep(course.news([{**row(2, PATHS[1]), "created_at": at(200)}]), 2.0, 1.0)
-    assert course.later_than == datetime.fromisoformat(f"{at(200 - MARGIN_S)}+00:00")
-    assert course.pause_s < 1.0  # the answer with all took long, but the next will not
+    course.keep(course.news([{**row(2, PATHS[1]), "created_at": at(200)}]), 2.0)
+    assert course.later_than == since(200 - OVERLAP_S)
     course.keep(course.news([{**row(3, PATHS[2]), "created_at": at(170)}]), 3.0)
-    assert course.later_than == datetime.fromisoformat(f"{at(200 - MARGIN_S)}+00:00")
+    assert course.later_than == since(200 - OVERLAP_S)
 
 
-@pytest.mark.parametrize("took_s", [0.1, 100.0])
-def test_all_rows_are_asked_for_now_and_then(took_s):
+def test_rows_that_appear_late_are_looked_for_now_and_then():
     course = course_of()
-    course.keep(course.news([row(1, PATHS[0]), row(2, PATHS[1])]), 1.0, took_s)
-    due_s = 1.0 + max(MARGIN_S, took_s * (1 / EFFORT - 1))
-    course.keep(course.news([row(3, PATHS[2])]), due_s - 0.1)
-    assert course.later_than is not None
-    course.keep(course.news([row(4, PATHS[3])]), due_s)
+    rows = [{**row(n, PATHS[n]), "created_at": at(100)} for n in range(2)]
+    course.keep(course.news(rows), 1.0)
+    n_long = 0
+    for i in range(100):
+        assert course.later_than in (since(100 - OVERLAP_S), since(100 - LONG_OVERLAP_S))
+        n_long += course.later_than == since(100 - LONG_OVERLAP_S)
+        course.keep(course.news(rows), 2.0 + i)
+        if course.question is Question.STATUS:
+            course.see_status({"status": "Running"}, 2.0 + i)
+    assert n_long == 100 // LONG_EVERY_S
+
+
+def test_all_rows_are_asked_for_when_the_server_counts_more_than_it_lists():
+    course = course_of()
+    course.keep(course.news([row(1, PATHS[0]), row(2, PATHS[1])]), 1.0)
+    course.see_status({"status": "Running", "files-completed": 3}, 2.0)
+    assert course.later_than is not None  # it may count it before it lists it
+    course.see_status({"status": "Running", "files-completed": 3}, 1.0 + LONG_OVERLAP_S)
     assert course.later_than is None
-    course.keep(course.news([row(5, PATHS[4])]), due_s + 1)
+    course.keep(course.news([row(3, PATHS[2])]), 62.0)
     assert course.later_than is not None
 
 
@@ -655,23 +748,13 @@ def test_times_are_those_of_utc(zone):
     course = course_of()
     rows = [{**row(n, PATHS[n]), "created_at": f"{at(100)}{zone}"} for n in range(2)]
     course.keep(course.news(rows), 1.0)
-    assert course.later_than == datetime.fromisoformat(f"{at(100 - MARGIN_S)}+00:00")
-
-
-def test_a_list_without_news_is_not_asked_for_more_often():
-    course = course_of()
-    course.keep(course.news([row(1, PATHS[0])]), 10.0, 5.0)
-    course.keep([], 20.0, 5.0)
-    assert course.question is Question.STATUS
-    course.see_status({"status": "Running"}, 20.1, 0.1)
-    assert course.pause_s == pytest.approx(5.1 * (1 / EFFORT - 1))
+    assert course.later_than == datetime.fromisoformat(f"{at(100 - OVERLAP_S)}+00:00")
 
 
 def test_a_rest_is_no_part_of_the_waiting():
     course = course_of()
     course.keep(course.news([row(1, PATHS[0]), row(2, PATHS[1])]), 60.0)
     course.resume(1000.0)
-    assert course.later_than is None  # it is a while since all were asked for
     course.see_status({"status": "Running"}, 1030.0)
     course.keep(course.news([row(3, PATHS[2])]), 1030.0)
     assert course.ending is None

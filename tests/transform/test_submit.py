@@ -37,10 +37,12 @@ def test_acceptable(client, selection):
     check_acceptable(client, selection)
 
 
-def test_two_requests_before_submitting(scripted, client_of, selection):
+def test_one_request_before_the_first_submission(scripted, client_of, selection):
     server = scripted(acceptable())
-    check_acceptable(client_of(server.url), selection)
-    assert [a.method for a in server.asked] == ["GET", "GET"]
+    client = client_of(server.url)
+    for _ in range(3):
+        check_acceptable(client, selection)
+    assert [(a.method, a.path) for a in server.asked] == [("GET", "/servicex")]
 
 
 def test_an_unknown_codegen(client):
@@ -68,7 +70,7 @@ def test_the_length_of_titles(scripted, client_of, capabilities, length, is_fine
             check_acceptable(client, selection)
 
 
-def test_who_is_not_let_in_learns_it_before_submitting(scripted, client_of, selection):
+def test_who_is_not_let_in_submits_nothing(scripted, client_of, selection, nano_files):
     play = acceptable()
 
     def refusing(asked):
@@ -76,8 +78,8 @@ def test_who_is_not_let_in_learns_it_before_submitting(scripted, client_of, sele
 
     server = scripted(refusing)
     with pytest.raises(NotAuthorized, match="No token"):
-        check_acceptable(client_of(server.url), selection)
-    assert server.count("POST") == 0
+        submit(client_of(server.url), selection, identify(nano_files[:1]))
+    assert server.count("POST") == 1
 
 
 def test_the_same_question_is_submitted_once(client, selection, nano_files):

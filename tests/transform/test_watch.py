@@ -170,7 +170,7 @@ def test_close_ends_waits(nano_files, watching, selection):
 
 
 def watch_threads():
-    return [t for t in threading.enumerate() if t.name.startswith("coffea_sx-watch")]
+    return [t for t in threading.enumerate() if t.name.startswith("coffea_sx-poller")]
 
 
 def test_nothing_is_asked_before_somebody_waits(servicex, watching, selection, nano_files):
@@ -543,13 +543,13 @@ def test_of_many_rows_only_the_latest_are_asked_for(watch_of, monkeypatch):
     play = Counting([A])
     watch = watch_of(play)
     watch.wait(0)
-    # It says that it was made a while before the other, and is seen only now.
-    play.rows.append({**B, "created_at": "2026-11-22T14:43:03.000000"})
+    # It says that it was made a moment before the other, and is seen only now.
+    play.rows.append({**B, "created_at": "2026-11-22T14:43:42.000000"})
     assert watch.wait(1).index == 1
     first, *others = play.about("/results")
     assert first.path.endswith("/results")
     assert {one.path.partition("?")[2] for one in others} == {
-        "later_than=2026-11-22T14%3A42%3A43.000001%2B00%3A00"
+        "later_than=2026-11-22T14%3A43%3A41.000001%2B00%3A00"
     }
 
 

@@ -1,0 +1,217 @@
+"""The poller: asks one server about all transforms of this process that somebody waits for.
+
+There is one for each server, so that many transforms cost it no more questions than one. It puts
+one question at a time, about the transform of which most rows are to be expected by now.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Protocol
+from urllib.parse import urlsplit
+
+# The most that one question may take, seconds, and the least that it gets near the end of a wait.
+QUESTION_S = 60.0
+LEAST_QUESTION_S = 1.0
+# What is expected of transforms without any result yet, rows a second: of the one that was
+# submitted first much, as servers that work on one list of files do one transform after the other.
+FIRST_EXPECTED = 0.5
+LATER_EXPECTED = 0.01
+
+
+class Polled(Protocol):
+    """What a poller asks about: the watch of one transform."""
+
+    @property
+    def limit_at(self) -> float:
+        """When waiting ends if nothing happens, seconds of the monotonic clock."""
+
+    @property
+    def silent_at(self) -> float:
+        """When waiting ends if the server does not answer, seconds of the monotonic clock."""
+
+    @property
+    def least_pause_s(self) -> float:
+        """The least between two questions, seconds."""
+
+    @property
+    def n_known(self) -> int:
+        """Input files of which it is known what became of them."""
+
+    @property
+    def n_asked(self) -> int:
+        """Requests that were made so far."""
+
+    def ends_in_time(self) -> bool:
+        """End the waiting if a limit is reached; return whether it was."""
+
+    def ask(self, timeout_s: float) -> float | None:
+        """Put one question; return the pause until the next, or None after the last."""
+
+
+@dataclass(eq=False)
+class _Turn:
+    """A transform that somebody waits for, and when it is to be asked about."""
+
+    watch: weakref.ref[Polled]
+    began_at: float
+    due_at: float
+    asked_at: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.asked_at = self.began_at
+
+
+class Poller:
+    """Ask one server, at most one question at a time.
+
+    Parameters
+    ----------
+    url : str
+        Of the server; names the thread.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._name = f"coffea_sx-poller-{urlsplit(url).netloc.rpartition('@')[2]}"
+        # In the order in which somebody began to wait for them. The thread holds watches weakly
+        # between questions: dropping a graph ends the questions about it.
+        self._turns: dict[int, _Turn] = {}
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._free_at = 0.0
+        self._urls_free_at = 0.0
+
+    def add(self, watch: Polled) -> None:
+        """Begin to ask about a transform."""
+        now = monotonic()
+        with self._changed:
+            self._turns[id(watch)] = _Turn(weakref.ref(watch), now, now)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def remove(self, watch: Polled) -> None:
+        """Ask no more about a transform; return when the thread has ended if it was the last."""
+        with self._changed:
+            self._turns.pop(id(watch), None)
+            thread = self._thread if not self._turns else None
+            self._changed.notify()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout=5)
+
+    def take_turn_for_urls(
+        self, apart_s: float, sleep: Callable[[float], object] | None = None
+    ) -> bool:
+        """Reserve the next request for URLs, at least so long after the one before.
+
+        Parameters
+        ----------
+        apart_s : float
+            Seconds.
+        sleep : callable, optional
+            Sleeps until then; without it nothing is reserved if that is not now.
+
+        Returns
+        -------
+        bool
+            Whether the request may be made.
+        """
+        with self._changed:
+            now = monotonic()
+            pause_s = self._urls_free_at - now
+            if pause_s > 0 and sleep is None:
+                return False
+            self._urls_free_at = max(now, self._urls_free_at) + apart_s
+        if pause_s > 0 and sleep is not None:
+            sleep(pause_s)
+        return True
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                turn = self._next_turn()
+                if turn is None:
+                    self._thread = None
+                    return
+                pause_s = max(turn.due_at, self._free_at) - monotonic()
+                if pause_s > 0:
+                    self._changed.wait(min(pause_s, self._until_limit()))
+            self._watch_the_time()
+            if pause_s <= 0:
+                self._take(turn)
+
+    def _next_turn(self) -> _Turn | None:
+        """Return the turn that comes next; None if nobody waits any more."""
+        self._turns = {key: turn for key, turn in self._turns.items() if turn.watch() is not None}
+        now = max(monotonic(), self._free_at)
+        due = [turn for turn in self._turns.values() if turn.due_at <= now]
+        if due:
+            return self._most_promising(due, now)
+        return min(self._turns.values(), key=lambda turn: turn.due_at, default=None)
+
+    def _most_promising(self, due: list[_Turn], now: float) -> _Turn:
+        """Return the turn of the transform that should have most rows which are not known yet."""
+        found, best, expected_of_silent = due[0], -1.0, FIRST_EXPECTED
+        for turn in self._turns.values():
+            watch = turn.watch()
+            n_known = 0 if watch is None else watch.n_known
+            if n_known:
+                rate = n_known / max(1e-3, now - turn.began_at)
+            else:
+                rate, expected_of_silent = expected_of_silent, LATER_EXPECTED
+            promise = rate * (now - turn.asked_at)
+            if turn in due and promise > best:
+                found, best = turn, promise
+        return found
+
+    def _take(self, turn: _Turn) -> None:
+        """Put the question whose turn it is."""
+        watch = turn.watch()
+        if watch is None:
+            return
+        n_before = watch.n_asked
+        limit_s = min(self._until_limit(), watch.silent_at - monotonic())
+        pause_s = watch.ask(min(max(limit_s, LEAST_QUESTION_S), QUESTION_S))
+        now = monotonic()
+        with self._changed:
+            self._free_at = now + watch.least_pause_s * max(1, watch.n_asked - n_before)
+            turn.asked_at, turn.due_at = now, now + (pause_s or 0.0)
+        if pause_s is None:
+            self._drop(watch, turn)
+
+    def _until_limit(self) -> float:
+        watches = [turn.watch() for turn in list(self._turns.values())]
+        limits = [watch.limit_at for watch in watches if watch is not None]
+        return max(0.0, min(limits, default=0.0) - monotonic())
+
+    def _watch_the_time(self) -> None:
+        """End the waits whose limits are reached, whether it is their turn or not."""
+        with self._changed:
+            turns = list(self._turns.values())
+        for turn in turns:
+            watch = turn.watch()
+            if watch is not None and watch.limit_at < monotonic() and watch.ends_in_time():
+                self._drop(watch, turn)
+
+    def _drop(self, watch: Polled, turn: _Turn) -> None:
+        with self._changed:
+            if self._turns.get(id(watch)) is turn:  # not if somebody waits again by now
+                del self._turns[id(watch)]
+
+
+_pollers: weakref.WeakValueDictionary[str, Poller] = weakref.WeakValueDictionary()
+_lock = threading.Lock()
+
+
+def poller_of(url: str) -> Poller:
+    """Return the poller that this process has of a server, or make it."""
+    with _lock:
+        poller = _pollers.get(url)
+        if poller is None:
+            poller = _pollers[url] = Poller(url)
+    return poller

@@ -1,0 +1,38 @@
+"""One client of each server in a process."""
+
+from __future__ import annotations
+
+import gc
+
+from strategies import say
+
+from coffea_sx.transform.clients import client_of
+from coffea_sx.transform.endpoint import EndpointName, find_endpoint
+
+
+def endpoint(server):
+    return find_endpoint(EndpointName(None, server.url, None))
+
+
+def test_a_server_is_asked_once_what_it_can_do(scripted):
+    info = {"app-version": "1", "code-gen-image": {}, "capabilities": []}
+    server = scripted(lambda asked: say(info))
+    first, second = client_of(endpoint(server)), client_of(endpoint(server))
+    assert first is second
+    assert first.info() == second.info()
+    assert server.count("GET", "/servicex") == 1
+
+
+def test_servers_have_clients_of_their_own(scripted):
+    servers = [scripted(lambda asked: say({})) for _ in range(2)]
+    assert client_of(endpoint(servers[0])) is not client_of(endpoint(servers[1]))
+
+
+def test_connections_are_closed_when_nobody_holds_the_client(scripted):
+    server = scripted(lambda asked: say({}))
+    client = client_of(endpoint(server))
+    connections = client._http
+    assert not connections.is_closed
+    del client
+    gc.collect()
+    assert connections.is_closed
