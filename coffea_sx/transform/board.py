@@ -19,8 +19,8 @@ import asyncio
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 # A question to the board stays open this long before it is asked again, seconds.
 POLL_S = 10.0
+# The events with which workers tell that they have read a partition.
+READS = "coffea_sx-reads"
 # What workers ask owners: for a URL, and which input files failed or cannot be read.
 GRANT = "grant"
 FAILURES = "failures"
@@ -49,6 +51,8 @@ class _Transform:
     wanted_at: float = -math.inf
     seen: float = field(default_factory=monotonic)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    # Requests of owners and workers that are being answered.
+    n_open: int = 0
 
     @property
     def is_wanted(self) -> bool:
@@ -80,15 +84,38 @@ class Board(SchedulerPlugin):
 
     def remove_client(self, scheduler: Any, client: str) -> None:
         """Forget what the owners in a client that has gone have published."""
-        for pinned in self._transforms.values():
+        for transform, pinned in list(self._transforms.items()):
             for owner in {*pinned.batches, *pinned.told}:
                 if owner.partition("/")[0] == client:
                     pinned.forget(owner)
+            self._forget_unused(transform)
 
     async def leave(self, transform: str, owner: str) -> None:
         """Forget what an owner has published."""
-        # Not the transform itself: workers may wait at it for another owner.
-        self._transforms[transform].forget(owner)
+        if transform in self._transforms:
+            self._transforms[transform].forget(owner)
+            self._forget_unused(transform)
+
+    def _forget_unused(self, transform: str) -> None:
+        """Forget a transform that has no owner any more, once no worker waits at it for another."""
+        pinned = self._transforms.get(transform)
+        if pinned is None or pinned.batches or pinned.told or pinned.n_open:
+            return
+        if pinned.is_wanted:
+            asyncio.get_running_loop().call_later(2 * POLL_S, self._forget_unused, transform)
+        else:
+            del self._transforms[transform]
+
+    @contextmanager
+    def _opened(self, transform: str) -> Iterator[_Transform]:
+        """Keep a transform while a request about it is being answered."""
+        pinned = self._transforms[transform]
+        pinned.n_open += 1
+        try:
+            yield pinned
+        finally:
+            pinned.n_open -= 1
+            self._forget_unused(transform)
 
     async def publish(
         self, transform: str, owner: str, batches: list[bytes], start: int, over: bool = False
@@ -116,7 +143,17 @@ class Board(SchedulerPlugin):
 
         ``wanted`` is what the owner knows already; ``layers`` are those that resolve its files.
         """
-        pinned = self._transforms[transform]
+        with self._opened(transform) as pinned:
+            return await self._asks(pinned, owner, wanted, timeout, layers)
+
+    async def _asks(
+        self,
+        pinned: _Transform,
+        owner: str,
+        wanted: bool,
+        timeout: float,
+        layers: Sequence[str],
+    ) -> dict[str, Any]:
         pinned.seen = monotonic()
 
         def asks() -> list[tuple[int, Any]]:
@@ -133,7 +170,9 @@ class Board(SchedulerPlugin):
 
     async def answer(self, transform: str, answers: dict[int, bytes]) -> None:
         """Give workers the answers to what they asked."""
-        pinned = self._transforms[transform]
+        pinned = self._transforms.get(transform)
+        if pinned is None:
+            return
         pinned.seen = monotonic()
         for number, said in answers.items():
             answer = pinned.answers.pop(number, None)
@@ -145,7 +184,12 @@ class Board(SchedulerPlugin):
 
         ``known`` is how many it knows of each owner. Each batch comes with its age, seconds.
         """
-        pinned = self._transforms[transform]
+        with self._opened(transform) as pinned:
+            return await self._news(pinned, known, timeout)
+
+    async def _news(
+        self, pinned: _Transform, known: dict[str, int], timeout: float
+    ) -> dict[str, Any]:
         was_wanted, pinned.wanted_at = pinned.is_wanted, monotonic()
         if not was_wanted:
             async with pinned.changed:
@@ -165,7 +209,12 @@ class Board(SchedulerPlugin):
 
     async def ask(self, transform: str, question: Any, timeout: float) -> Any:
         """Ask an owner something; None if none answers."""
-        pinned = self._transforms[transform]
+        with self._opened(transform) as pinned:
+            return await self._answer_of_owner(pinned, question, timeout)
+
+    async def _answer_of_owner(
+        self, pinned: _Transform, question: Any, timeout: float
+    ) -> bytes | None:
         self._n_asks += 1
         number = self._n_asks
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -186,8 +235,3 @@ async def _changed(transform: _Transform, condition: Any, timeout: float) -> Non
     async with transform.changed:
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(transform.changed.wait_for(condition), timeout)
-
-
-def topic(key: str) -> str:
-    """Name the events with which workers tell that they have read a partition of a transform."""
-    return f"coffea_sx/{key}"

@@ -16,8 +16,9 @@ from typing import Any
 from distributed import Client
 
 from ..errors import ServerError, ServiceXError
+from . import source
 from .access import Grant
-from .board import FAILURES, GRANT, POLL_S, Board, topic
+from .board import FAILURES, GRANT, POLL_S, READS, Board
 from .outcomes import Outcome, Read
 from .watch import Watch
 
@@ -96,7 +97,7 @@ class _Herald:
         """Talk to the scheduler, as long as it can be reached."""
         try:
             await self._client.register_plugin(Board())
-            self._client.subscribe_topic(topic(self._key), self._note_read)
+            self._client.subscribe_topic(READS, _note_read)
             await asyncio.gather(self._publish(), self._answer())
         except (OSError, asyncio.CancelledError, RuntimeError, AttributeError) as error:
             if self._client.status == "running" and not isinstance(error, OSError):
@@ -111,11 +112,6 @@ class _Herald:
             self._ending = ending
             self._batches.append(pickle.dumps((list(outcomes), ending)))
             self._news.set()
-
-    def _note_read(self, event: tuple[float, tuple[Any, ...]]) -> None:
-        watch = self._watch_ref()
-        if watch is not None:
-            watch.note_read(Read(*event[1]))
 
     def _is_over(self) -> bool:
         return self._watch_ref() is None or self._client.status not in ("running", "connecting")
@@ -178,6 +174,13 @@ def _append(
     alive = herald()
     if alive is not None:
         alive._append(outcomes, ending)
+
+
+def _note_read(event: tuple[float, tuple[Any, ...]]) -> None:
+    """Note a read of which a worker tells: in the watches of its transform."""
+    key, *read = event[1]
+    for watch in source.owned_by_key(key):
+        watch.note_read(Read(*read))
 
 
 def _grant(watch: Watch, object_name: str, refresh: bool) -> Grant:

@@ -14,7 +14,7 @@ from distributed.worker_state_machine import SecedeEvent
 
 from ..errors import AccessError, OwnerLost, ServiceXError
 from .access import Grant
-from .board import FAILURES, GRANT, POLL_S, topic
+from .board import FAILURES, GRANT, POLL_S, READS
 from .endings import PASSING
 from .findings import Findings
 from .outcomes import Delivered, Outcome, Read
@@ -52,7 +52,7 @@ def tell_read(address: TransformAddress, read: Read) -> None:
     """Tell the owner that this worker has read a partition."""
     worker = in_worker()
     if worker is not None:
-        worker.log_event(topic(address.key), astuple(read))
+        worker.log_event(READS, (address.key, *astuple(read)))
 
 
 class Listener:

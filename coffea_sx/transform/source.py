@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import threading
 import weakref
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -81,7 +81,9 @@ class TransformAddress:
 
 _owned: weakref.WeakValueDictionary[TransformAddress, Any] = weakref.WeakValueDictionary()
 _borrowed: OrderedDict[TransformAddress, ResultSource] = OrderedDict()
-_making: defaultdict[TransformAddress, threading.Lock] = defaultdict(threading.Lock)
+# Held by the threads that make a source or wait for it, and forgotten with the last of them.
+_making: weakref.WeakValueDictionary[TransformAddress, threading.Lock]
+_making = weakref.WeakValueDictionary()
 _lock = threading.RLock()
 
 
@@ -105,10 +107,16 @@ def owned(address: TransformAddress) -> Any | None:
     return _owned.get(address)
 
 
+def owned_by_key(key: str) -> list[Any]:
+    """Return the watches of this process that have a key."""
+    return [watch for address, watch in _items_of_owned() if address.key == key]
+
+
 def borrowed(address: TransformAddress, make: Callable[[], ResultSource]) -> ResultSource:
     """Return the source that this process keeps for a transform of another process."""
     with _lock:
-        source, making = _remembered(address), _making[address]
+        source = _remembered(address)
+        making = _making.setdefault(address, threading.Lock())
     if source is not None:
         return source
     # Making one may take a while, in which others must not wait for this lock.
@@ -120,7 +128,7 @@ def borrowed(address: TransformAddress, make: Callable[[], ResultSource]) -> Res
             with _lock:
                 _borrowed[address] = source
                 while len(_borrowed) > REMEMBERED:
-                    _making.pop(_borrowed.popitem(last=False)[0], None)
+                    _borrowed.popitem(last=False)
     return source
 
 

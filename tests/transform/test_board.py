@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coffea_sx.transform import board as board_module
 from coffea_sx.transform.board import Board
 from coffea_sx.transform.listener import in_worker
 
@@ -211,5 +212,65 @@ def test_an_owner_that_does_not_answer():
         assert await asyncio.wait_for(board.ask("t", ":a", SHORT), 2) is None
         assert (await board.asks("t", OWNER, False, 0))["asks"] == []
         await board.answer("t", {0: b"late"})
+
+    asyncio.run(run())
+
+
+# -- what is not used is forgotten
+
+
+@pytest.fixture
+def hurried_polls(monkeypatch):
+    monkeypatch.setattr(board_module, "POLL_S", 0.05)
+
+
+def test_transforms_are_forgotten_when_all_clients_have_left():
+    async def run():
+        board = Board()
+        for i in range(1000):
+            await board.publish(f"t{i}", f"{OWNER}/{i}", [b"0"], 0)
+            await board.asks(f"t{i}", f"{OWNER}/{i}", False, 0)
+        board.remove_client(None, OWNER)
+        assert not board._transforms
+
+    asyncio.run(run())
+
+
+def test_a_transform_at_which_workers_wait_is_forgotten_after_they_have_gone(hurried_polls):
+    async def run():
+        board = Board()
+        await board.publish("t", OWNER, [b"0"], 0)
+        poll = asyncio.create_task(board.poll("t", {OWNER: 1}, SHORT))
+        await asyncio.sleep(0)
+        board.remove_client(None, OWNER)
+        assert "t" in board._transforms
+        assert (await poll)["batches"] == {}
+        for _ in range(100):
+            await asyncio.sleep(0.02)
+            if not board._transforms:
+                return
+        raise AssertionError("the transform stays")
+
+    asyncio.run(run())
+
+
+def test_a_transform_without_an_owner_is_kept_while_workers_wait(hurried_polls):
+    async def run():
+        board = Board()
+        silent_s = []
+        for _ in range(20):
+            silent_s.append((await board.poll("t", {}, 0.02))["owner_silent_s"])
+        assert silent_s == sorted(silent_s)
+        assert silent_s[-1] > 0.3
+
+    asyncio.run(run())
+
+
+def test_an_owner_that_leaves_what_nobody_knows():
+    async def run():
+        board = Board()
+        await board.leave("t", OWNER)
+        await board.answer("t", {1: b""})
+        assert not board._transforms
 
     asyncio.run(run())
