@@ -252,7 +252,7 @@ class ServiceXEventsFactory(NanoEventsFactory):
             )
         pace = plan.terms.pace
         files = plan.dataset.files or files_of(client, request_id, pace or Pace(), told)
-        watch = _watched(client, request_id, files, pace)
+        watch = _watched(client, request_id, files, plan.selection, pace)
         delivered, schema = plan.delivered, plan.schema
         if delivered is None:
             delivered = form_of_first(watch, plan.selection.result_format)
@@ -380,7 +380,7 @@ max_failed, steps_per_file, pace, progress
         request_id = submit(
             client, self._mapping.selection, Dataset(None, files), ignore_cache=True
         )
-        watch = _watched(client, request_id, files, self._watch.pace)
+        watch = _watched(client, request_id, files, self._mapping.selection, self._watch.pace)
         tolerance = first.tolerance.among(len(self._mapping.files))
         handle = TransformHandle(watch.address, tolerance, watch)
         deliveries = self._mapping.deliveries.rerouted(
@@ -553,13 +553,17 @@ def _name(plan: Plan) -> str:
 
 
 def _watched(
-    client: ServiceXClient, request_id: str, files: InputFiles, pace: Pace | None
+    client: ServiceXClient,
+    request_id: str,
+    files: InputFiles,
+    selection: Selection,
+    pace: Pace | None,
 ) -> Watch:
     """Return the watch of a transform: the one that this process has, if there is one."""
     address = TransformAddress(request_id, client.endpoint.name, files.order)
     watch: Watch | None = owned(address)
     if watch is None:
-        return Watch(client, address, files, pace)
+        return Watch(client, address, files, pace, selection.result_format)
     if pace is not None:
         watch.keep(pace)
     return watch

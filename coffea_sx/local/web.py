@@ -46,6 +46,8 @@ class Exchange:
     status : int
     nbytes_sent : int
         Bytes of the response's body.
+    seconds : float
+        Until the end of the response was sent.
     """
 
     time: float
@@ -53,6 +55,7 @@ class Exchange:
     path: str
     status: int
     nbytes_sent: int
+    seconds: float
 
 
 class RefusalError(Exception):
@@ -109,7 +112,8 @@ class Counted:
         def report() -> None:
             nonlocal is_reported
             is_reported = True
-            self._report(Exchange(start, scope["method"], scope["path"], status, nbytes))
+            seconds = time.time() - start
+            self._report(Exchange(start, scope["method"], scope["path"], status, nbytes, seconds))
 
         async def counting_send(message: Message) -> None:
             nonlocal status, nbytes

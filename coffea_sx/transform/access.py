@@ -10,13 +10,15 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from ipaddress import ip_address
+from itertools import islice
 from time import time
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from ..dataset import InputFiles, result_name
-from ..errors import AccessError
+from ..errors import AccessError, RequestRefused
 from .client import ServiceXClient
 
 # A URL that we sign ourselves lives as long as a slow read of one file, not longer.
@@ -72,14 +74,23 @@ class Access:
     request_id : str
     files : InputFiles, optional
         Whose results are to be expected: their URLs are asked for together, before they are there.
+    result_format : str, optional
+        Of the results, if it is known before there are any.
     """
 
     def __init__(
-        self, client: ServiceXClient, request_id: str, files: InputFiles | None = None
+        self,
+        client: ServiceXClient,
+        request_id: str,
+        files: InputFiles | None = None,
+        result_format: str | None = None,
     ) -> None:
         self._client = client
         self._request_id = request_id
         self._files = files
+        self._suffix: str | None = None
+        if result_format is not None:
+            self._suffix = PARQUET if result_format == "parquet" else ""
         self._grants: dict[str, Grant] = {}
         self._lock = threading.Lock()
         self._known_store: Any = None
@@ -117,6 +128,20 @@ class Access:
                     self._make_all(self._missing(names, refused), refused, also())
         return {name: self._given(name) for name in names}
 
+    def make_ready(self, names: Sequence[str]) -> None:
+        """Make grants for results that were delivered and that will be, unless others do just now.
+
+        Raises
+        ------
+        ServiceXError
+            As for `grants`.
+        """
+        if self._lock.acquire(blocking=False):
+            try:
+                self._make_all(self._missing(names, {}), {}, ())
+            finally:
+                self._lock.release()
+
     def lacks(self, names: Iterable[str]) -> bool:
         """Whether a grant must be made to read one of these objects."""
         return not all(map(self._has_fresh, names))
@@ -134,29 +159,49 @@ class Access:
         self, names: Sequence[str], refused: Mapping[str, Grant | None], also: Iterable[str]
     ) -> None:
         """Make grants for objects, and on the way those that will be asked for soon."""
+        last = 0.0
         if refused:
             self._known_store = None
-            # What was made with it is refused too.
+            # What was made with the refused ones is refused too.
             last = max((grant.expires_at for grant in refused.values() if grant), default=0.0)
-            old = [name for name, grant in self._grants.items() if grant.expires_at <= last]
-            for name in old:
-                del self._grants[name]
-        soon = dict.fromkeys([*names, *also, *self._expected(names)])
-        wanted = [name for name in soon if name in names or not self._has_fresh(name)]
-        self._grants.update(self._make(wanted[: max(BATCH, len(names))]))
+        asked = dict.fromkeys([*names, *filter(partial(self._is_old, last), also)])
+        soon = filter(partial(self._is_old, last), self._expected(names))
+        wanted = list(islice(dict.fromkeys([*asked, *soon]), max(BATCH, len(names))))
+        if not wanted:
+            return
+        try:
+            self._grants.update(self._make(wanted))
+        except RequestRefused:
+            if not set(wanted) - set(asked):
+                raise
+            # Perhaps it gives URLs only of what is there.
+            self._files = None
+            if asked:
+                self._grants.update(self._make(list(asked)))
+
+    def _is_old(self, last: float, name: str) -> bool:
+        """Whether a grant is missing, about to expire, or expires no later than a moment."""
+        return not self._has_fresh(name) or self._grants[name].expires_at <= last
 
     def _expected(self, names: Sequence[str]) -> Iterator[str]:
         """Name the results of the input files that follow, if names follow from those of files."""
-        if self._files is None or not names:
+        if self._files is None:
             return
-        first = self._files.index_of("", names[0])
-        if first is None:
-            return
-        paths, suffix = self._files.paths, ""
-        if names[0] != result_name(paths[first]):
-            suffix = PARQUET
-        for i in range(min(len(paths), EXPECTED)):
-            yield result_name(paths[(first + i) % len(paths)], suffix)
+        paths, first = self._files.paths, 0
+        if names:
+            index = self._files.index_of("", names[0])
+            if index is None:
+                return
+            first = index
+            self._suffix = "" if names[0] == result_name(paths[first]) else PARQUET
+        if self._suffix is not None:
+            for i in range(min(len(paths), EXPECTED)):
+                yield result_name(paths[(first + i) % len(paths)], self._suffix)
+
+    def expects(self) -> bool:
+        """Whether grants can be made for the first results, and are not there yet."""
+        first = next(self._expected(()), None)
+        return first is not None and not self._grants
 
     def _given(self, name: str) -> Grant:
         grant = self._grants.get(name)

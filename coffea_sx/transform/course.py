@@ -25,10 +25,10 @@ from .patience import is_passing
 
 TERMINAL = {"Complete", "Canceled", "Fatal", "Bad Dataset"}
 JITTER = 0.1
-# While rows come, the status is asked for no more often than after so many pauses.
-STATUS_PAUSES = 5
+# While nothing comes, the status is asked for after so many questions for rows.
+ROWS_A_STATUS = 5
 # All rows, if they are few, cost no more than the latest ones.
-FEW = 300
+FEW = 50
 # Rows may appear later than they say they were made. Questions for the latest rows go back by a
 # little, and now and then by much; still later rows are found when all are asked for, which is
 # when the server counts more than it lists, and before a transform ends. Seconds.
@@ -165,7 +165,8 @@ class Course:
         self._spread = spread
         self._takes_times = True
         self._told_failed = self._told_done = 0
-        self._began = self._last_answer = self._last_status = now
+        self._began = self._last_answer = now
+        self._n_without_status = 0
         self.later_than: datetime | None = None
         self._looks_back = True
         self._looked_back_at = -math.inf
@@ -215,9 +216,9 @@ class Course:
             self._looked_back_at = now - took_s
         if new:
             self._last_news = now
-        is_due = now - self._last_status >= STATUS_PAUSES * self.pace.busy_s
-        is_settling = self._ended_at is not None
-        wants_status = not new and (is_due or is_settling)
+        self._n_without_status += 1
+        is_due = self._n_without_status >= ROWS_A_STATUS or self._ended_at is not None
+        wants_status = is_due and not new
         self._ask(Question.STATUS if wants_status else Question.ROWS, now, took_s)
 
     def see_server(self, has_rows: bool) -> None:
@@ -230,7 +231,7 @@ class Course:
     ) -> list[Outcome]:
         """Enter what the server says of the transform as a whole; return what is new by that."""
         self._heard(now)
-        self._last_status = now
+        self._n_without_status = 0
         said = str(status["status"])
         self.log_url = status.get("log-url") or self.log_url
         has_gone_on = self._counts_up(status)

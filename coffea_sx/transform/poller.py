@@ -6,10 +6,12 @@ one question at a time, about the transform of which most rows are to be expecte
 
 from __future__ import annotations
 
+import random
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -17,10 +19,15 @@ from urllib.parse import urlsplit
 # The most that one question may take, seconds, and the least that it gets near the end of a wait.
 QUESTION_S = 60.0
 LEAST_QUESTION_S = 1.0
-# What is expected of transforms without any result yet, rows a second: of the one that was
-# submitted first much, as servers that work on one list of files do one transform after the other.
-FIRST_EXPECTED = 0.5
-LATER_EXPECTED = 0.01
+JITTER = 0.1
+# Of our own: the global one belongs to users, who may have seeded it.
+_SPREAD = random.Random()  # noqa: S311
+# A question may come before its time by so much of the least pause, if the server is free.
+SLACK = 0.5
+# How many rows a second are expected of transforms. Where results came with the last question more
+# are likely; of those without any the earliest, as some servers do one transform after the other.
+ACTIVE_RATE = 1.0
+SILENT_RATES = (0.5, 0.1, 0.05, 0.02)
 
 
 class Polled(Protocol):
@@ -37,6 +44,10 @@ class Polled(Protocol):
     @property
     def least_pause_s(self) -> float:
         """The least between two questions, seconds."""
+
+    @property
+    def number(self) -> int:
+        """Which transform of this process it is, in the order of submission."""
 
     @property
     def n_known(self) -> int:
@@ -58,8 +69,11 @@ class _Turn:
     """A transform that somebody waits for, and when it is to be asked about."""
 
     watch: weakref.ref[Polled]
+    number: int
+    least_s: float
     began_at: float
     due_at: float
+    has_news: bool = False
     asked_at: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -77,8 +91,8 @@ class Poller:
 
     def __init__(self, url: str) -> None:
         self._name = f"coffea_sx-poller-{urlsplit(url).netloc.rpartition('@')[2]}"
-        # In the order in which somebody began to wait for them. The thread holds watches weakly
-        # between questions: dropping a graph ends the questions about it.
+        # The thread holds watches weakly between questions: dropping a graph ends the questions
+        # about it.
         self._turns: dict[int, _Turn] = {}
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -89,7 +103,9 @@ class Poller:
         """Begin to ask about a transform."""
         now = monotonic()
         with self._changed:
-            self._turns[id(watch)] = _Turn(weakref.ref(watch), now, now)
+            self._turns[id(watch)] = _Turn(
+                weakref.ref(watch), watch.number, watch.least_pause_s, now, now
+            )
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
@@ -138,7 +154,8 @@ class Poller:
                 if turn is None:
                     self._thread = None
                     return
-                pause_s = max(turn.due_at, self._free_at) - monotonic()
+                due_at = turn.due_at - SLACK * turn.least_s
+                pause_s = max(due_at, self._free_at) - monotonic()
                 if pause_s > 0:
                     self._changed.wait(min(pause_s, self._until_limit()))
             self._watch_the_time()
@@ -149,38 +166,43 @@ class Poller:
         """Return the turn that comes next; None if nobody waits any more."""
         self._turns = {key: turn for key, turn in self._turns.items() if turn.watch() is not None}
         now = max(monotonic(), self._free_at)
-        due = [turn for turn in self._turns.values() if turn.due_at <= now]
+        due = [turn for turn in self._turns.values() if turn.due_at <= now + SLACK * turn.least_s]
         if due:
-            return self._most_promising(due, now)
+            return max(due, key=partial(self._promise, now, self._rates(now)))
         return min(self._turns.values(), key=lambda turn: turn.due_at, default=None)
 
-    def _most_promising(self, due: list[_Turn], now: float) -> _Turn:
-        """Return the turn of the transform that should have most rows which are not known yet."""
-        found, best, expected_of_silent = due[0], -1.0, FIRST_EXPECTED
-        for turn in self._turns.values():
+    def _rates(self, now: float) -> dict[int, float]:
+        """Guess how many rows a second there are of each transform."""
+        silent_rates, rates = iter(SILENT_RATES), {}
+        for turn in sorted(self._turns.values(), key=lambda turn: turn.number):
             watch = turn.watch()
-            n_known = 0 if watch is None else watch.n_known
-            if n_known:
-                rate = n_known / max(1e-3, now - turn.began_at)
+            if watch is None or not watch.n_known:
+                rates[turn.number] = next(silent_rates, SILENT_RATES[-1])
             else:
-                rate, expected_of_silent = expected_of_silent, LATER_EXPECTED
-            promise = rate * (now - turn.asked_at)
-            if turn in due and promise > best:
-                found, best = turn, promise
-        return found
+                rates[turn.number] = watch.n_known / max(1e-3, now - turn.began_at)
+            if turn.has_news:
+                rates[turn.number] = max(ACTIVE_RATE, rates[turn.number])
+        return rates
+
+    def _promise(self, now: float, rates: Mapping[int, float], turn: _Turn) -> float:
+        """Guess how many rows of a transform are not known yet."""
+        return rates[turn.number] * (now - turn.asked_at)
 
     def _take(self, turn: _Turn) -> None:
         """Put the question whose turn it is."""
         watch = turn.watch()
         if watch is None:
             return
-        n_before = watch.n_asked
+        n_before, n_known = watch.n_asked, watch.n_known
         limit_s = min(self._until_limit(), watch.silent_at - monotonic())
         pause_s = watch.ask(min(max(limit_s, LEAST_QUESTION_S), QUESTION_S))
         now = monotonic()
         with self._changed:
-            self._free_at = now + watch.least_pause_s * max(1, watch.n_asked - n_before)
+            spread = 1 + JITTER * _SPREAD.random()
+            pauses = max(1, watch.n_asked - n_before)
+            self._free_at = now + spread * pauses * watch.least_pause_s
             turn.asked_at, turn.due_at = now, now + (pause_s or 0.0)
+            turn.has_news = watch.n_known > n_known
         if pause_s is None:
             self._drop(watch, turn)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,9 @@ TITLES = "long_sample_titles_"
 _TITLE_LIMIT = re.compile(TITLES + r"\d+")
 # What servers take that do not say how long titles may be.
 SHORT_TITLE = 128
+
+# Servers take a while to translate a query: so many are submitted to them at the same time.
+_submitting = threading.BoundedSemaphore(2)
 
 _DEAD = {"Canceled", "Fatal", "Bad Dataset"}
 
@@ -81,7 +85,8 @@ def submit(
 def _post(client: ServiceXClient, selection: Selection, dataset: Dataset) -> str:
     files = None if dataset.files is None else dataset.files.paths
     try:
-        return client.submit(selection, did=dataset.did, files=files)
+        with _submitting:
+            return client.submit(selection, did=dataset.did, files=files)
     except RequestRefused as error:
         if "generate translation code" in str(error):
             raise QueryError(f"ServiceX cannot translate the query. {error}") from None

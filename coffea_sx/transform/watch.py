@@ -7,6 +7,7 @@ before somebody waits.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import weakref
@@ -36,6 +37,7 @@ Listener = Callable[[Sequence[Outcome], "ServiceXError | None"], None]
 
 # How long readers wait for a server that gives no URLs now, seconds: less than workers wait for us.
 GRANT_PATIENCE_S = 45.0
+_numbers = itertools.count()
 # Between requests for URLs, in pauses between other questions.
 URL_PAUSES = 2
 # After so long without anybody who waits the server is left alone, seconds.
@@ -52,6 +54,8 @@ class Watch:
     files : InputFiles
         In the order of the partitions.
     pace : Pace
+    result_format : str, optional
+        Of the results, if it is known.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class Watch:
         address: TransformAddress,
         files: InputFiles,
         pace: Pace | None = None,
+        result_format: str | None = None,
     ) -> None:
         self.client = client
         self.address = address
@@ -67,7 +72,7 @@ class Watch:
         self.pace = pace or Pace()
         self.findings = Findings(address.request_id)
         self._poller = poller_of(client.endpoint.url)
-        self.access = Access(client, address.request_id, files)
+        self.access = Access(client, address.request_id, files, result_format)
         # How each partition was last read, by how many there are and which.
         self.reads: dict[tuple[int, int], Read] = {}
         # Names of the layers of graphs that resolve its files.
@@ -78,6 +83,7 @@ class Watch:
         self._closed = threading.Event()
         self._is_asking = False
         self._is_away = False
+        self.number = next(_numbers)
         self.n_asked = 0
         self._listeners: list[Listener] = []
         source.own(address, self)
@@ -348,13 +354,13 @@ class Watch:
         return None if course.is_over else course.pause_s
 
     def _expect_readers(self, new: Sequence[Outcome]) -> None:
-        """Ask for the URLs of new results at once: else each of their readers would ask for one."""
+        """Ask for URLs of results together: else each of their readers would ask for one."""
         names = [o.object_name for o in new if isinstance(o, Delivered)]
         try:
-            if self.access.lacks(names) and self._poller.take_turn_for_urls(
-                URL_PAUSES * self.pace.busy_s
-            ):
-                self.access.grants(names)
+            is_lacking = self.access.lacks(names) or self.access.expects()
+            apart_s = URL_PAUSES * self.pace.busy_s
+            if is_lacking and self._poller.take_turn_for_urls(apart_s):
+                self.access.make_ready(names)
         except Exception as error:
             # Readers ask again, and are told why not.
             logger.debug("No URLs yet: %s", redact(str(error)))

@@ -40,7 +40,7 @@ from coffea_sx.transform.course import (
     LONG_EVERY_S,
     LONG_OVERLAP_S,
     OVERLAP_S,
-    STATUS_PAUSES,
+    ROWS_A_STATUS,
     TERMINAL,
     Course,
     Pace,
@@ -370,7 +370,7 @@ class History(RuleBasedStateMachine):
         round_s = took_s + self.most_s
         # The status is asked for after some pauses only.
         limit_s = max(pace.stall_s, pace.settle_s, pace.outage_s)
-        limit_s += (4 + STATUS_PAUSES) * round_s + self.took_s
+        limit_s += (4 + ROWS_A_STATUS) * round_s + self.took_s
         while self.is_asking:
             self.ask_once(took_s)
             n_asked += 1
@@ -661,7 +661,7 @@ def test_the_status_is_asked_for_now_and_then_while_nothing_comes():
         else:
             course.see_status({"status": "Running"}, 0.1 * i)
     assert set(questions) == {Question.ROWS, Question.STATUS}
-    assert questions.count(Question.STATUS) <= len(questions) / STATUS_PAUSES
+    assert questions.count(Question.STATUS) <= len(questions) / ROWS_A_STATUS
 
 
 def test_the_status_is_not_asked_for_while_rows_come():
