@@ -258,6 +258,20 @@ def identifier(text: object) -> str:
     return str(text)
 
 
+def refuse_odd_names(tree: ast.AST) -> None:
+    """Refuse names that a translator would write as something else than a name.
+
+    Raises
+    ------
+    QueryError
+        As `identifier`.
+    """
+    for node in ast.walk(tree):
+        for field in ("id", "arg", "attr"):
+            if field in node._fields:
+                identifier(getattr(node, field))
+
+
 def refuse_long(text: str) -> None:
     """Refuse a text that takes long to read.
 

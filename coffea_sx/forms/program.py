@@ -23,10 +23,10 @@ from .evaluation import (
     Names,
     Scope,
     Step,
-    identifier,
     not_too_deep,
     part,
     refuse_long,
+    refuse_odd_names,
 )
 
 LIST_METHODS = "Select, Where, Count, Sum, Min, Max, First, Any and All"
@@ -207,10 +207,7 @@ def _translated(selection: str) -> tuple[str | None, str]:
 
     try:
         query = qastle.insert_linq_nodes(qastle.text_ast_to_python_ast(selection))
-        for node in ast.walk(query):
-            for field in ("id", "arg", "attr"):
-                if field in node._fields:
-                    identifier(getattr(node, field))
+        refuse_odd_names(query)
         return _tree(query), _translator().get_rep(query)
     except (QueryError, RecursionError, MemoryError):
         raise

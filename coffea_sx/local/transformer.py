@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..redact import redact
+from .limits import limit_file, limit_process
 
 REASON_LENGTH = 1000
 CODEGENS = ("uproot", "uproot-raw")
@@ -136,6 +137,14 @@ def transform_file(
     )
 
 
+def transform_within_limits(
+    codegen: str, source: str, replicas: list[str], output_path: str, result_format: str
+) -> Outcome:
+    """Do `transform_file` in a pool process, which ends when it takes too long."""
+    limit_file()
+    return transform_file(codegen, source, replicas, output_path, result_format)
+
+
 def describe_error(error: BaseException) -> str:
     """Return the type and the message of an error, without secrets of URLs."""
     text = redact(f"{type(error).__name__}: {error}".strip())
@@ -143,13 +152,17 @@ def describe_error(error: BaseException) -> str:
 
 
 def begin_process() -> None:
-    """Prepare a pool process: it ends with the one that started it, even when that is killed."""
+    """Prepare a pool process: within limits, and ended with the one that started it.
+
+    It ends even when that one is killed.
+    """
     import multiprocessing
     import signal
     from multiprocessing.connection import wait
 
     # Ctrl-C in the terminal goes to every process: only the one that started us decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    limit_process()
     parent = multiprocessing.parent_process()
     if parent is None:
         return
