@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import itertools
 import keyword
 import operator
 import unicodedata
@@ -25,7 +26,8 @@ Scope = frozenset[str]
 Step = Callable[[Names], Any]
 """Takes the values of names, gives the value of an expression."""
 
-LONGEST_TEXT = 250_000
+LONGEST_TEXT = 150_000
+DEEPEST_TEXT = 500
 LONGEST_PART = 60
 
 BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -58,6 +60,10 @@ COMPARED: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
 # What is no array. Numbers are the only ones to calculate with.
 _PLAIN = (int, float, complex, str, bytes, list, tuple, dict, slice, type, type(None), np.generic)
 _NUMBERS = (int, float, complex, np.number, np.bool_)
+_CONSTANT = (
+    *(ast.Constant, ast.UnaryOp, ast.unaryop, ast.BinOp, ast.operator),
+    *(ast.List, ast.Tuple, ast.Dict, ast.expr_context),
+)
 
 
 class Language:
@@ -143,7 +149,20 @@ class Language:
             raise self.refusal(node)
         left, right = self.step(node.left, scope), self.step(node.right, scope)
         kind = type(node.op)
-        return lambda names: self.calculate(kind, left(names), right(names))
+
+        def run(names: Names) -> Any:
+            return self.calculate(kind, left(names), right(names))
+
+        if all(isinstance(inner, _CONSTANT) for inner in ast.walk(node)):
+            # No column takes part: what is too large here is so for every file.
+            try:
+                run({})
+            except QueryError:
+                raise
+            except Exception:
+                # Python's own errors are those of the file: the real server has them there.
+                return run
+        return run
 
     def _compare(self, node: ast.Compare, scope: Scope) -> Step:
         function = COMPARED.get(type(node.ops[0]))
@@ -237,6 +256,11 @@ def part(node: ast.AST) -> str:
     except Exception:
         # Of a tree that is too deep, or that no text has made.
         return "..."
+    return shortened(text)
+
+
+def shortened(text: str) -> str:
+    """Return as much of a text as an error shows."""
     return text if len(text) <= LONGEST_PART else f"{text[:LONGEST_PART]}..."
 
 
@@ -250,7 +274,7 @@ def identifier(text: object) -> str:
     """
     is_one = isinstance(text, str) and text.isidentifier() and not keyword.iskeyword(text)
     if not is_one or unicodedata.normalize("NFKC", str(text)) != text:
-        shown = repr(text)[: LONGEST_PART + 1]
+        shown = shortened(repr(text))
         raise QueryError(
             f"The query cannot be translated: {shown} is not allowed as a name behind a dot or as "
             f"a variable. A column with such a name is read by e[{shown}]."
@@ -258,15 +282,26 @@ def identifier(text: object) -> str:
     return str(text)
 
 
-def refuse_odd_names(tree: ast.AST) -> None:
-    """Refuse names that a translator would write as something else than a name.
+def refuse_unsaid(tree: ast.AST) -> None:
+    """Refuse what a translator of qastle passes over, and names that are something else.
 
     Raises
     ------
     QueryError
-        As `identifier`.
+        As `identifier`; for the keywords of a call, and for all but the variables of a lambda.
     """
     for node in ast.walk(tree):
+        passed_over: list[Any] = []
+        if isinstance(node, ast.Call):
+            passed_over = node.keywords
+        elif isinstance(node, ast.arguments):
+            passed_over = [*node.posonlyargs, *node.kwonlyargs, *node.defaults, *node.kw_defaults]
+            passed_over += [extra for extra in (node.vararg, node.kwarg) if extra is not None]
+        if passed_over:
+            raise QueryError(
+                f"The query cannot be translated: {part(node)!r} is not allowed. Calls have no "
+                "keywords, and lambdas have variables only."
+            )
         for field in ("id", "arg", "attr"):
             if field in node._fields:
                 identifier(getattr(node, field))
@@ -278,13 +313,17 @@ def refuse_long(text: str) -> None:
     Raises
     ------
     QueryError
-        If it has more than `LONGEST_TEXT` characters.
+        If it has more than `LONGEST_TEXT` characters, or more than `DEEPEST_TEXT` parentheses in
+        one another.
     """
     if len(text) > LONGEST_TEXT:
         raise QueryError(
             f"The query is too long: {len(text)} characters, where {LONGEST_TEXT} are allowed. "
             "Select fewer columns at once."
         )
+    opened = itertools.accumulate((char in "([{") - (char in ")]}") for char in text)
+    if max(opened, default=0) > DEEPEST_TEXT:
+        raise too_deep()
 
 
 @contextlib.contextmanager
@@ -293,6 +332,9 @@ def not_too_deep() -> Iterator[None]:
     try:
         yield
     except (RecursionError, MemoryError):
-        raise QueryError(
-            "The query cannot be translated: its parentheses are nested too deeply."
-        ) from None
+        raise too_deep() from None
+
+
+def too_deep() -> QueryError:
+    """Make the error for a query that is nested without end."""
+    return QueryError("The query cannot be translated: its parentheses are nested too deeply.")

@@ -14,7 +14,7 @@ from typing import Any
 import uproot
 
 from ..errors import QueryError
-from .evaluation import Language, Scope, Step, not_too_deep
+from .evaluation import Language, Scope, Step, not_too_deep, shortened
 
 GETTER = "get"
 KEYWORDS = frozenset(
@@ -165,9 +165,11 @@ def read(
             body = ast.parse(text).body
         except (SyntaxError, ValueError) as error:
             why = getattr(error, "msg", None) or str(error)
-            raise QueryError(f"{text!r} is no expression: {why}") from None
+            raise QueryError(f"{shortened(text)!r} is no expression: {why}") from None
         if len(body) != 1 or not isinstance(body[0], ast.Expr):
-            raise QueryError(f"{text!r} is no expression: Python statements are not allowed.")
+            raise QueryError(
+                f"{shortened(text)!r} is no expression: Python statements are not allowed."
+            )
         language = _Expressions(functions, columns)
         return Expression(language.reads, language.step(body[0].value))
 
@@ -178,7 +180,7 @@ def is_python(text: str) -> bool:
         try:
             ast.parse(text)
         except SyntaxError:
-            return False
+            return not text.isprintable()
         except ValueError:
             return True
     return True

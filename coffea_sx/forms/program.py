@@ -26,7 +26,7 @@ from .evaluation import (
     not_too_deep,
     part,
     refuse_long,
-    refuse_odd_names,
+    refuse_unsaid,
 )
 
 LIST_METHODS = "Select, Where, Count, Sum, Min, Max, First, Any and All"
@@ -207,7 +207,7 @@ def _translated(selection: str) -> tuple[str | None, str]:
 
     try:
         query = qastle.insert_linq_nodes(qastle.text_ast_to_python_ast(selection))
-        refuse_odd_names(query)
+        refuse_unsaid(query)
         return _tree(query), _translator().get_rep(query)
     except (QueryError, RecursionError, MemoryError):
         raise
@@ -249,9 +249,13 @@ def _tree(query: ast.AST) -> str | None:
     trees: dict[str | None, None] = {}
     for node in ast.walk(query):
         if isinstance(node, ast.Call) and getattr(node.func, "id", None) == _EVENTS:
-            tree = ast.literal_eval(node.args[1]) if len(node.args) > 1 else None
-            if not isinstance(tree, (str, type(None))):
-                raise QueryError(f"The query cannot be translated: {tree!r} is no name of a tree.")
+            given = [ast.literal_eval(argument) for argument in node.args]
+            tree = given[1] if len(given) > 1 else None
+            if len(given) > 2 or not isinstance(tree, (str, type(None))):
+                raise QueryError(
+                    f"The query cannot be translated: {part(node)!r} does not name files and a "
+                    "tree."
+                )
             trees[tree] = None
     if len(trees) != 1:
         what = ", ".join(map(repr, trees)) or "none"

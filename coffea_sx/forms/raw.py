@@ -17,7 +17,7 @@ import uproot
 
 from ..errors import QueryError
 from ..query import said
-from .evaluation import refuse_long
+from .evaluation import refuse_long, shortened
 from .expressions import ColumnLanguage, Expression, is_python, read, refuse_endless
 from .rowless import RowlessTree
 from .translation import unknown_column
@@ -214,7 +214,7 @@ def _check_query(query: Mapping[str, Any], columns: Collection[str] | None) -> N
     """Refuse what is no text, and texts that are neither columns nor expressions."""
     expressions, aliases, cut = (query.get(key) for key in ("expressions", "aliases", "cut"))
     if not isinstance(aliases, (dict, type(None))):
-        raise QueryError(f"The aliases of a query are an object of texts, not {aliases!r}.")
+        raise QueryError(f"The aliases of a query must be texts by name, not {_shown(aliases)}.")
     texts = _texts("expressions", expressions, several=True) + _texts("cut", cut, several=False)
     for key in ("filter_name", "filter_typename"):
         _texts(key, query.get(key), several=True)
@@ -234,8 +234,13 @@ def _texts(key: str, value: Any, *, several: bool) -> list[str]:
     if value is None:
         return []
     if not all(isinstance(text, str) for text in values):
-        raise QueryError(f"The {key} of a query must be of texts, not {value!r}: TypeError.")
+        kind = "a text or a list of texts" if several else "a text"
+        raise QueryError(f"The {key} of a query must be {kind}, not {_shown(value)}.")
     return values
+
+
+def _shown(value: Any) -> str:
+    return shortened(repr(value))
 
 
 def _read(text: str, functions: Mapping[str, Any], columns: Collection[str] | None) -> Expression:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError, QueryError
 from ..query import Selection
-from .evaluation import refuse_odd_names
+from .evaluation import refuse_unsaid
 
 if TYPE_CHECKING:
     from .delivered import DeliveredForm
@@ -204,7 +204,7 @@ def _parsed(text: str) -> Any:
 
     tree = qastle.text_ast_to_python_ast(text)
     # The translator looks names of functions up with eval: they are names here, and nothing else.
-    refuse_odd_names(tree)
+    refuse_unsaid(tree)
     (statement,) = tree.body
     return statement.value
 
