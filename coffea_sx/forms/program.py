@@ -425,7 +425,9 @@ class _Product(Language):
         variables = [argument.arg for argument in given.args]
         others = (given.posonlyargs, given.kwonlyargs, given.defaults, given.vararg, given.kwarg)
         if any(others) or len(set(variables)) != len(variables):
-            raise self.refusal(function, "A lambda has variables, each of another name.")
+            raise self.refusal(
+                function, "A lambda has variables only, and lambdas in lambdas have others."
+            )
         for variable in variables:
             if variable in RESERVED:
                 raise self.refusal(
