@@ -42,6 +42,7 @@ _LONGEST_PRODUCT = 1_000_000
 # No whole number of a column is longer; a query may name one that does not fit.
 _BITS = 128
 _MOST_CHOSEN = 100
+_LONGEST_REASON = 300
 
 # What the translator calls of dask-awkward, with the keywords that it gives.
 DAK: dict[str, frozenset[str]] = {
@@ -111,6 +112,7 @@ METHODS = frozenset(
 )
 # What the translator itself reads from collections of columns.
 _COLUMNS_OF = frozenset(("fields", "ndim"))
+_READ = PROPERTIES | _COLUMNS_OF
 
 
 def _only_sum(values: Any) -> Any:
@@ -180,7 +182,8 @@ class Program:
         return self._step({_EVENTS: events})
 
 
-@functools.lru_cache(maxsize=32)
+# Few: one that is as long as allowed takes much memory.
+@functools.lru_cache(maxsize=4)
 def program(selection: str) -> Program:
     """Translate a query, and check what the translator writes.
 
@@ -215,7 +218,7 @@ def _translated(selection: str) -> tuple[str | None, str]:
         if isinstance(error.__context__, (RecursionError, MemoryError)):
             raise error.__context__ from None
         raise QueryError(
-            f"func_adl_uproot cannot translate the query: {said(error)} "
+            f"func_adl_uproot cannot translate the query: {said(error)[:_LONGEST_REASON]} "
             f"{advice(error, _UNTRANSLATABLE)}".rstrip()
         ) from error
 
@@ -302,7 +305,7 @@ class _Product(Language):
             raise self.refusal(node)
         self._refuse_attribute(node)
         value = self.step(owner, scope)
-        return lambda names: _column(value(names), name)
+        return lambda names: _column(value(names), name, _READ)
 
     def _refuse_attribute(self, node: ast.Attribute) -> None:
         name = node.attr
@@ -338,7 +341,7 @@ class _Product(Language):
             return self._is_instance(node, scope)
         values = self._values(node, scope)
         if name == "getattr" and _text_of(node, 1) == "ndim" and len(node.args) == 2:
-            return lambda names: _column(values(names)[0], "ndim")
+            return lambda names: _column(values(names)[0], "ndim", _READ)
         if name == "pow" and len(node.args) == 2:
             return lambda names: self.calculate(ast.Pow, *values(names))
         function = _BUILTINS.get(name)
@@ -418,7 +421,7 @@ class _Product(Language):
             )
         self._refuse_attribute(function)
         owner, values = self.step(function.value, scope), self._values(node, scope)
-        return lambda names: _column(owner(names), name)(*values(names))
+        return lambda names: _column(owner(names), name, METHODS)(*values(names))
 
     def _call_lambda(self, function: ast.Lambda, node: ast.Call, scope: Scope) -> Step:
         given = function.args
@@ -540,8 +543,8 @@ def _of_arrays() -> frozenset[str]:
     return frozenset((*dir(dak.Array), *dir(dak.Record), *dir(dak.Scalar)))
 
 
-def _column(value: Any, name: str) -> Any:
-    """Return a column of a collection, or a property or a method of vectors.
+def _column(value: Any, name: str, others: frozenset[str]) -> Any:
+    """Return a column of a collection, or another attribute if it is among those that are allowed.
 
     Raises
     ------
@@ -552,6 +555,6 @@ def _column(value: Any, name: str) -> Any:
 
     if not isinstance(value, (dak.Array, dak.Record)):
         raise AttributeError(f"{type(value).__name__!r} object has no attribute {name!r}")
-    if name in value.fields or name in PROPERTIES or name in METHODS or name in _COLUMNS_OF:
+    if name in value.fields or name in others:
         return getattr(value, name)
     raise AttributeError(f"{name} not in fields.")

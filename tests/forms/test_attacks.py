@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+import uuid
 from base64 import b64encode
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import httpx
 import pytest
 from corpus import written
 
-from coffea_sx import derive_form
+from coffea_sx import ServiceXEventsFactory, derive_form
 from coffea_sx.errors import QueryError
 from coffea_sx.forms.program import program
 from coffea_sx.forms.raw import raw_forms
@@ -23,7 +24,7 @@ from coffea_sx.forms.sample import input_form
 from coffea_sx.forms.translation import translated_form
 from coffea_sx.local import LocalServiceX
 from coffea_sx.local.database import Database
-from coffea_sx.local.state import State
+from coffea_sx.local.state import RUNNING, State
 
 AT_ONCE = [("uproot", name) for name in attacks.FUNC_ADL]
 AT_ONCE += [("uproot-raw", name) for name in attacks.RAW]
@@ -108,12 +109,18 @@ def test_nothing_of_it_is_kept(server, post):
     assert httpx.get(f"{server.url}/servicex/transformation").json()["requests"] == known
 
 
+def ended(url: str, request_id: str) -> str:
+    """Wait until a request has ended; return its status."""
+    request = f"{url}/servicex/transformation/{request_id}"
+    while (status := httpx.get(request).json()["status"]) in RUNNING:
+        time.sleep(0.02)
+    return status
+
+
 def reason_of(url: str, request_id: str) -> str:
     """Wait until a request of one file has ended; say why it failed."""
-    request = f"{url}/servicex/transformation/{request_id}"
-    while httpx.get(request).json()["status"] != "Complete":
-        time.sleep(0.02)
-    (error,) = httpx.get(f"{request}/errors").json()["errors"]
+    assert ended(url, request_id) == "Complete"
+    (error,) = httpx.get(f"{url}/servicex/transformation/{request_id}/errors").json()["errors"]
     return error["info"]
 
 
@@ -134,7 +141,7 @@ def test_functions_are_switched_off(server, post, form, canary):
         derive_form(text, form, "root-file", "python")
 
 
-def test_a_stored_request_is_checked_again(tmp_path, nano_files):
+def test_a_stored_request_is_checked_again(tmp_path, nano_files, form):
     """A directory may come from elsewhere, or from a server that allowed more."""
     directory, canary = tmp_path / "server", tmp_path / "canary"
     directory.mkdir()
@@ -142,27 +149,56 @@ def test_a_stored_request_is_checked_again(tmp_path, nano_files):
     state = State(database)
     dataset = state.dataset_of_list([str(nano_files[0])])
     code = f"open({str(canary)!r}, 'w')\ndef run_query(input_filenames): pass\n"
-    for request_id, source in {
-        "00000000-0000-0000-0000-000000000000": code,
-        "00000000-0000-0000-0000-000000000001": attacks.FUNC_ADL["import in a call"],
-    }.items():
+    sources = ["\n" + code, attacks.FUNC_ADL["import in a call"], attacks.RAW["import in a cut"]]
+    codegens = ["uproot", "uproot", "uproot-raw"]
+    ids = [f"00000000-0000-0000-0000-00000000000{index}" for index in range(3)]
+    for request_id, source, codegen in zip(ids, sources, codegens, strict=True):
+        source = source.replace("CANARY", str(canary))
         (directory / "objects" / request_id).mkdir(parents=True)
         state.add_request(
             request_id,
             title=None,
             did_id=dataset,
             selection=source,
-            source=source.replace("CANARY", str(canary)),
-            codegen="uproot",
+            source=source,
+            codegen=codegen,
             result_format="root-file",
             status="Lookup",
         )
     database.close()
     with LocalServiceX(directory) as running:
-        for last in (0, 1):
-            reason = reason_of(running.url, f"00000000-0000-0000-0000-00000000000{last}")
-            assert reason.startswith("QueryError")
+        for request_id, codegen in zip(ids, codegens, strict=True):
+            assert reason_of(running.url, request_id).startswith("QueryError")
+            # Nor in the process of whoever asks for the events of a colleague.
+            with pytest.raises(QueryError):
+                ServiceXEventsFactory.from_request_id(
+                    request_id, url=running.url, codegen=codegen, input_form=form
+                )
     assert not canary.exists()
+
+
+@pytest.mark.parametrize("is_offered", [False, True])
+def test_a_stored_function_runs_only_where_functions_do(is_offered, tmp_path, nano_files):
+    directory, canary, request_id = tmp_path / "server", tmp_path / "canary", str(uuid.uuid4())
+    directory.mkdir()
+    database = Database(directory)
+    state = State(database)
+    (directory / "objects" / request_id).mkdir(parents=True)
+    state.add_request(
+        request_id,
+        title=None,
+        did_id=state.dataset_of_list([str(nano_files[0])]),
+        selection=PYTHON,
+        source=f"import os\nos.mkdir({str(canary)!r})\ndef run_query(path): pass\n",
+        codegen="python",
+        result_format="root-file",
+        status="Lookup",
+    )
+    database.close()
+    with LocalServiceX(directory, python=is_offered) as running:
+        status = ended(running.url, request_id)
+    assert status == ("Complete" if is_offered else "Canceled")
+    assert canary.exists() is is_offered
 
 
 # -- what Python itself notices
