@@ -7,9 +7,8 @@ that is derived before anything is delivered.
 
 from __future__ import annotations
 
-import ast
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -18,6 +17,8 @@ import uproot
 
 from ..errors import QueryError
 from ..query import said
+from .evaluation import refuse_long, shortened
+from .expressions import ColumnLanguage, Expression, is_python, read, refuse_endless
 from .rowless import RowlessTree
 from .translation import unknown_column
 
@@ -32,7 +33,6 @@ _AS_THEY_ARE = (
     *("broadcast_fields", "cartesian", "combinations", "drop_none", "fill_none", "firsts"),
     *("flatten", "is_none", "isclose", "mask", "num", "pad_none", "singletons", "sort", "where"),
 )
-_GETTER = "get"
 _ADVICE = (
     "A cut has one answer for each event, any(Muon_pt > 20), or one for each entry of lists that "
     "all have the same lengths."
@@ -48,13 +48,32 @@ def parse(selection: str) -> list[dict[str, Any]]:
     ValueError
         If it is not the JSON of a list of queries that name something; in the words of the server.
     """
-    queries = json.loads(selection)
+    try:
+        queries = json.loads(selection)
+    except RecursionError:
+        raise ValueError("The selection is nested too deeply") from None
     if not isinstance(queries, list) or not all(isinstance(query, dict) for query in queries):
         raise ValueError("The selection must be a list of objects, one for each query")
     for query in queries:
         if not (query.get("treename") or query.get("copy_histograms")):
             raise ValueError(f"At least one tree or histogram must be specified for query {query}")
     return queries
+
+
+def check(selection: str) -> None:
+    """Make sure that a selection may be run on whatever file.
+
+    Raises
+    ------
+    ValueError
+        As `parse`.
+    QueryError
+        For an expression that is not one of columns, arithmetic and functions. A text that Python
+        cannot read is let pass: it may be the name of a column, and is nothing else.
+    """
+    refuse_long(selection)
+    for query in parse(selection):
+        _check_query(query, None)
 
 
 def raw_forms(
@@ -136,22 +155,20 @@ def read_tree(
     Raises
     ------
     QueryError
-        For an expression that could do more than compute.
+        For an expression that is not one of columns, arithmetic and functions.
     Exception
         Whatever uproot raises for an expression.
     """
+    columns = {*tree.keys(full_paths=False), *tree.keys(full_paths=True)}
+    _check_query(query, columns)
     functions = _functions(standard_axis or bool(query.get("use_standard_awkward_axis")))
-    columns = set(tree.keys(full_paths=False))
-    for text in _texts(query):
-        if text not in columns:
-            _refuse_other_code(text, functions)
     return tree.arrays(
         query.get("expressions"),
         query.get("cut"),
         filter_name=query.get("filter_name"),
         filter_typename=query.get("filter_typename"),
         aliases=query.get("aliases"),
-        language=uproot.language.python.PythonLanguage(functions, _GETTER),
+        language=ColumnLanguage(functions),
         entry_stop=rows,
         array_cache=None,
     )
@@ -193,13 +210,46 @@ def _requests(queries: list[dict[str, Any]]) -> Iterator[tuple[str, str, dict[st
             yield name, output, query
 
 
-def _texts(query: Mapping[str, Any]) -> Iterator[str]:
-    """Give every piece of a query that uproot evaluates."""
-    expressions = query.get("expressions") or []
-    yield from [expressions] if isinstance(expressions, str) else expressions
-    yield from (query.get("aliases") or {}).values()
-    if query.get("cut"):
-        yield query["cut"]
+def _check_query(query: Mapping[str, Any], columns: Collection[str] | None) -> None:
+    """Refuse what is no text, and texts that are neither columns nor expressions."""
+    expressions, aliases, cut = (query.get(key) for key in ("expressions", "aliases", "cut"))
+    if not isinstance(aliases, (dict, type(None))):
+        raise QueryError(f"The aliases of a query must be texts by name, not {_shown(aliases)}.")
+    texts = _texts("expressions", expressions, several=True) + _texts("cut", cut, several=False)
+    for key in ("filter_name", "filter_typename"):
+        _texts(key, query.get(key), several=True)
+    functions = _functions(standard_axis=True)
+    for text in texts:
+        _read(text, functions, columns)
+    reads = {
+        name: _read(text, functions, columns).reads
+        for name, text in (aliases or {}).items()
+        for text in _texts(f"alias {name}", text, several=False)
+    }
+    refuse_endless(reads)
+
+
+def _texts(key: str, value: Any, *, several: bool) -> list[str]:
+    values = value if several and isinstance(value, list) else [value]
+    if value is None:
+        return []
+    if not all(isinstance(text, str) for text in values):
+        kind = "a text or a list of texts" if several else "a text"
+        raise QueryError(f"The {key} of a query must be {kind}, not {_shown(value)}.")
+    return values
+
+
+def _shown(value: Any) -> str:
+    return shortened(repr(value))
+
+
+def _read(text: str, functions: Mapping[str, Any], columns: Collection[str] | None) -> Expression:
+    """Read an expression of whatever columns, unless it is the name of one."""
+    if columns is not None and text in columns:
+        return Expression({text: None}, lambda names: names[text])
+    if columns is None and not is_python(text):
+        return Expression({}, lambda names: names[text])
+    return read(text, functions)
 
 
 def _functions(standard_axis: bool) -> dict[str, Any]:
@@ -210,24 +260,6 @@ def _functions(standard_axis: bool) -> dict[str, Any]:
         functions |= {name: partial(functions[name], axis=1) for name in _PER_EVENT}
         functions["flatten"] = partial(ak.flatten, axis=2)
     return functions
-
-
-def _refuse_other_code(text: str, functions: Mapping[str, Any]) -> None:
-    """Refuse what is Python, but no arithmetic: uproot evaluates it as it stands."""
-    try:
-        nodes = list(ast.walk(ast.parse(text)))
-    except SyntaxError as error:
-        raise QueryError(f"{text!r} is no expression: {error.msg}") from None
-    for node in nodes:
-        if isinstance(node, ast.Call):
-            name = node.func.id if isinstance(node.func, ast.Name) else None
-            if name != _GETTER and name not in functions:
-                raise QueryError(
-                    f"In {text!r} something else is called than a function that uproot or the "
-                    f"server knows: {ast.unparse(node.func)}."
-                )
-        if isinstance(node, ast.Attribute) and node.attr.startswith("_"):
-            raise QueryError(f"{text!r} asks for the private attribute {node.attr!r}.")
 
 
 def _form(name: str, tree: Any, query: Mapping[str, Any], standard_axis: bool) -> Any:

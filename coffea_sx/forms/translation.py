@@ -1,16 +1,13 @@
 """The form of a func_adl_uproot query: its own translation, run on arrays without data.
 
-The translator that the server runs writes Python that calls dask-awkward. Here the same Python gets
-a collection that knows its form and has no data, and is not computed: what dask-awkward says of the
-result is what the server will make.
+The translator that the server runs writes Python that calls dask-awkward. Here the same calls get a
+collection that knows its form and has no data, and nothing is computed: what dask-awkward says of
+the result is what the server will make.
 """
 
 from __future__ import annotations
 
-import ast
-import builtins
 import difflib
-import functools
 import logging
 import re
 from typing import Any
@@ -18,12 +15,12 @@ from uuid import uuid4
 
 from ..errors import QueryError, UnknownColumn
 from ..query import Advice, advice, said
+from .program import LIST_METHODS, Program, program
 from .rowless import without_rows
 
 logger = logging.getLogger(__name__)
 
 _MISSING_FIELD = re.compile(r"no field '(?P<a>.+?)' in record|^(?P<b>.+?) not in fields")
-_LIST_METHODS = "Select, Where, Count, Sum, Min, Max, First, Any and All"
 # What dask-awkward says of a query, and what to write instead.
 _ADVICE: Advice = (
     (
@@ -39,7 +36,7 @@ _ADVICE: Advice = (
     (
         "Iteration over|Cannot determine length|ConcretizationTypeError|__round__",
         "Python's own functions take no columns: write .Count() for len, .Sum() for sum, and "
-        "functions of numpy, as np.round and np.minimum.",
+        "functions of numpy, as np.rint and np.minimum.",
     ),
     (
         "list index out of range",
@@ -47,7 +44,7 @@ _ADVICE: Advice = (
     ),
     (
         "AxisError",
-        f"{_LIST_METHODS} are for lists, and this column has one value for each event.",
+        f"{LIST_METHODS} are for lists, and this column has one value for each event.",
     ),
     (
         "could not find backend|at least one argument passed",
@@ -62,26 +59,10 @@ _ADVICE: Advice = (
     (
         "",
         "Columns of numbers have arithmetic, comparisons and the functions of np, and lists have "
-        f"{_LIST_METHODS}.",
-    ),
-)
-_UNTRANSLATABLE: Advice = (
-    (
-        "Unknown id",
-        "It is no variable that was there when the query was written, and none of the server's: "
-        "those of numpy are called as np.sqrt.",
+        f"{LIST_METHODS}.",
     ),
 )
 _COLUMNS_SHOWN = 10
-# What the server lets a query call, less what reaches beyond it: query texts come from elsewhere
-# too, and are only to be understood here.
-_WITHHELD = frozenset(
-    (
-        *("__import__", "breakpoint", "compile", "delattr", "eval", "exec", "exit", "getattr"),
-        *("globals", "help", "input", "locals", "memoryview", "open", "print", "quit", "setattr"),
-        "vars",
-    )
-)
 
 
 def translated_form(selection: str, form: Any) -> Any:
@@ -103,19 +84,20 @@ def translated_form(selection: str, form: Any) -> Any:
     UnknownColumn
         If the query asks for a column that the input does not have.
     QueryError
-        If the query cannot be translated, or does not fit the input.
+        If the query cannot be translated, asks for anything but columns, arithmetic and functions
+        of them, or does not fit the input.
     """
     import dask_awkward as dak
 
-    expression = _python_expression(selection)
+    query = program(selection)
     try:
-        result = _evaluate(expression, form)
+        result = _evaluate(query, form)
         _refuse_overflow(result)
     except QueryError:
         raise
     except Exception as error:
         # Whatever dask-awkward raises here it would raise on the server, for every file.
-        explained = _explained(error, expression, form)
+        explained = _explained(error, form)
         # Pages of awkward say no more than that a column is not there.
         raise explained from (None if isinstance(explained, UnknownColumn) else error)
     if not isinstance(result, dak.Array):
@@ -126,46 +108,10 @@ def translated_form(selection: str, form: Any) -> Any:
     return result.layout.form
 
 
-def _python_expression(selection: str) -> str:
-    import qastle
-    from func_adl_uproot.transformer import PythonSourceGeneratorTransformer
-
-    class OnGivenEvents(PythonSourceGeneratorTransformer):
-        """Read ``events`` where the server would open files."""
-
-        def visit_Call(self, node: Any) -> Any:  # noqa: N802
-            if getattr(node.func, "id", None) == "EventDataset":
-                node.rep, node._depth = "events", 0
-                return node
-            return super().visit_Call(node)
-
-    try:
-        tree = qastle.insert_linq_nodes(qastle.text_ast_to_python_ast(selection))
-        _refuse_private(tree)
-        return OnGivenEvents().get_rep(tree)
-    except QueryError:
-        raise
-    except Exception as error:
-        raise QueryError(
-            f"func_adl_uproot cannot translate the query: {said(error)} "
-            f"{advice(error, _UNTRANSLATABLE)}".rstrip()
-        ) from error
-
-
-def _refuse_private(tree: ast.AST) -> None:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and node.attr.startswith("_"):
-            raise QueryError(f"The query asks for the private attribute {node.attr!r}.")
-
-
-def _evaluate(expression: str, form: Any) -> Any:
+def _evaluate(query: Program, form: Any) -> Any:
     import awkward as ak
     import dask_awkward as dak
-    import numpy as np
-    import uproot
-    import vector
 
-    vector.register_awkward()
     events = dak.from_map(
         lambda _: without_rows(form),
         [0],
@@ -173,27 +119,7 @@ def _evaluate(expression: str, form: Any) -> Any:
         token=uuid4().hex,  # dask-awkward remembers results by name
         meta=ak.typetracer.typetracer_from_form(form),
     )
-    names = {
-        "functools": functools,
-        "logging": logging,
-        "np": np,
-        "dak": dak,
-        "uproot": uproot,
-        "vector": vector,
-        "events": events,
-        "__builtins__": {
-            name: value for name, value in vars(builtins).items() if name not in _WITHHELD
-        }
-        | {"getattr": _public_attribute},
-    }
-    # The translator's product, from the user's own query, as the server runs it.
-    return eval(expression, names)  # noqa: S307
-
-
-def _public_attribute(thing: Any, name: str, *default: Any) -> Any:
-    if name.startswith("_"):
-        raise AttributeError(f"the private attribute {name!r}")
-    return getattr(thing, name, *default)
+    return query.run(events)
 
 
 def _refuse_overflow(result: Any) -> None:
@@ -212,15 +138,10 @@ def _refuse_overflow(result: Any) -> None:
         logger.debug("Without rows the query fails: %s", error)
 
 
-def _explained(error: Exception, expression: str, form: Any) -> QueryError:
+def _explained(error: Exception, form: Any) -> QueryError:
     found = _MISSING_FIELD.search(str(error).strip().strip("'\""))
     column = (found["a"] or found["b"]) if found else None
     if column is not None and column not in form.fields:
-        if f".{column}(" in expression:
-            return QueryError(
-                f"The query calls {column}(), which func_adl_uproot does not know: {said(error)} "
-                f"Lists have {_LIST_METHODS}."
-            )
         return unknown_column(column, form.fields)
     return QueryError(f"The query does not fit the input: {said(error)} {advice(error, _ADVICE)}")
 

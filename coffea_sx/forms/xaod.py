@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError, QueryError
 from ..query import Selection
+from .evaluation import refuse_unsaid
 
 if TYPE_CHECKING:
     from .delivered import DeliveredForm
@@ -201,7 +202,10 @@ def _recording(visitor: Any, booking: _Booking) -> Any:
 def _parsed(text: str) -> Any:
     import qastle
 
-    (statement,) = qastle.text_ast_to_python_ast(text).body
+    tree = qastle.text_ast_to_python_ast(text)
+    # The translator looks names of functions up with eval: they are names here, and nothing else.
+    refuse_unsaid(tree)
+    (statement,) = tree.body
     return statement.value
 
 

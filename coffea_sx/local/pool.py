@@ -16,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import BaseContext
 from typing import Any
 
-from .transformer import Outcome, begin_process, process_id, transform_file
+from .transformer import Outcome, begin_process, process_id, transform_within_limits
 
 PRELOADED = [
     "uproot",
@@ -27,6 +27,7 @@ PRELOADED = [
     "vector",
     "distributed",
     "coffea_sx.local.transformer",
+    "coffea_sx.forms.program",
     "coffea_sx.forms.raw",
     "coffea_sx.forms.writers",
 ]
@@ -62,7 +63,7 @@ class Slot:
         try:
             executor = await self._ready()
             job = executor.submit(
-                transform_file, codegen, source, replicas, output_path, result_format
+                transform_within_limits, codegen, source, replicas, output_path, result_format
             )
             return await asyncio.wrap_future(job)
         except BrokenProcessPool:

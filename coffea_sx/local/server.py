@@ -284,6 +284,7 @@ class _Running:
             server._before_report,
         )
         codegens = (*CODEGENS, PYTHON) if server._offers_python else CODEGENS
+        state.cancel_others(codegens)
         rest = Rest(
             state,
             work,

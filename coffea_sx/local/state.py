@@ -192,6 +192,12 @@ class State:
         """End a request; the results it has stay."""
         self._set_status(request_id, "Canceled")
 
+    def cancel_others(self, codegens: Sequence[str]) -> None:
+        """End the running requests of code generators that are not offered, or no longer."""
+        for row in self.requests():
+            if row["status"] in RUNNING and row["codegen"] not in codegens:
+                self.cancel(row["request_id"])
+
     def delete_request(self, request_id: str) -> None:
         """Drop a request with its results."""
         with self._database.transaction() as connection:

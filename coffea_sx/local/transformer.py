@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import base64
-import functools
 import hashlib
 import os
 import threading
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..redact import redact
+from .limits import limit_file, limit_process
 
 REASON_LENGTH = 1000
 CODEGENS = ("uproot", "uproot-raw")
@@ -50,7 +50,7 @@ class Outcome:
 
 
 def generate_source(selection: str, codegen: str = "uproot") -> str:
-    """Translate a selection into what the transformer runs.
+    """Check a selection, and return what the transformer runs.
 
     Parameters
     ----------
@@ -62,25 +62,29 @@ def generate_source(selection: str, codegen: str = "uproot") -> str:
     Returns
     -------
     str
-        The Python source of ``run_query``, or the selection itself if that is what is run.
+        The Python source of ``run_query`` for ``python``, and the selection itself otherwise: where
+        it is run, it is checked again.
 
     Raises
     ------
+    QueryError
+        If it asks for anything but columns, arithmetic and functions of them.
     Exception
         Whatever the translation raises, with its own message.
     """
     if len(selection) == 0:
         raise ValueError("Requested codegen for an empty string.")
     if codegen == "uproot-raw":
-        from ..forms.raw import parse
+        from ..forms.raw import check
 
-        parse(selection)
+        check(selection)
         return selection
     if codegen == PYTHON:
         return _decode_python(selection)
-    from func_adl_uproot.translation import generate_python_source
+    from ..forms.program import program
 
-    return str(generate_python_source(selection))
+    program(selection)
+    return selection
 
 
 def transform_file(
@@ -133,6 +137,14 @@ def transform_file(
     )
 
 
+def transform_within_limits(
+    codegen: str, source: str, replicas: list[str], output_path: str, result_format: str
+) -> Outcome:
+    """Do `transform_file` in a pool process, which ends when it takes too long."""
+    limit_file()
+    return transform_file(codegen, source, replicas, output_path, result_format)
+
+
 def describe_error(error: BaseException) -> str:
     """Return the type and the message of an error, without secrets of URLs."""
     text = redact(f"{type(error).__name__}: {error}".strip())
@@ -140,13 +152,17 @@ def describe_error(error: BaseException) -> str:
 
 
 def begin_process() -> None:
-    """Prepare a pool process: it ends with the one that started it, even when that is killed."""
+    """Prepare a pool process: within limits, and ended with the one that started it.
+
+    It ends even when that one is killed.
+    """
     import multiprocessing
     import signal
     from multiprocessing.connection import wait
 
     # Ctrl-C in the terminal goes to every process: only the one that started us decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    limit_process()
     parent = multiprocessing.parent_process()
     if parent is None:
         return
@@ -163,14 +179,42 @@ def process_id() -> int:
     return os.getpid()
 
 
-def _transform_func_adl(source: str, path: str, output_path: str, result_format: str) -> int:
+def _transform_func_adl(selection: str, path: str, output_path: str, result_format: str) -> int:
     import dask
+    import uproot
 
+    from ..forms.program import program
     from ..forms.writers import write
 
+    query = program(selection)
+    tree = query.tree or _first_tree(path)
+    events = uproot.dask({path: tree}, filter_branch=_is_interpretable)
     with dask.config.set(scheduler="sync"):
-        array = _run_query(source)(input_filenames=path)
+        array = query.run(events).compute()
     return write(array, output_path, result_format)
+
+
+def _first_tree(path: str) -> str:
+    import uproot
+
+    with uproot.open({path: None}) as file:
+        return next(name for name, kind in file.classnames().items() if kind == "TTree")
+
+
+def _is_interpretable(branch: Any) -> bool:
+    """Say whether a branch can be read as an array; the others are not there for a query."""
+    from uproot.interpretation.identify import UnknownInterpretation
+    from uproot.interpretation.objects import CannotBeAwkward
+
+    interpretation = branch.interpretation
+    parts = [interpretation, *getattr(interpretation, "subbranches", {}).values()]
+    if any(isinstance(part, UnknownInterpretation) for part in parts):
+        return False
+    try:
+        interpretation.awkward_form(None)
+    except CannotBeAwkward:
+        return False
+    return True
 
 
 def _transform_raw(selection: str, path: str, output_path: str, result_format: str) -> int:
@@ -193,8 +237,8 @@ def _transform_python(source: str, path: str, output_path: str, result_format: s
     """
     from ..forms.writers import TREE, write, write_trees
 
-    # Not the function of an earlier file: what it left in its globals is not this one's.
-    returned = _run_query.__wrapped__(source)(path)
+    # A new one for each file: what an earlier one left in its globals is not this one's.
+    returned = _run_query(source)(path)
     arrays = returned if isinstance(returned, dict) else {TREE: returned}
     _check_arrays(arrays)
     if result_format == "parquet":
@@ -249,10 +293,9 @@ def _decode_python(selection: str) -> str:
     raise ValueError("the source defines no function run_query")
 
 
-@functools.lru_cache(maxsize=32)
 def _run_query(source: str) -> Any:
     namespace: dict[str, Any] = {}
-    # The source comes from the translator, or from a client that was let in to run its own code.
+    # The source of a client that was let in to run its own code.
     code = compile(source, "<generated query>", "exec", dont_inherit=True)
     exec(code, namespace)  # noqa: S102
     return namespace["run_query"]

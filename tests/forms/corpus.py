@@ -674,6 +674,29 @@ EXPRESSIONS = {
     "np of integers": events().Select(
         lambda e: {"a": np.sqrt(e.flat_int8), "b": np.sqrt(e.flat_int16), "c": np.exp(e.run)}
     ),
+    "np by name": events().Select(
+        lambda e: {
+            "rint": np.rint(e.MET_pt),
+            "power": np.power(e.Jet_pt, 2),
+            "clipped": np.minimum(np.maximum(e.Jet_pt, 30), 50),
+            "either": np.logical_or(e.flat_bool, e.MET_pt > 20),
+            "neither": np.logical_not(e.flat_bool),
+            "inf": np.isposinf(e.MET_pt),
+            "sign": np.sign(e.Muon_charge),
+            "scaled": e.MET_pt * np.float32(2),
+            "square": np.square(e.some_int8),
+            "e": e.MET_pt * np.e,
+        }
+    ),
+    "transverse mass": events().Select(
+        lambda e: {
+            "mt": np.sqrt(2 * e.Muon_pt * e.MET_pt * (1 - np.cos(e.Muon_phi - e.MET_phi))),
+            "mass": np.sqrt(2 * e.MET_pt * (np.cosh(e.Jet_eta) - 1) * e.weight**2),
+        }
+    ),
+    "a mean": events()
+    .Where(lambda e: e.Jet_pt.Count() > 0)
+    .Select(lambda e: {"mean": e.Jet_pt.Sum() / e.Jet_pt.Count(), "ht": e.Jet_pt.Sum()}),
     "np constants": events().Select(
         lambda e: {"a": e.MET_phi / np.pi, "b": e.MET_phi % (2 * np.pi)}
     ),
@@ -766,6 +789,54 @@ MOMENTA = {
         }.Zip().ToFourMomenta()
     )
     .Select(lambda j: {"dr": j.Select(lambda a: j.Select(lambda b: a.deltaR(b)))}),
+    "angles between the first two": events()
+    .Where(lambda e: e.nMuon >= 2)
+    .Select(
+        lambda e: {
+            "pt": e.Muon_pt,
+            "eta": e.Muon_eta,
+            "phi": e.Muon_phi,
+            "mass": e.Muon_mass,
+        }.Zip().ToFourMomenta()
+    )
+    .Select(lambda m: {"a": m.First(), "b": m.ElementAt(1)})
+    .Select(
+        lambda m: {
+            "dphi": m.a.deltaphi(m.b),
+            "deta": m.a.deltaeta(m.b),
+            "dot": m.a.dot(m.b),
+            "mt": (m.a + m.b).mt,
+            "rapidity": (m.a - m.b).rapidity,
+        }
+    ),
+    "momenta boosted": events()
+    .Select(
+        lambda e: {
+            "pt": e.Muon_pt,
+            "eta": e.Muon_eta,
+            "phi": e.Muon_phi,
+            "mass": e.Muon_mass,
+        }.Zip().ToFourMomenta()
+    )
+    .Select(
+        lambda m: {
+            "boosted": m.boostZ(0.5).pz,
+            "turned": m.rotateZ(0.1).phi,
+            "scaled": m.scale(2).E,
+            "x": m.to_xyzt().x,
+            "timelike": m.is_timelike(),
+        }
+    ),
+    "a method that is not called": events()
+    .Select(
+        lambda e: {
+            "pt": e.Muon_pt,
+            "eta": e.Muon_eta,
+            "phi": e.Muon_phi,
+            "mass": e.Muon_mass,
+        }.Zip().ToFourMomenta()
+    )
+    .Select("lambda m: {'a': m.unit}"),
     "mass of momenta that have none": events()
     .Select(lambda e: {"pt": e.Jet_pt, "eta": e.Jet_eta}.Zip().ToFourMomenta())
     .Select(lambda j: {"m": j.mass}),

@@ -84,7 +84,7 @@ def test_a_jagged_condition_on_events(form):
         ("len(e.Muon_pt)", r"\.Count\(\) for len"),
         ("sum(e.Muon_pt)", r"\.Sum\(\) for sum"),
         ("int(e.MET_pt)", "functions of numpy"),
-        ("round(e.MET_pt)", r"np\.round"),
+        ("round(e.MET_pt)", r"np\.rint"),
         ("e.Muon_pt[0]", r"write \.First\(\)"),
         ("e.MET_pt.Count()", "this column has one value for each event"),
         ("e.MET_pt == 'x'", "Columns of numbers have arithmetic"),
