@@ -181,16 +181,10 @@ def _say_which_trees(selection: Selection, delivered: DeliveredForm) -> None:
     if len(trees) < 2:
         return
     names = ", ".join(map(repr, trees))
-    if delivered.result_format == "parquet":
-        warn(
-            f"The query reads the trees {names}: the events are those of all of them, one tree "
-            "after the other, told apart by the column 'treename'."
-        )
-    else:
-        warn(
-            f"The query reads the trees {names}: the events are those of {delivered.tree!r} alone. "
-            "For others, give their form: form=derive_form(...).of(tree)."
-        )
+    warn(
+        f"The query reads the trees {names}: the events are those of {delivered.tree!r} alone. "
+        "For others, give their form: form=derive_form(...).of(tree)."
+    )
 
 
 def warn(message: str) -> None:

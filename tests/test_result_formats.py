@@ -178,24 +178,30 @@ def test_a_counter_that_counts_something_else(
         events.Muon.matched_jet.pt.compute(scheduler="synchronous")
 
 
-def test_two_trees_of_one_request(submit: Submit, tmp_path: Path) -> None:
+@pytest.mark.parametrize("result_format", RESULT_FORMATS)
+@pytest.mark.parametrize("steps", [1, 2])
+def test_two_trees_of_one_request(
+    submit: Submit, tmp_path: Path, result_format: str, steps: int
+) -> None:
     path = str(tmp_path / "two.root")
+    numbers = {"A": [0.0, 1, 2], "B": [100.0, 101, 102, 103]}
     with uproot.recreate(path) as file:
-        for tree, first in (("A", 0), ("B", 100)):
-            file.mktree(tree, {"x": "f4"}).extend({"x": np.arange(3, dtype="f4") + first})
+        for tree, values in numbers.items():
+            file.mktree(tree, {"x": "f4"}).extend({"x": np.array(values, "f4")})
     query = UprootRaw([{"treename": ["A", "B"], "expressions": ["x"]}])
-    form = coffea_sx.derive_form(query, path)
-    a, b = (
-        submit(query, [path], form=form.of(tree), schemaclass=BaseSchema).events() for tree in "AB"
-    )
-    found = dask.compute(a.x, b.x, scheduler="synchronous")
-    assert [x.to_list() for x in found] == [[0, 1, 2], [100, 101, 102]]
+    options = {
+        "result_format": result_format,
+        "schemaclass": BaseSchema,
+        "steps_per_file": steps,
+    }
+    form = coffea_sx.derive_form(query, path, result_format)
+    for tree, values in numbers.items():
+        events = submit(query, [path], form=form.of(tree), **options).events()
+        assert events.fields == ["x"]
+        assert events.x.compute(scheduler="synchronous").to_list() == values
     with pytest.warns(UserWarning, match="events are those of 'A' alone"):
-        first = submit(query, [path], schemaclass=BaseSchema).events()
-    assert first.x.compute(scheduler="synchronous").to_list() == [0, 1, 2]
-    with pytest.warns(UserWarning, match="one tree after the other"):
-        both = submit(query, [path], result_format="parquet", schemaclass=BaseSchema).events()
-    assert both.x.compute(scheduler="synchronous").to_list() == [0, 1, 2, 100, 101, 102]
+        first = submit(query, [path], **options).events()
+    assert first.x.compute(scheduler="synchronous").to_list() == numbers["A"]
 
 
 @pytest.mark.parametrize("result_format", RESULT_FORMATS)
@@ -230,13 +236,102 @@ def test_a_failed_file_is_a_row_of_the_report(
     assert report.n_events.to_list() == [len(events) - report.n_events[2], 0, report.n_events[2]]
 
 
-def test_uproot_raw_in_parquet_says_which_tree(submit: Submit, nano_files: list[str]) -> None:
+@pytest.mark.parametrize("result_format", RESULT_FORMATS)
+def test_uproot_raw_has_the_same_columns_in_all_formats(submit: Submit, result_format: str) -> None:
     query = UprootRaw([{"treename": "Events", "filter_name": ["MET_pt", "Muon_pt"]}])
-    events = submit(query, result_format="parquet", schemaclass=BaseSchema).events()
-    assert set(events.fields) == {"MET_pt", "Muon_pt", "nMuon_pt", "treename"}
+    events = submit(query, result_format=result_format, schemaclass=BaseSchema).events()
+    assert set(events.fields) == {"MET_pt", "Muon_pt", "nMuon_pt"}
     found = events.compute(scheduler="synchronous")
-    assert set(found.treename.to_list()) == {"Events"}
     assert found.nMuon_pt.to_list() == ak.num(found.Muon_pt).to_list()
+
+
+@pytest.fixture
+def named_trees(tmp_path: Path) -> str:
+    """A file with a column that is called as the one that Parquet files have of their own."""
+    path = str(tmp_path / "named.root")
+    with uproot.recreate(path) as file:
+        tree = file.mktree("Events", {"treename": "i4", "x": "f4"})
+        tree.extend({"treename": np.arange(3, dtype="i4"), "x": np.arange(3, dtype="f4")})
+    return path
+
+
+@pytest.mark.parametrize("result_format", RESULT_FORMATS)
+def test_a_column_that_is_called_treename(
+    submit: Submit, named_trees: str, result_format: str
+) -> None:
+    options = {"result_format": result_format, "schemaclass": BaseSchema}
+    func_adl = selecting(named_trees)
+    events = submit(func_adl, [named_trees], codegen="uproot", **options).events()
+    assert events.treename.compute(scheduler="synchronous").to_list() == [0, 1, 2]
+
+    aliases = {"label": "treename"}
+    renamed = [{"treename": "Events", "expressions": ["label", "x"], "aliases": aliases}]
+    events = submit(UprootRaw(renamed), [named_trees], **options).events()
+    assert events.label.compute(scheduler="synchronous").to_list() == [0, 1, 2]
+
+    raw = UprootRaw([{"treename": "Events"}])
+    if result_format == "parquet":
+        with pytest.warns(UserWarning, match="events have no 'treename'.*the name of the tree"):
+            events = submit(raw, [named_trees], **options).events()
+        assert events.fields == ["x"]
+    else:
+        events = submit(raw, [named_trees], **options).events()
+        assert events.treename.compute(scheduler="synchronous").to_list() == [0, 1, 2]
+    assert events.x.compute(scheduler="synchronous").to_list() == [0, 1, 2]
+
+
+# -- lists that are no column of a collection
+
+LISTS = ["LHEPdfWeight", "LHEScaleWeight", "LHEReweightingWeight", "PSWeight"]
+# Of NanoAOD without simulation of the detector, and lists of whole numbers.
+LISTS += ["MEParamWeight", "PdfWeight", "ScaleWeight", "UnknownWeight", "boostedIndex"]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file with each list that NanoAOD has at the top level, and the counter of each."""
+    rng = np.random.default_rng(11)
+    n_events = 40
+    columns: dict[str, Any] = {
+        "run": np.ones(n_events, "u4"),
+        "luminosityBlock": np.ones(n_events, "u4"),
+        "event": np.arange(n_events, dtype="u8"),
+        "genWeight": rng.normal(size=n_events).astype("f4"),
+    }
+    for name in LISTS:
+        counts = rng.integers(0, 5, n_events)
+        values = rng.normal(size=counts.sum()).astype("i4" if name == LISTS[-1] else "f4")
+        columns[name] = ak.unflatten(values, counts)
+    path = str(tmp_path_factory.mktemp("weights") / "in.root")
+    types = {k: v.type if isinstance(v, ak.Array) else v.dtype for k, v in columns.items()}
+    with uproot.recreate(path) as file:
+        file.mktree("Events", types).extend(columns)
+    return path
+
+
+@pytest.mark.parametrize("is_raw", [False, True], ids=["func_adl", "raw"])
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("result_format", RESULT_FORMATS)
+def test_lists_at_the_top_level(
+    submit: Submit, weights: str, result_format: str, steps: int, is_raw: bool
+) -> None:
+    schemaclass = SelectionSchema
+    of_file = NanoEventsFactory.from_root(
+        {weights: "Events"}, mode="dask", schemaclass=schemaclass
+    ).events()
+    events = submit(
+        UprootRaw([{"treename": "Events"}]) if is_raw else selecting(weights),
+        [weights],
+        codegen="uproot-raw" if is_raw else "uproot",
+        result_format=result_format,
+        schemaclass=schemaclass,
+        steps_per_file=steps,
+    ).events()
+    assert set(LISTS) < set(events.fields)
+    for name in LISTS:
+        found, expected = dask.compute(events[name], of_file[name], scheduler="synchronous")
+        assert found.to_list() == expected.to_list()
+        assert ak.type(found).content.parameters["__array__"] == "NanoCollection"
 
 
 def run_query(input_filenames=None):  # type: ignore[no-untyped-def]

@@ -18,9 +18,9 @@ from .observed import documented, observed_forms
 from .raw import input_trees, raw_forms
 from .rowless import without_rows
 from .sample import input_form as sample_form
-from .sample import record_form, sample_forms, saved_form
+from .sample import readable, record_form, sample_forms, saved_form
 from .translation import translated_form
-from .writers import TREE, write, write_trees
+from .writers import TREE, TREENAME, write, write_trees
 from .xaod import is_xaod, xaod_form
 
 # What uproot's writer says of a result, and what to ask for instead.
@@ -43,6 +43,7 @@ _UNWRITABLE: Advice = (
         "In a TTree a column is a number, or a list of numbers, for each event.",
     ),
 )
+_COLUMNS_SHOWN = 10
 _COUNTED_BY = re.compile(r"\[(?P<counter>[^\[\]]+)\]")
 
 
@@ -55,10 +56,11 @@ class DeliveredForm:
     trees : dict of str to awkward.forms.RecordForm
         The columns of each tree, with titles and type names, as coffea's schemas read them.
     tree : str
-        The tree that events are made of; Parquet files have one without a name.
+        The tree that events are made of. A Parquet file has one without a name, or the rows of
+        each tree of an uproot-raw query.
     result_format : {"root-file", "root-rntuple", "parquet"}
     clashes : tuple of str
-        Columns that the query gives and the writer replaces by a counter of that name.
+        Columns that the query gives and the writer replaces by others of that name.
     """
 
     trees: Mapping[str, Any]
@@ -200,7 +202,8 @@ def delivered_form(
 
 
 def _func_adl(selection: Selection, input_form: Any) -> DeliveredForm:
-    form = translated_form(selection.text, input_form)
+    form = translated_form(selection.text, readable(input_form))
+    _refuse_unreadable(form, selection.tree)
     written = _written(partial(write, without_rows(form)), [form], selection.result_format)
     given = set(form.fields) if form.is_record else set()
     return replace(written, clashes=tuple(sorted(given.intersection(written.counters))))
@@ -225,8 +228,55 @@ def _raw(selection: Selection, given: Any, paths: Sequence[str]) -> DeliveredFor
                 f"The delivered tree cannot be called {name!r}: name it yourself, "
                 f'{{"treename": {{"{name}": "{name.partition(";")[0]}"}}}}.'
             )
+        _refuse_unreadable(forms[name], name)
     arrays = {name: without_rows(form) for name, form in forms.items()}
-    return _written(partial(write_trees, arrays, {}), list(forms.values()), selection.result_format)
+    writer = partial(write_trees, arrays, {})
+    written = _written(writer, list(forms.values()), selection.result_format)
+    return _as_trees(written, forms) if selection.result_format == "parquet" else written
+
+
+def _as_trees(written: DeliveredForm, forms: Mapping[str, Any]) -> DeliveredForm:
+    """Make trees of a Parquet file, in which a column says which tree a row is of."""
+    columns = zip(written.columns, written.base_form.contents, strict=True)
+    kept = {name: content for name, content in columns if name != TREENAME}
+    tree = written.base_form.copy(fields=list(kept), contents=list(kept.values()))
+    is_replaced = any(TREENAME in form.fields for form in forms.values())
+    return DeliveredForm(
+        dict.fromkeys(forms, tree),
+        next(iter(forms)),
+        written.result_format,
+        (TREENAME,) if is_replaced else (),
+    )
+
+
+def _refuse_unreadable(form: Any, tree: str | None) -> None:
+    """Refuse objects of which uproot reads no member: with rows it reads none at all.
+
+    Raises
+    ------
+    QueryError
+    """
+    names = form.fields if form.is_record else []
+    columns = {name: form.content(name) for name in names if _has_no_members(form.content(name))}
+    if not columns:
+        return
+    kinds = [
+        f"{name!r} ({content.parameter('__record__') or 'no members'})"
+        for name, content in columns.items()
+    ]
+    others = len(kinds) - _COLUMNS_SHOWN
+    raise QueryError(
+        f"The query selects columns of the tree {tree!r} that uproot cannot read as arrays, so "
+        f"every file would fail on the server: {', '.join(kinds[:_COLUMNS_SHOWN])}"
+        f"{f' and {others} others' if others > 0 else ''}. Name the columns that you need, or what "
+        'their names begin with, as in {"filter_name": ["Muon_*", "Jet_*"]}.'
+    )
+
+
+def _has_no_members(form: Any) -> bool:
+    if form.is_record:
+        return not form.contents or any(map(_has_no_members, form.contents))
+    return (form.is_list or form.is_option or form.is_indexed) and _has_no_members(form.content)
 
 
 def _written(

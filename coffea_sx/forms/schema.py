@@ -21,6 +21,7 @@ from coffea.nanoevents.factory import _map_schema_uproot
 
 from ..errors import BadInput, FormError
 from .delivered import DeliveredForm
+from .writers import TREENAME
 
 # What the checks of coffea's vector behaviours say, and the columns that would satisfy them.
 _WANTS = (
@@ -87,6 +88,11 @@ class FormMapping(_map_schema_uproot):
             version="latest",
         )
         self._made_of = (schemaclass, metadata)
+
+    def __call__(self, form: Any) -> Any:
+        """Return the form of events that are made of columns, and what loads their buffers."""
+        # coffea's schemas, as those of users may, write into the form that they are given.
+        return super().__call__(copy.deepcopy(form))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FormMapping, self._made_of
@@ -203,11 +209,21 @@ def missing(delivered: DeliveredForm, mapping: Any) -> list[str]:
     return (
         sentences
         + _taken_for_counters(form, delivered, mapping.schemaclass)
-        + [
-            f"{column!r} counts the entries of {column[1:]!r} in the delivered TTree, whatever the "
-            "query gives it: rename the one or the other."
-            for column in delivered.clashes
-        ]
+        + list(map(_replaced, delivered.clashes))
+    )
+
+
+def _replaced(column: str) -> str:
+    """Say what the writer puts in the place of a column."""
+    if column == TREENAME:
+        return (
+            f"events have no {column!r}: in the delivered Parquet file that is the name of the "
+            f'tree. Deliver it by another name, {{"aliases": {{"label": "{column}"}}, '
+            '"expressions": ["label", ...]}, or take another result_format.'
+        )
+    return (
+        f"{column!r} counts the entries of {column[1:]!r} in the delivered TTree, whatever the "
+        "query gives it: rename the one or the other."
     )
 
 
