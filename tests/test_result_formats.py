@@ -15,11 +15,11 @@ import pytest
 import uproot
 from coffea.nanoevents import BaseSchema, NanoEventsFactory
 from dask_awkward.lib.testutils import assert_eq
-from servicex.query import PythonFunction, UprootRaw
+from servicex.query import FuncADL_Uproot, PythonFunction, UprootRaw
 
 import coffea_sx
 from coffea_sx.demo.analysis import DimuonProcessor, SelectionSchema, dimuon_query
-from coffea_sx.errors import FormError, FormMismatch
+from coffea_sx.errors import FormError, FormMismatch, QueryError
 from coffea_sx.local import LocalServiceX
 from coffea_sx.query import RESULT_FORMATS
 from coffea_sx.testing import S3Store
@@ -332,6 +332,95 @@ def test_lists_at_the_top_level(
         found, expected = dask.compute(events[name], of_file[name], scheduler="synchronous")
         assert found.to_list() == expected.to_list()
         assert ak.type(found).content.parameters["__array__"] == "NanoCollection"
+
+
+# -- missing values
+
+
+def muons(text: str) -> Any:
+    """Select one column of the muons, beside the ids of events."""
+    return (
+        FuncADL_Uproot()
+        .FromTree("Events")
+        .Select(
+            "lambda e: {'run': e.run, 'luminosityBlock': e.luminosityBlock, 'event': e.event, "
+            f"'best': {text}}}"
+        )
+    )
+
+
+def raw_muons(text: str) -> Any:
+    aliases = {"best": text}
+    ids = ["run", "luminosityBlock", "event"]
+    return UprootRaw([{"treename": "Events", "expressions": [*ids, "best"], "aliases": aliases}])
+
+
+LARGEST = [max(pts, default=None) for pts in MUONS]
+# Queries of missing values, what they give, and whether RNTuples have them.
+MISSING: dict[str, tuple[Any, list[Any], bool]] = {
+    "Max": (muons("e.Muon_pt.Max()"), LARGEST, False),
+    "Min": (muons("e.Muon_pt.Min()"), [min(pts, default=None) for pts in MUONS], False),
+    "computed": (muons("e.Muon_pt.Max() * 2"), [m and 2 * m for m in LARGEST], True),
+    "compared": (muons("e.Muon_pt.Max() > 10"), [m and m > 10 for m in LARGEST], True),
+    "conditional": (
+        muons("e.Muon_pt.Max() if e.Muon_pt.Count() > 0 else -1"),
+        [m or -1 for m in LARGEST],
+        True,
+    ),
+    "raw max": (raw_muons("max(Muon_pt)"), LARGEST, False),
+    "raw first": (raw_muons("firsts(Muon_pt)"), [p[0] if p else None for p in MUONS], True),
+    "raw in lists": (raw_muons("pad_none(Muon_pt, 1)"), [p or [None] for p in MUONS], True),
+    "raw lists": (
+        raw_muons("mask(Muon_pt, num(Muon_pt) > 1)"),
+        [p if len(p) > 1 else None for p in MUONS],
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("schemaclass", [BaseSchema, SelectionSchema])
+@pytest.mark.parametrize("result_format", RESULT_FORMATS)
+@pytest.mark.parametrize("name", MISSING)
+def test_missing_values_are_read_or_refused(
+    submit: Submit, matched: str, name: str, result_format: str, schemaclass: Any, steps: int
+) -> None:
+    query, expected, is_in_rntuples = MISSING[name]
+    options = {
+        "result_format": result_format,
+        "schemaclass": schemaclass,
+        "steps_per_file": steps,
+    }
+    has_them = {"root-file": False, "root-rntuple": is_in_rntuples, "parquet": True}
+    if not has_them[result_format]:
+        with pytest.raises(QueryError, match=r"(?s)'best'.*take result_format=.parquet"):
+            submit(query, [matched], **options)
+        return
+    events = submit(query, [matched], **options).events()
+    assert events.best.compute(scheduler="synchronous").to_list() == expected
+    assert events.event.compute(scheduler="synchronous").to_list() == list(range(len(MUONS)))
+    some = events[events.event > 2].best
+    assert dak.drop_none(some).compute(scheduler="synchronous").to_list() == [
+        best for best in expected[3:] if best is not None
+    ]
+
+
+@pytest.mark.parametrize("result_format", RESULT_FORMATS)
+def test_what_a_refusal_advises_is_delivered(
+    submit: Submit, matched: str, result_format: str
+) -> None:
+    options = {"result_format": result_format, "schemaclass": BaseSchema}
+    with_muons = FuncADL_Uproot().FromTree("Events")
+    with_muons = with_muons.Where(lambda e: e["Muon_pt"].Count() > 0)
+    largest = with_muons.Select(
+        lambda e: {"best": e["Muon_pt"].OrderByDescending(lambda pt: pt).First(), "id": e["event"]}
+    )
+    events = submit(largest, [matched], **options).events()
+    assert events.best.compute(scheduler="synchronous").to_list() == [m for m in LARGEST if m]
+    events = submit(raw_muons("fill_none(max(Muon_pt), -1)"), [matched], **options).events()
+    assert events.best.compute(scheduler="synchronous").to_list() == [m or -1 for m in LARGEST]
+    events = submit(raw_muons("Muon_pt"), [matched], **options).events()
+    assert dak.max(events.best, axis=1).compute(scheduler="synchronous").to_list() == LARGEST
 
 
 def run_query(input_filenames=None):  # type: ignore[no-untyped-def]

@@ -23,12 +23,22 @@ from .translation import translated_form
 from .writers import TREE, TREENAME, write, write_trees
 from .xaod import is_xaod, xaod_form
 
+_INSTEAD = (
+    'take result_format="parquet", which has them, as None in the events; or ask for the lists, '
+    "and take ak.max of them when they are delivered. In func_adl, "
+    'Where(lambda e: e["Muon_pt"].Count() > 0) keeps the events in which lists have entries, and '
+    'e["Muon_pt"].OrderByDescending(lambda pt: pt).First() is their largest. In UprootRaw, '
+    "fill_none(max(Muon_pt), -1) puts a number where there is none."
+)
 # What uproot's writer says of a result, and what to ask for instead.
 _UNWRITABLE: Advice = (
     (
-        r"ROOT file:\s+(.*\* )?\?",
-        "A TTree has no missing values, which Max, Min and others give of empty lists: ask for the "
-        'lists, and take ak.max of them when they are delivered, or take result_format="parquet".',
+        r"ROOT file:\s+(.*\* )?(\?|option\[)",
+        f"A TTree has no missing values, which Max, Min and others give of empty lists: {_INSTEAD}",
+    ),
+    (
+        "masked values",
+        f"Max, Min and others mask what they give of empty lists: {_INSTEAD}",
     ),
     (
         "fields of a record",
