@@ -6,7 +6,7 @@ import html
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from ..errors import FormError, QueryError
 from ..query import Advice, Selection, advice, said, select
 from .counters import with_counters
 from .observed import documented, observed_forms
-from .raw import input_trees, raw_forms
+from .positions import Column, func_adl_columns, raw_columns
+from .raw import input_trees, raw_forms, requests_of
 from .rowless import without_rows
 from .sample import input_form as sample_form
 from .sample import readable, record_form, sample_forms, saved_form
@@ -71,12 +72,15 @@ class DeliveredForm:
     result_format : {"root-file", "root-rntuple", "parquet"}
     clashes : tuple of str
         Columns that the query gives and the writer replaces by others of that name.
+    positions : dict of str to dict
+        By trees, of queries that leave out or move entries of lists: what is known of the columns.
     """
 
     trees: Mapping[str, Any]
     tree: str
     result_format: str = "root-file"
     clashes: tuple[str, ...] = ()
+    positions: Mapping[str, Mapping[str, Column]] = field(default_factory=dict, compare=False)
 
     @property
     def base_form(self) -> Any:
@@ -216,7 +220,12 @@ def _func_adl(selection: Selection, input_form: Any) -> DeliveredForm:
     _refuse_unreadable(form, selection.tree)
     written = _written(partial(write, without_rows(form)), [form], selection.result_format)
     given = set(form.fields) if form.is_record else set()
-    return replace(written, clashes=tuple(sorted(given.intersection(written.counters))))
+    columns = func_adl_columns(selection.text, input_form)
+    return replace(
+        written,
+        clashes=tuple(sorted(given.intersection(written.counters))),
+        positions=_of_cut_lists({written.tree: columns}),
+    )
 
 
 def _raw(selection: Selection, given: Any, paths: Sequence[str]) -> DeliveredForm:
@@ -226,7 +235,8 @@ def _raw(selection: Selection, given: Any, paths: Sequence[str]) -> DeliveredFor
             "The query copies objects and reads no tree, so there are no events in what it "
             'delivers: name one, {"treename": "Events"}.'
         )
-    forms = raw_forms(selection.text, sample_forms(given, names, paths))
+    input_forms = sample_forms(given, names, paths)
+    forms = raw_forms(selection.text, input_forms)
     if not forms:
         raise QueryError(
             f"The input has none of the trees {', '.join(map(repr, names))}, so nothing would be "
@@ -242,7 +252,23 @@ def _raw(selection: Selection, given: Any, paths: Sequence[str]) -> DeliveredFor
     arrays = {name: without_rows(form) for name, form in forms.items()}
     writer = partial(write_trees, arrays, {})
     written = _written(writer, list(forms.values()), selection.result_format)
-    return _as_trees(written, forms) if selection.result_format == "parquet" else written
+    if selection.result_format == "parquet":
+        written = _as_trees(written, forms)
+    columns = {
+        output: raw_columns(query, input_forms[name], forms[output].fields)
+        for name, output, query in requests_of(selection.text)
+        if output in forms
+    }
+    return replace(written, positions=_of_cut_lists(columns))
+
+
+def _of_cut_lists(columns: Mapping[str, Mapping[str, Column]]) -> dict[str, Mapping[str, Column]]:
+    """Keep what is known of trees in which some lists are not those of the input."""
+    return {
+        tree: known
+        for tree, known in columns.items()
+        if any(column.is_cut for column in known.values())
+    }
 
 
 def _as_trees(written: DeliveredForm, forms: Mapping[str, Any]) -> DeliveredForm:
