@@ -118,6 +118,7 @@ def _check(options: argparse.Namespace) -> int:
     import coffea.nanoevents
 
     from .forms.delivered import derive_form
+    from .forms.references import misdirected
     from .forms.schema import form_mapping, missing
 
     schemaclass = getattr(coffea.nanoevents, options.schema, None)
@@ -133,6 +134,7 @@ def _check(options: argparse.Namespace) -> int:
     )
     print(delivered)
     sentences = missing(delivered, form_mapping(delivered, schemaclass))
+    sentences += misdirected(delivered, schemaclass)
     print("\n".join(["", *sentences]) if sentences else f"\n{options.schema} misses nothing.")
     return 1 if sentences else 0
 

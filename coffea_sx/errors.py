@@ -250,3 +250,7 @@ class FormMismatch(ReadError):
     ----------
     input_file, object_name, column, expected, found : str
     """
+
+
+class MisdirectedIndices(UserWarning):
+    """Columns point into a collection that the query filters or sorts: to other entries."""

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from .dataset import Dataset, identify
-from .errors import BadInput, ConfigurationError
+from .errors import BadInput, ConfigurationError, MisdirectedIndices
 from .forms.delivered import DeliveredForm, delivered_form, is_derivable, known_form
 from .forms.raw import input_trees
+from .forms.references import misdirected
 from .forms.schema import form_mapping, missing
 from .probe import probe_forms
 from .query import Selection, select
@@ -153,6 +154,8 @@ def schema_of(delivered: DeliveredForm, terms: Terms) -> Any:
     sentences = missing(delivered, mapping)
     if sentences:
         warn(" ".join(sentences))
+    for sentence in misdirected(delivered, terms.schemaclass):
+        warn(sentence, MisdirectedIndices)
     return mapping
 
 
@@ -181,24 +184,18 @@ def _say_which_trees(selection: Selection, delivered: DeliveredForm) -> None:
     if len(trees) < 2:
         return
     names = ", ".join(map(repr, trees))
-    if delivered.result_format == "parquet":
-        warn(
-            f"The query reads the trees {names}: the events are those of all of them, one tree "
-            "after the other, told apart by the column 'treename'."
-        )
-    else:
-        warn(
-            f"The query reads the trees {names}: the events are those of {delivered.tree!r} alone. "
-            "For others, give their form: form=derive_form(...).of(tree)."
-        )
+    warn(
+        f"The query reads the trees {names}: the events are those of {delivered.tree!r} alone. "
+        "For others, give their form: form=derive_form(...).of(tree)."
+    )
 
 
-def warn(message: str) -> None:
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn whoever called this package."""
     level, frame = 0, sys._getframe().f_back
     while frame is not None and frame.f_globals.get("__name__", "").startswith(f"{__package__}."):
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, stacklevel=level + 2)
+    warnings.warn(message, category, stacklevel=level + 2)
 
 
 def _probed(selection: Selection, dataset: Dataset, endpoint: Endpoint) -> Any:

@@ -30,17 +30,24 @@ def run_query(path: str) -> object:
     import awkward as ak
     import uproot
 
+    def can_be_array(interpretation: Any) -> bool:
+        try:
+            interpretation.awkward_form(None)
+        except uproot.interpretation.objects.CannotBeAwkward:
+            return False
+        return True
+
     def is_interpretable(branch: Any) -> bool:
         interpretation = branch.interpretation
         parts = [interpretation, *getattr(interpretation, "subbranches", {}).values()]
         unknown = uproot.interpretation.identify.UnknownInterpretation
         if any(isinstance(part, unknown) for part in parts):
             return False
-        try:
-            interpretation.awkward_form(None)
-        except uproot.interpretation.objects.CannotBeAwkward:
-            return False
-        return True
+        return can_be_array(interpretation)
+
+    def is_unreadable(branch: Any) -> bool:
+        is_object = isinstance(branch.interpretation, uproot.AsObjects)
+        return is_object and not can_be_array(branch.interpretation)
 
     def columns_of(tree: Any) -> list[str]:
         paths = tree.keys(filter_branch=is_interpretable)
@@ -57,6 +64,12 @@ def run_query(path: str) -> object:
         try:
             names = columns_of(tree)
             forms = [tree[name].interpretation.awkward_form(tree.file) for name in names]
+            for path in tree.keys(filter_branch=is_unreadable):
+                # As `coffea_sx.forms.sample` marks such a column.
+                kind = tree[path].typename
+                about = {"__record__": kind, "typename": kind, "unreadable": True}
+                names.append(path.rpartition("/")[2])
+                forms.append(ak.forms.RecordForm([], [], parameters=about))
             return {"form": ak.forms.RecordForm(forms, names).to_dict()}
         except Exception as error:
             return {"problem": f"{type(error).__name__}: {error}"}

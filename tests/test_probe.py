@@ -12,6 +12,7 @@ import awkward as ak
 import numpy as np
 import pytest
 import uproot
+from unreadable import write_unreadable
 
 from coffea_sx import probe
 from coffea_sx.dataset import Dataset, InputFiles, identify
@@ -212,3 +213,10 @@ def test_the_replicas_of_a_file_go_together():
     dataset = Dataset(None, InputFiles(("/a.root,/b.root", "/c.root")))
     first = probe._first_of(dataset)
     assert first == replace(dataset, files=InputFiles(("/a.root,/b.root",)))
+
+
+def test_columns_that_cannot_be_read_are_known(client, tmp_path):
+    path = write_unreadable(tmp_path / "things.root")
+    found = probe_forms(client, files(path), ["Events"])
+    assert found == sample_forms(path, ["Events"])
+    assert found["Events"].fields == ["x", "thing"]

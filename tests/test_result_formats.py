@@ -15,11 +15,11 @@ import pytest
 import uproot
 from coffea.nanoevents import BaseSchema, NanoEventsFactory
 from dask_awkward.lib.testutils import assert_eq
-from servicex.query import PythonFunction, UprootRaw
+from servicex.query import FuncADL_Uproot, PythonFunction, UprootRaw
 
 import coffea_sx
 from coffea_sx.demo.analysis import DimuonProcessor, SelectionSchema, dimuon_query
-from coffea_sx.errors import FormError, FormMismatch
+from coffea_sx.errors import FormError, FormMismatch, QueryError
 from coffea_sx.local import LocalServiceX
 from coffea_sx.query import RESULT_FORMATS
 from coffea_sx.testing import S3Store
@@ -178,24 +178,30 @@ def test_a_counter_that_counts_something_else(
         events.Muon.matched_jet.pt.compute(scheduler="synchronous")
 
 
-def test_two_trees_of_one_request(submit: Submit, tmp_path: Path) -> None:
+@pytest.mark.parametrize("result_format", RESULT_FORMATS)
+@pytest.mark.parametrize("steps", [1, 2])
+def test_two_trees_of_one_request(
+    submit: Submit, tmp_path: Path, result_format: str, steps: int
+) -> None:
     path = str(tmp_path / "two.root")
+    numbers = {"A": [0.0, 1, 2], "B": [100.0, 101, 102, 103]}
     with uproot.recreate(path) as file:
-        for tree, first in (("A", 0), ("B", 100)):
-            file.mktree(tree, {"x": "f4"}).extend({"x": np.arange(3, dtype="f4") + first})
+        for tree, values in numbers.items():
+            file.mktree(tree, {"x": "f4"}).extend({"x": np.array(values, "f4")})
     query = UprootRaw([{"treename": ["A", "B"], "expressions": ["x"]}])
-    form = coffea_sx.derive_form(query, path)
-    a, b = (
-        submit(query, [path], form=form.of(tree), schemaclass=BaseSchema).events() for tree in "AB"
-    )
-    found = dask.compute(a.x, b.x, scheduler="synchronous")
-    assert [x.to_list() for x in found] == [[0, 1, 2], [100, 101, 102]]
+    options = {
+        "result_format": result_format,
+        "schemaclass": BaseSchema,
+        "steps_per_file": steps,
+    }
+    form = coffea_sx.derive_form(query, path, result_format)
+    for tree, values in numbers.items():
+        events = submit(query, [path], form=form.of(tree), **options).events()
+        assert events.fields == ["x"]
+        assert events.x.compute(scheduler="synchronous").to_list() == values
     with pytest.warns(UserWarning, match="events are those of 'A' alone"):
-        first = submit(query, [path], schemaclass=BaseSchema).events()
-    assert first.x.compute(scheduler="synchronous").to_list() == [0, 1, 2]
-    with pytest.warns(UserWarning, match="one tree after the other"):
-        both = submit(query, [path], result_format="parquet", schemaclass=BaseSchema).events()
-    assert both.x.compute(scheduler="synchronous").to_list() == [0, 1, 2, 100, 101, 102]
+        first = submit(query, [path], **options).events()
+    assert first.x.compute(scheduler="synchronous").to_list() == numbers["A"]
 
 
 @pytest.mark.parametrize("result_format", RESULT_FORMATS)
@@ -230,13 +236,191 @@ def test_a_failed_file_is_a_row_of_the_report(
     assert report.n_events.to_list() == [len(events) - report.n_events[2], 0, report.n_events[2]]
 
 
-def test_uproot_raw_in_parquet_says_which_tree(submit: Submit, nano_files: list[str]) -> None:
+@pytest.mark.parametrize("result_format", RESULT_FORMATS)
+def test_uproot_raw_has_the_same_columns_in_all_formats(submit: Submit, result_format: str) -> None:
     query = UprootRaw([{"treename": "Events", "filter_name": ["MET_pt", "Muon_pt"]}])
-    events = submit(query, result_format="parquet", schemaclass=BaseSchema).events()
-    assert set(events.fields) == {"MET_pt", "Muon_pt", "nMuon_pt", "treename"}
+    events = submit(query, result_format=result_format, schemaclass=BaseSchema).events()
+    assert set(events.fields) == {"MET_pt", "Muon_pt", "nMuon_pt"}
     found = events.compute(scheduler="synchronous")
-    assert set(found.treename.to_list()) == {"Events"}
     assert found.nMuon_pt.to_list() == ak.num(found.Muon_pt).to_list()
+
+
+@pytest.fixture
+def named_trees(tmp_path: Path) -> str:
+    """A file with a column that is called as the one that Parquet files have of their own."""
+    path = str(tmp_path / "named.root")
+    with uproot.recreate(path) as file:
+        tree = file.mktree("Events", {"treename": "i4", "x": "f4"})
+        tree.extend({"treename": np.arange(3, dtype="i4"), "x": np.arange(3, dtype="f4")})
+    return path
+
+
+@pytest.mark.parametrize("result_format", RESULT_FORMATS)
+def test_a_column_that_is_called_treename(
+    submit: Submit, named_trees: str, result_format: str
+) -> None:
+    options = {"result_format": result_format, "schemaclass": BaseSchema}
+    func_adl = selecting(named_trees)
+    events = submit(func_adl, [named_trees], codegen="uproot", **options).events()
+    assert events.treename.compute(scheduler="synchronous").to_list() == [0, 1, 2]
+
+    aliases = {"label": "treename"}
+    renamed = [{"treename": "Events", "expressions": ["label", "x"], "aliases": aliases}]
+    events = submit(UprootRaw(renamed), [named_trees], **options).events()
+    assert events.label.compute(scheduler="synchronous").to_list() == [0, 1, 2]
+
+    raw = UprootRaw([{"treename": "Events"}])
+    if result_format == "parquet":
+        with pytest.warns(UserWarning, match="events have no 'treename'.*the name of the tree"):
+            events = submit(raw, [named_trees], **options).events()
+        assert events.fields == ["x"]
+    else:
+        events = submit(raw, [named_trees], **options).events()
+        assert events.treename.compute(scheduler="synchronous").to_list() == [0, 1, 2]
+    assert events.x.compute(scheduler="synchronous").to_list() == [0, 1, 2]
+
+
+# -- lists that are no column of a collection
+
+LISTS = ["LHEPdfWeight", "LHEScaleWeight", "LHEReweightingWeight", "PSWeight"]
+# Of NanoAOD without simulation of the detector, and lists of whole numbers.
+LISTS += ["MEParamWeight", "PdfWeight", "ScaleWeight", "UnknownWeight", "boostedIndex"]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file with each list that NanoAOD has at the top level, and the counter of each."""
+    rng = np.random.default_rng(11)
+    n_events = 40
+    columns: dict[str, Any] = {
+        "run": np.ones(n_events, "u4"),
+        "luminosityBlock": np.ones(n_events, "u4"),
+        "event": np.arange(n_events, dtype="u8"),
+        "genWeight": rng.normal(size=n_events).astype("f4"),
+    }
+    for name in LISTS:
+        counts = rng.integers(0, 5, n_events)
+        values = rng.normal(size=counts.sum()).astype("i4" if name == LISTS[-1] else "f4")
+        columns[name] = ak.unflatten(values, counts)
+    path = str(tmp_path_factory.mktemp("weights") / "in.root")
+    types = {k: v.type if isinstance(v, ak.Array) else v.dtype for k, v in columns.items()}
+    with uproot.recreate(path) as file:
+        file.mktree("Events", types).extend(columns)
+    return path
+
+
+@pytest.mark.parametrize("is_raw", [False, True], ids=["func_adl", "raw"])
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("result_format", RESULT_FORMATS)
+def test_lists_at_the_top_level(
+    submit: Submit, weights: str, result_format: str, steps: int, is_raw: bool
+) -> None:
+    schemaclass = SelectionSchema
+    of_file = NanoEventsFactory.from_root(
+        {weights: "Events"}, mode="dask", schemaclass=schemaclass
+    ).events()
+    events = submit(
+        UprootRaw([{"treename": "Events"}]) if is_raw else selecting(weights),
+        [weights],
+        codegen="uproot-raw" if is_raw else "uproot",
+        result_format=result_format,
+        schemaclass=schemaclass,
+        steps_per_file=steps,
+    ).events()
+    assert set(LISTS) < set(events.fields)
+    for name in LISTS:
+        found, expected = dask.compute(events[name], of_file[name], scheduler="synchronous")
+        assert found.to_list() == expected.to_list()
+        assert ak.type(found).content.parameters["__array__"] == "NanoCollection"
+
+
+# -- missing values
+
+
+def muons(text: str) -> Any:
+    """Select one column of the muons, beside the ids of events."""
+    return (
+        FuncADL_Uproot()
+        .FromTree("Events")
+        .Select(
+            "lambda e: {'run': e.run, 'luminosityBlock': e.luminosityBlock, 'event': e.event, "
+            f"'best': {text}}}"
+        )
+    )
+
+
+def raw_muons(text: str) -> Any:
+    aliases = {"best": text}
+    ids = ["run", "luminosityBlock", "event"]
+    return UprootRaw([{"treename": "Events", "expressions": [*ids, "best"], "aliases": aliases}])
+
+
+LARGEST = [max(pts, default=None) for pts in MUONS]
+# Queries of missing values, what they give, and whether RNTuples have them.
+MISSING: dict[str, tuple[Any, list[Any], bool]] = {
+    "Max": (muons("e.Muon_pt.Max()"), LARGEST, False),
+    "Min": (muons("e.Muon_pt.Min()"), [min(pts, default=None) for pts in MUONS], False),
+    "computed": (muons("e.Muon_pt.Max() * 2"), [m and 2 * m for m in LARGEST], True),
+    "compared": (muons("e.Muon_pt.Max() > 10"), [m and m > 10 for m in LARGEST], True),
+    "conditional": (
+        muons("e.Muon_pt.Max() if e.Muon_pt.Count() > 0 else -1"),
+        [m or -1 for m in LARGEST],
+        True,
+    ),
+    "raw max": (raw_muons("max(Muon_pt)"), LARGEST, False),
+    "raw first": (raw_muons("firsts(Muon_pt)"), [p[0] if p else None for p in MUONS], True),
+    "raw in lists": (raw_muons("pad_none(Muon_pt, 1)"), [p or [None] for p in MUONS], True),
+    "raw lists": (
+        raw_muons("mask(Muon_pt, num(Muon_pt) > 1)"),
+        [p if len(p) > 1 else None for p in MUONS],
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("schemaclass", [BaseSchema, SelectionSchema])
+@pytest.mark.parametrize("result_format", RESULT_FORMATS)
+@pytest.mark.parametrize("name", MISSING)
+def test_missing_values_are_read_or_refused(
+    submit: Submit, matched: str, name: str, result_format: str, schemaclass: Any, steps: int
+) -> None:
+    query, expected, is_in_rntuples = MISSING[name]
+    options = {
+        "result_format": result_format,
+        "schemaclass": schemaclass,
+        "steps_per_file": steps,
+    }
+    has_them = {"root-file": False, "root-rntuple": is_in_rntuples, "parquet": True}
+    if not has_them[result_format]:
+        with pytest.raises(QueryError, match=r"(?s)'best'.*take result_format=.parquet"):
+            submit(query, [matched], **options)
+        return
+    events = submit(query, [matched], **options).events()
+    assert events.best.compute(scheduler="synchronous").to_list() == expected
+    assert events.event.compute(scheduler="synchronous").to_list() == list(range(len(MUONS)))
+    some = events[events.event > 2].best
+    assert dak.drop_none(some).compute(scheduler="synchronous").to_list() == [
+        best for best in expected[3:] if best is not None
+    ]
+
+
+@pytest.mark.parametrize("result_format", RESULT_FORMATS)
+def test_what_a_refusal_advises_is_delivered(
+    submit: Submit, matched: str, result_format: str
+) -> None:
+    options = {"result_format": result_format, "schemaclass": BaseSchema}
+    with_muons = FuncADL_Uproot().FromTree("Events")
+    with_muons = with_muons.Where(lambda e: e["Muon_pt"].Count() > 0)
+    largest = with_muons.Select(
+        lambda e: {"best": e["Muon_pt"].OrderByDescending(lambda pt: pt).First(), "id": e["event"]}
+    )
+    events = submit(largest, [matched], **options).events()
+    assert events.best.compute(scheduler="synchronous").to_list() == [m for m in LARGEST if m]
+    events = submit(raw_muons("fill_none(max(Muon_pt), -1)"), [matched], **options).events()
+    assert events.best.compute(scheduler="synchronous").to_list() == [m or -1 for m in LARGEST]
+    events = submit(raw_muons("Muon_pt"), [matched], **options).events()
+    assert dak.max(events.best, axis=1).compute(scheduler="synchronous").to_list() == LARGEST
 
 
 def run_query(input_filenames=None):  # type: ignore[no-untyped-def]

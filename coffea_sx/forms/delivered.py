@@ -6,7 +6,7 @@ import html
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,31 @@ from ..errors import FormError, QueryError
 from ..query import Advice, Selection, advice, said, select
 from .counters import with_counters
 from .observed import documented, observed_forms
-from .raw import input_trees, raw_forms
+from .positions import Column, func_adl_columns, raw_columns
+from .raw import input_trees, raw_forms, requests_of
 from .rowless import without_rows
 from .sample import input_form as sample_form
-from .sample import record_form, sample_forms, saved_form
+from .sample import readable, record_form, sample_forms, saved_form
 from .translation import translated_form
-from .writers import TREE, write, write_trees
+from .writers import TREE, TREENAME, write, write_trees
 from .xaod import is_xaod, xaod_form
 
+_INSTEAD = (
+    'take result_format="parquet", which has them, as None in the events; or ask for the lists, '
+    "and take ak.max of them when they are delivered. In func_adl, "
+    'Where(lambda e: e["Muon_pt"].Count() > 0) keeps the events in which lists have entries, and '
+    'e["Muon_pt"].OrderByDescending(lambda pt: pt).First() is their largest. In UprootRaw, '
+    "fill_none(max(Muon_pt), -1) puts a number where there is none."
+)
 # What uproot's writer says of a result, and what to ask for instead.
 _UNWRITABLE: Advice = (
     (
-        r"ROOT file:\s+(.*\* )?\?",
-        "A TTree has no missing values, which Max, Min and others give of empty lists: ask for the "
-        'lists, and take ak.max of them when they are delivered, or take result_format="parquet".',
+        r"ROOT file:\s+(.*\* )?(\?|option\[)",
+        f"A TTree has no missing values, which Max, Min and others give of empty lists: {_INSTEAD}",
+    ),
+    (
+        "masked values",
+        f"Max, Min and others mask what they give of empty lists: {_INSTEAD}",
     ),
     (
         "fields of a record",
@@ -43,6 +54,7 @@ _UNWRITABLE: Advice = (
         "In a TTree a column is a number, or a list of numbers, for each event.",
     ),
 )
+_COLUMNS_SHOWN = 10
 _COUNTED_BY = re.compile(r"\[(?P<counter>[^\[\]]+)\]")
 
 
@@ -55,16 +67,20 @@ class DeliveredForm:
     trees : dict of str to awkward.forms.RecordForm
         The columns of each tree, with titles and type names, as coffea's schemas read them.
     tree : str
-        The tree that events are made of; Parquet files have one without a name.
+        The tree that events are made of. A Parquet file has one without a name, or the rows of
+        each tree of an uproot-raw query.
     result_format : {"root-file", "root-rntuple", "parquet"}
     clashes : tuple of str
-        Columns that the query gives and the writer replaces by a counter of that name.
+        Columns that the query gives and the writer replaces by others of that name.
+    positions : dict of str to dict
+        By trees, of queries that leave out or move entries of lists: what is known of the columns.
     """
 
     trees: Mapping[str, Any]
     tree: str
     result_format: str = "root-file"
     clashes: tuple[str, ...] = ()
+    positions: Mapping[str, Mapping[str, Column]] = field(default_factory=dict, compare=False)
 
     @property
     def base_form(self) -> Any:
@@ -200,10 +216,16 @@ def delivered_form(
 
 
 def _func_adl(selection: Selection, input_form: Any) -> DeliveredForm:
-    form = translated_form(selection.text, input_form)
+    form = translated_form(selection.text, readable(input_form))
+    _refuse_unreadable(form, selection.tree)
     written = _written(partial(write, without_rows(form)), [form], selection.result_format)
     given = set(form.fields) if form.is_record else set()
-    return replace(written, clashes=tuple(sorted(given.intersection(written.counters))))
+    columns = func_adl_columns(selection.text, input_form)
+    return replace(
+        written,
+        clashes=tuple(sorted(given.intersection(written.counters))),
+        positions=_of_cut_lists({written.tree: columns}),
+    )
 
 
 def _raw(selection: Selection, given: Any, paths: Sequence[str]) -> DeliveredForm:
@@ -213,7 +235,8 @@ def _raw(selection: Selection, given: Any, paths: Sequence[str]) -> DeliveredFor
             "The query copies objects and reads no tree, so there are no events in what it "
             'delivers: name one, {"treename": "Events"}.'
         )
-    forms = raw_forms(selection.text, sample_forms(given, names, paths))
+    input_forms = sample_forms(given, names, paths)
+    forms = raw_forms(selection.text, input_forms)
     if not forms:
         raise QueryError(
             f"The input has none of the trees {', '.join(map(repr, names))}, so nothing would be "
@@ -225,8 +248,71 @@ def _raw(selection: Selection, given: Any, paths: Sequence[str]) -> DeliveredFor
                 f"The delivered tree cannot be called {name!r}: name it yourself, "
                 f'{{"treename": {{"{name}": "{name.partition(";")[0]}"}}}}.'
             )
+        _refuse_unreadable(forms[name], name)
     arrays = {name: without_rows(form) for name, form in forms.items()}
-    return _written(partial(write_trees, arrays, {}), list(forms.values()), selection.result_format)
+    writer = partial(write_trees, arrays, {})
+    written = _written(writer, list(forms.values()), selection.result_format)
+    if selection.result_format == "parquet":
+        written = _as_trees(written, forms)
+    columns = {
+        output: raw_columns(query, input_forms[name], forms[output].fields)
+        for name, output, query in requests_of(selection.text)
+        if output in forms
+    }
+    return replace(written, positions=_of_cut_lists(columns))
+
+
+def _of_cut_lists(columns: Mapping[str, Mapping[str, Column]]) -> dict[str, Mapping[str, Column]]:
+    """Keep what is known of trees in which some lists are not those of the input."""
+    return {
+        tree: known
+        for tree, known in columns.items()
+        if any(column.is_cut for column in known.values())
+    }
+
+
+def _as_trees(written: DeliveredForm, forms: Mapping[str, Any]) -> DeliveredForm:
+    """Make trees of a Parquet file, in which a column says which tree a row is of."""
+    columns = zip(written.columns, written.base_form.contents, strict=True)
+    kept = {name: content for name, content in columns if name != TREENAME}
+    tree = written.base_form.copy(fields=list(kept), contents=list(kept.values()))
+    is_replaced = any(TREENAME in form.fields for form in forms.values())
+    return DeliveredForm(
+        dict.fromkeys(forms, tree),
+        next(iter(forms)),
+        written.result_format,
+        (TREENAME,) if is_replaced else (),
+    )
+
+
+def _refuse_unreadable(form: Any, tree: str | None) -> None:
+    """Refuse objects of which uproot reads no member: with rows it reads none at all.
+
+    Raises
+    ------
+    QueryError
+    """
+    names = form.fields if form.is_record else []
+    columns = {name: form.content(name) for name in names if _has_no_members(form.content(name))}
+    if not columns:
+        return
+    kinds = [
+        f"{name!r} ({content.parameter('__record__') or 'no members'})"
+        for name, content in columns.items()
+    ]
+    others = len(kinds) - _COLUMNS_SHOWN
+    raise QueryError(
+        f"The query selects columns of the tree {tree!r} that uproot cannot read as arrays, so "
+        f"every file would fail on the server: {', '.join(kinds[:_COLUMNS_SHOWN])}"
+        f"{f' and {others} others' if others > 0 else ''}. Name the columns that you need, or what "
+        'their names begin with, as in {"filter_name": ["Muon_*", "Jet_*"]}.'
+    )
+
+
+def _has_no_members(form: Any) -> bool:
+    if form.is_record:
+        return not form.contents or any(map(_has_no_members, form.contents))
+    return (form.is_list or form.is_option or form.is_indexed) and _has_no_members(form.content)
 
 
 def _written(

@@ -198,6 +198,11 @@ def input_trees(selection: str) -> list[str]:
         raise QueryError(f"The selection is not an uproot-raw query: {error}") from None
 
 
+def requests_of(selection: str) -> list[tuple[str, str, dict[str, Any]]]:
+    """Return the input tree, the output tree and the item of a selection for each result."""
+    return list(_requests(parse(selection)))
+
+
 def _requests(queries: list[dict[str, Any]]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Give the input tree, the output tree and the query of each result."""
     for query in queries:

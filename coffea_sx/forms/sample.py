@@ -19,6 +19,8 @@ _SERVERS_TOO = (
     "func_adl_uproot reads trees in the same way, so such a tree fails on the server too; give a "
     "sample of another kind, or what is delivered as form=."
 )
+# Marks a column that no server can read, and that filters of uproot-raw queries find.
+_UNREADABLE = "unreadable"
 _CLASSNAMES = ("TTree", "TNtuple*", "ROOT::RNTuple")
 
 Form_ = TypeVar("Form_")
@@ -212,13 +214,47 @@ def form_of_tree(tree: Any) -> Any:
     is_understood = partial(_is_interpretable, emit_warning=False)
     try:
         # The events that the server reads have no list of type names, unlike the form.
-        return uproot_form(tree, filter_branch=is_understood).copy(parameters={})
+        form = uproot_form(tree, filter_branch=is_understood).copy(parameters={})
     except Exception as error:
         # Interpretations of columns raise whatever their parsers meet first.
-        raise _unreadable(tree, is_understood, error) from error
+        raise _not_understood(tree, is_understood, error) from error
+    return _with_unreadable(form, tree)
 
 
-def _unreadable(tree: Any, is_understood: Callable[[Any], bool], error: Exception) -> FormError:
+def _with_unreadable(form: Any, tree: Any) -> Any:
+    """Add the columns that uproot cannot make arrays of, and tries to if a filter finds them."""
+    from awkward.forms import RecordForm
+
+    fields, contents = list(form.fields), list(form.contents)
+    there = set(fields)
+    for name, branch in tree.iteritems(full_paths=False):
+        if name not in there and _cannot_be_array(branch):
+            about = {"__record__": branch.typename, "typename": branch.typename, _UNREADABLE: True}
+            fields.append(name)
+            contents.append(RecordForm([], [], parameters=about))
+    return form.copy(fields=fields, contents=contents)
+
+
+def _cannot_be_array(branch: Any) -> bool:
+    import uproot
+
+    if not isinstance(branch.interpretation, uproot.AsObjects):
+        return False
+    try:
+        branch.interpretation.awkward_form(branch.file)
+    except uproot.interpretation.objects.CannotBeAwkward:
+        return True
+    return False
+
+
+def readable(form: Any) -> Any:
+    """Return the form of a tree less the columns that uproot cannot make arrays of."""
+    columns = zip(form.fields, form.contents, strict=True)
+    kept = {name: content for name, content in columns if not content.parameter(_UNREADABLE)}
+    return form.copy(fields=list(kept), contents=list(kept.values()))
+
+
+def _not_understood(tree: Any, is_understood: Callable[[Any], bool], error: Exception) -> FormError:
     """Say which column of a tree has no form, if it is one."""
     understood = []
     for column, branch in tree.items():

@@ -18,9 +18,12 @@ from coffea.nanoevents import (
     TreeMakerSchema,
 )
 from coffea.nanoevents.factory import _map_schema_uproot
+from coffea.nanoevents.mapping.uproot import _lazify_form
+from coffea.nanoevents.util import quote
 
 from ..errors import BadInput, FormError
 from .delivered import DeliveredForm
+from .writers import TREENAME
 
 # What the checks of coffea's vector behaviours say, and the columns that would satisfy them.
 _WANTS = (
@@ -88,8 +91,58 @@ class FormMapping(_map_schema_uproot):
         )
         self._made_of = (schemaclass, metadata)
 
+    def __call__(self, form: Any) -> Any:
+        """Return the form of events that are made of columns, and what loads their buffers."""
+        import awkward as ak
+
+        # coffea's schemas, as those of users may, write into the form that they are given.
+        form = copy.deepcopy(form)
+        columns = {
+            name: _loaded(content, f"{name},!load", content.parameters)
+            for name, content in zip(form.fields, form.contents, strict=True)
+        }
+        shown = {
+            "class": "RecordArray",
+            "fields": list(columns),
+            "contents": list(columns.values()),
+            "parameters": {"__doc__": form.parameters["__doc__"], "metadata": self.metadata},
+            "form_key": None,
+        }
+        return ak.forms.from_dict(self.schemaclass(shown, self.version).form), self
+
     def __reduce__(self) -> tuple[Any, ...]:
         return FormMapping, self._made_of
+
+
+def _loaded(form: Any, key: str, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Write into a form where the buffers of each part come from, as coffea does.
+
+    coffea knows no missing values: here they are an array of indices, of which -1 is none.
+    """
+    if form.is_option:
+        about = {name: about[name] for name in ("__doc__", "typename") if name in about}
+        return {
+            "class": "IndexedOptionArray",
+            "index": "i64",
+            "content": _loaded(form.content, f"{key},!content", about),
+            "parameters": dict(about),
+            "form_key": quote(f"{key},!index"),
+        }
+    if form.is_list and not form.is_regular and _has_options(form.content):
+        return {
+            **form.to_dict(),
+            "content": _loaded(form.content, f"{key},!content", about),
+            "form_key": quote(key),
+        }
+    return dict(
+        _lazify_form(form.to_dict(), key, docstr=about["__doc__"], typestr=about["typename"])
+    )
+
+
+def _has_options(form: Any) -> bool:
+    if form.is_record:
+        return any(map(_has_options, form.contents))
+    return form.is_option or ((form.is_list or form.is_indexed) and _has_options(form.content))
 
 
 def collections(form: Any) -> tuple[tuple[str, ...], ...]:
@@ -203,11 +256,21 @@ def missing(delivered: DeliveredForm, mapping: Any) -> list[str]:
     return (
         sentences
         + _taken_for_counters(form, delivered, mapping.schemaclass)
-        + [
-            f"{column!r} counts the entries of {column[1:]!r} in the delivered TTree, whatever the "
-            "query gives it: rename the one or the other."
-            for column in delivered.clashes
-        ]
+        + list(map(_replaced, delivered.clashes))
+    )
+
+
+def _replaced(column: str) -> str:
+    """Say what the writer puts in the place of a column."""
+    if column == TREENAME:
+        return (
+            f"events have no {column!r}: in the delivered Parquet file that is the name of the "
+            f'tree. Deliver it by another name, {{"aliases": {{"label": "{column}"}}, '
+            '"expressions": ["label", ...]}, or take another result_format.'
+        )
+    return (
+        f"{column!r} counts the entries of {column[1:]!r} in the delivered TTree, whatever the "
+        "query gives it: rename the one or the other."
     )
 
 

@@ -37,7 +37,7 @@ def write(array: Any, destination: Any, result_format: str) -> int:
     ValueError
         For another format, and for a ``root-file`` of an array without fields.
     TypeError
-        When the format has no place for a column's type.
+        When the format has no place for a column's type, or uproot would misplace its values.
     """
     import awkward as ak
     import uproot
@@ -104,11 +104,34 @@ def _check(result_format: str) -> None:
 
 def _add_tree(file: Any, name: str, array: Any, result_format: str) -> None:
     if result_format == "root-rntuple":
+        _refuse_masks(array)
         # The array, not a mapping of its fields: those would be sorted by name.
         file.mkrntuple(name, array)
         return
     tree = file.mktree(name, {field: array[field].type for field in array.fields})
     tree.extend({field: array[field] for field in array.fields})
+
+
+def _refuse_masks(array: Any) -> None:
+    """Refuse missing values that are a mask over others: uproot 5.7 writes those into other rows.
+
+    It writes the entries that there are one after the other, and counts the masked ones as well.
+    """
+    masked = [name for name in array.fields if _has_masks(array.layout.form.content(name))]
+    if masked:
+        raise TypeError(
+            f"uproot writes the masked values of {masked[0]!r} into other rows of an RNTuple"
+        )
+
+
+def _has_masks(form: Any) -> bool:
+    import awkward as ak
+
+    if isinstance(form, (ak.forms.ByteMaskedForm, ak.forms.BitMaskedForm)):
+        return True
+    if form.is_record or form.is_union:
+        return any(map(_has_masks, form.contents))
+    return (form.is_list or form.is_option or form.is_indexed) and _has_masks(form.content)
 
 
 def _write_tables(tables: list[Any], destination: Any) -> None:

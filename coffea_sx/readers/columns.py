@@ -81,7 +81,17 @@ class Columns:
         for columns in self.collections:
             _check_lengths({name: arrays[name] for name in columns if name in arrays})
         # Of a part of a file lists may have entries before theirs, which coffea does not expect.
-        return {name: ak.to_packed(array) for name, array in arrays.items()}
+        return {name: ak.to_packed(_with_indices(array)) for name, array in arrays.items()}
+
+
+def _with_indices(array: Any) -> Any:
+    """Make missing values an array of indices, in which way events have them."""
+    import awkward as ak
+
+    def indexed(layout: Any, **options: Any) -> Any:
+        return layout.to_IndexedOptionArray64() if layout.is_option else None
+
+    return ak.transform(indexed, array)
 
 
 def _check_lengths(columns: Mapping[str, Any]) -> None:

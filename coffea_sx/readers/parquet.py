@@ -12,6 +12,7 @@ from ..errors import CorruptFile
 from ..forms import DeliveredForm
 from ..forms.counters import counted_columns
 from ..forms.observed import parquet_form
+from ..forms.writers import TREENAME
 from ..storage.stored import StoredObject
 from .columns import Columns
 
@@ -58,11 +59,26 @@ def open_parquet(
             yield None
             return
         schema = file.schema_arrow
-        read = partial(_read_row_groups, stored, file)
+        first, stop = _rows_of_tree(stored, file, delivered)
+        read = partial(_read_row_groups, stored, file, first)
         counted = counted_columns(delivered.base_form)
         forms_of = partial(_forms_of, schema)
         names = parquet_form(schema).fields if _is_tuple(schema) else schema.names
-        yield Columns(stored.name, file.metadata.num_rows, names, forms_of, read, counted)
+        yield Columns(stored.name, stop - first, names, forms_of, read, counted)
+
+
+def _rows_of_tree(stored: StoredObject, file: Any, delivered: DeliveredForm) -> tuple[int, int]:
+    """Return the rows of the tree that events are made of, which are one after the other."""
+    if len(delivered.trees) == 1:
+        return 0, file.metadata.num_rows
+    import awkward as ak
+    import numpy as np
+
+    everything = range(file.metadata.num_row_groups)
+    stored.need(_chunks_of(file.metadata, everything, [TREENAME]))
+    names = ak.from_arrow(file.read(columns=[TREENAME]))[TREENAME]
+    rows = np.flatnonzero(ak.to_numpy(names == delivered.tree))
+    return (int(rows[0]), int(rows[-1]) + 1) if len(rows) else (0, 0)
 
 
 def _is_tuple(schema: Any) -> bool:
@@ -100,12 +116,13 @@ def _fetch_footer(stored: StoredObject, tail: int) -> None:
 
 
 def _read_row_groups(
-    stored: StoredObject, file: Any, names: Sequence[str], start: int, stop: int
+    stored: StoredObject, file: Any, offset: int, names: Sequence[str], start: int, stop: int
 ) -> dict[str, Any]:
     import awkward as ak
 
     if not names:
         return {}
+    start, stop = start + offset, stop + offset
     groups, first = _groups_of(file.metadata, start, stop)
     columns = [""] if _is_tuple(file.schema_arrow) else list(names)
     stored.need(_chunks_of(file.metadata, groups, columns))

@@ -132,7 +132,7 @@ def test_what_no_file_survives_is_refused_before(name, form, servicex, watching,
     ("name", "what_to_change"),
     [
         ("single column", "Name the columns"),
-        ("options", r"'max' of the result, of type \?float32.*ask for the lists, and take ak\.max"),
+        ("options", r"'max' of the result, of type \?float32.*result_format=.parquet.*ak\.max"),
         ("lists in records", r"'muon' of the result.*Ask for columns side by side"),
     ],
 )
@@ -144,7 +144,10 @@ def test_what_cannot_be_written_says_what_to_change(name, what_to_change, form):
 @pytest.mark.parametrize(
     ("queries", "what_to_change"),
     [
-        ([{"treename": "Events", "expressions": ["max(Muon_pt)"]}], "ask for the lists"),
+        (
+            [{"treename": "Events", "expressions": ["max(Muon_pt)"]}],
+            r"fill_none\(max\(Muon_pt\), -1\)",
+        ),
         ([{"copy_histograms": "*"}], "reads no tree"),
         ([{"treename": "Events;1"}], r'name it yourself, .*"Events;1": "Events"'),
     ],

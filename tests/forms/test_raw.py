@@ -15,13 +15,15 @@ import pytest
 import uproot
 from servicex import query as q
 from strategies import connected
+from unreadable import write_unreadable
 
 from coffea_sx.errors import QueryError, RequestRefused, UnknownColumn
+from coffea_sx.forms.delivered import delivered_form
 from coffea_sx.forms.observed import observed_forms
 from coffea_sx.forms.raw import parse, raw_forms
 from coffea_sx.forms.sample import form_of_tree, input_form
 from coffea_sx.forms.writers import write_trees
-from coffea_sx.query import Selection
+from coffea_sx.query import Selection, select
 from coffea_sx.storage.filesystem import address
 from coffea_sx.transform.outcomes import Failed
 from coffea_sx.transform.tolerance import LENIENT, STRICT
@@ -314,17 +316,23 @@ def test_what_is_no_selection(selection, forms):
         raw_forms(selection, forms)
 
 
-def test_options_are_written_where_they_can_be(forms, deliver):
-    query = events(expressions=["max(Muon_pt)", "argmin(Muon_pt)"])
+@pytest.mark.parametrize(
+    ("expression", "is_masked"),
+    [("max(Muon_pt)", True), ("argmin(Muon_pt)", True), ("firsts(Muon_pt)", False)],
+)
+def test_options_are_written_where_they_can_be(expression, is_masked, forms, deliver):
+    query = events(expressions=[expression])
     (derived,) = raw_forms(text(query), forms).values()
-    assert str(derived.type) == '{"max(Muon_pt)": ?float32, "argmin(Muon_pt)": ?int64}'
-    assert isinstance(deliver(query, "root-file", LENIENT), Failed)
-    with pytest.raises(TypeError):
-        written({"Events": derived}, "root-file")
-    for result_format in ("root-rntuple", "parquet"):
-        _, content = deliver(query, result_format)
-        theirs = described(content, result_format)
-        assert described(written({"Events": derived}, result_format), result_format) == theirs
+    assert derived.content(expression).is_option
+    for result_format in FORMATS:
+        if result_format == "root-file" or (result_format == "root-rntuple" and is_masked):
+            assert isinstance(deliver(query, result_format, LENIENT), Failed)
+            with pytest.raises(TypeError):
+                written({"Events": derived}, result_format)
+        else:
+            _, content = deliver(query, result_format)
+            theirs = described(content, result_format)
+            assert described(written({"Events": derived}, result_format), result_format) == theirs
 
 
 def test_different_trees_have_no_parquet(forms, deliver):
@@ -508,3 +516,52 @@ def test_recorded_outputs_are_derived(name, recordings):
     dry = described(written(derived, body["result-format"]), body["result-format"])
     for path in paths:
         assert described(path.read_bytes(), body["result-format"]) == dry
+
+
+# -- columns that uproot understands and cannot make arrays of
+
+
+@pytest.fixture(scope="module")
+def things(tmp_path_factory):
+    return write_unreadable(tmp_path_factory.mktemp("things") / "things.root")
+
+
+@pytest.mark.parametrize("what", [{}, {"filter_name": "*"}, {"expressions": ["x", "thing"]}])
+@pytest.mark.parametrize("result_format", FORMATS)
+def test_columns_that_cannot_be_read_are_refused_before(
+    what, result_format, things, servicex, watching, tmp_path
+):
+    selection = Selection(text(events(**what)), "uproot-raw", result_format, None, "test")
+    saved = tmp_path / "form.json"
+    saved.write_text(json.dumps(input_form({things: "Events"}, None).to_dict()))
+    with uproot.open({things: "Events"}) as tree:
+        for given in ({things: "Events"}, tree, str(saved)):
+            with pytest.raises(QueryError, match=r"every file would fail.*: 'thing' \(TH1F\)"):
+                delivered_form(selection, given)
+    assert isinstance(watching(servicex, selection, [things]).wait(0, tolerance=LENIENT), Failed)
+
+
+@pytest.mark.parametrize("what", [{"filter_name": "x"}, {"filter_typename": "float"}])
+@pytest.mark.parametrize("result_format", FORMATS)
+def test_the_columns_beside_them_are_delivered(what, result_format, things, servicex, watching):
+    selection = Selection(text(events(**what)), "uproot-raw", result_format, None, "test")
+    assert delivered_form(selection, {things: "Events"}).events_form.fields == ["x"]
+    assert watching(servicex, selection, [things]).wait(0).n_events == 3
+
+
+def test_func_adl_does_not_see_them(things, servicex, watching):
+    everything = select(q.FuncADL_Uproot().FromTree("Events"))
+    assert delivered_form(everything, {things: "Events"}).columns == ["x"]
+    assert watching(servicex, everything, [things]).wait(0).n_events == 3
+
+
+@pytest.mark.parametrize("result_format", FORMATS)
+@pytest.mark.parametrize("is_jagged", [False, True])
+def test_objects_without_members_are_refused_before(is_jagged, result_format):
+    """Of PHYSLITE's EventInfoAux. and others uproot knows a class without members."""
+    empty = ak.forms.RecordForm([], [], parameters={"__record__": "xAOD::AuxInfoBase"})
+    column = ak.forms.ListOffsetForm("i64", empty) if is_jagged else empty
+    form = ak.forms.RecordForm([column, ak.forms.NumpyForm("float32")], ["EventInfoAux.", "x"])
+    selection = Selection(text(events()), "uproot-raw", result_format, None, "test")
+    with pytest.raises(QueryError, match=r"'EventInfoAux\.' \("):
+        delivered_form(selection, form)

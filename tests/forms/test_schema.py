@@ -145,6 +145,29 @@ def test_a_schema_that_fails(derive: Any) -> None:
         form_mapping(derive("MET_pt"), Broken)
 
 
+def test_no_schema_writes_into_what_it_is_given(derive: Any) -> None:
+    """coffea's do: NanoAODSchema gives a list of its own a behaviour where it stands."""
+
+    class Scribbling(BaseSchema):
+        def __init__(self, base_form: Any, version: str = "latest") -> None:
+            def scribble(form: dict[str, Any]) -> None:
+                form.setdefault("parameters", {})["__array__"] = "Scribble"
+                for inner in (form.get("content"), *form.get("contents", ())):
+                    if inner is not None:
+                        scribble(inner)
+
+            for content in base_form["contents"]:
+                scribble(content)
+            super().__init__(base_form)
+
+    delivered = derive(*IDS, "Muon_pt", "MET_pt")
+    before = delivered.base_form.to_json()
+    mapping = form_mapping(delivered, Scribbling)
+    missing(delivered, mapping)
+    mapping(delivered.events_form)
+    assert delivered.base_form.to_json() == before
+
+
 def test_a_mapping_can_be_pickled(derive: Any) -> None:
     import cloudpickle
 

@@ -49,3 +49,34 @@ def test_unknown_format():
 def test_a_ttree_needs_a_column():
     with pytest.raises(ValueError, match="at least one branch"):
         write(ak.Array([1, 2]), io.BytesIO(), "root-file")
+
+
+OPTIONS = {
+    "flat": ak.Array([2.0, None, 3.0, None, 7.0]),
+    "in lists": ak.Array([[1.0, None], [], [None], [2.0], [None, 3.0]]),
+    "lists": ak.Array([[1.0, 2.0], None, [], [3.0], None]),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("result_format", ["root-rntuple", "parquet"])
+def test_missing_values_stay_where_they_are(name, result_format, tmp_path):
+    array = ak.zip({"x": OPTIONS[name]}, depth_limit=1)
+    path = str(tmp_path / "out")
+    write(array, path, result_format)
+    if result_format == "parquet":
+        found = ak.from_parquet(path)
+    else:
+        with uproot.open({path: TREE}) as tree:
+            found = tree.arrays()
+    assert found.to_list() == array.to_list()
+
+
+def test_values_under_a_mask_are_not_written_into_other_rows(tmp_path):
+    """Of lists of which some are empty, uproot 5.7 writes 2, -inf, 3 for 2, None, 3, 7."""
+    largest = ak.max(ak.Array([[1.0, 2.0], [], [3.0], [], [7.0]]), axis=1)
+    array = ak.zip({"x": largest}, depth_limit=1)
+    with pytest.raises(TypeError, match="masked values of 'x' into other rows"):
+        write(array, str(tmp_path / "out"), "root-rntuple")
+    write(array, str(tmp_path / "out"), "parquet")
+    assert ak.from_parquet(tmp_path / "out").x.to_list() == [2.0, None, 3.0, None, 7.0]

@@ -1,0 +1,297 @@
+"""Whether the lists of a result have the entries of the input, each in its place.
+
+An index of NanoAOD is a position in the lists of another collection. Where a query leaves out or
+moves entries of that collection, and delivers the index as it is, the index leads to others. What
+a query does with lists is read from its syntax tree: not the values decide it, but which lists are
+filtered or sorted. What is not understood counts as unknown, and nothing is said of it.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+_Node = Any
+# Functions of uproot-raw queries by what they do with lists.
+_REARRANGING = frozenset({"sort", "drop_none"})
+_KEEPING = frozenset({"fill_none", "mask"})
+_OF_OTHER_SHAPE = frozenset(
+    (
+        *("all", "any", "argcartesian", "argcombinations", "argmax", "argmin"),
+        *("broadcast_arrays", "broadcast_fields", "cartesian", "combinations", "concatenate"),
+        *("count", "count_nonzero", "firsts", "flatten", "max", "mean", "min", "moment"),
+        *("nanargmax", "nanargmin", "nanmax", "nanmean", "nanmin", "nanprod", "nanstd", "nansum"),
+        *("nanvar", "num", "pad_none", "prod", "singletons", "std", "sum", "unzip", "var", "zip"),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """What is known of a column of a result.
+
+    Attributes
+    ----------
+    origin : str or None
+        The input column whose values these are, if they are not computed.
+    is_list : bool
+        Whether it is known to be a list for each event.
+    is_cut : bool
+        Whether entries of the lists are left out or moved.
+    """
+
+    origin: str | None = None
+    is_list: bool = False
+    is_cut: bool = False
+
+    def cut(self) -> Column:
+        """Return the same with entries left out or moved."""
+        return replace(self, is_cut=self.is_list)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Values side by side: an event, a dict, or lists that are zipped."""
+
+    fields: Mapping[str, Value]
+
+    def cut(self) -> Record:
+        """Return the same with entries of all lists left out or moved."""
+        return Record({name: value.cut() for name, value in self.fields.items()})
+
+
+Value = Column | Record
+UNKNOWN = Column()
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """The events of a dataset, whatever is left out of them."""
+
+    event: Value
+
+
+def func_adl_columns(selection: str, form: Any) -> dict[str, Column]:
+    """Return what is known of the columns that a func_adl query gives.
+
+    Parameters
+    ----------
+    selection : str
+        qastle.
+    form : awkward.forms.RecordForm
+        Form of the input events.
+    """
+    import qastle
+
+    tree: _Node = qastle.insert_linq_nodes(qastle.text_ast_to_python_ast(selection))
+    result = _FuncADL(Record(_input(form))).stream(tree.body[0].value)
+    return _columns(result.event) if result is not None else {}
+
+
+def raw_columns(query: Mapping[str, Any], form: Any, names: Iterable[str]) -> dict[str, Column]:
+    """Return what is known of the columns that an item of an uproot-raw query gives.
+
+    Parameters
+    ----------
+    query : mapping
+        One item of a selection.
+    form : awkward.forms.RecordForm
+        Form of the input tree.
+    names : iterable of str
+        Of the columns that it gives.
+    """
+    expressions = _Expressions(_input(form), query.get("aliases") or {})
+    columns = {name: expressions.column(name) for name in names}
+    if query.get("cut") and expressions.column(query["cut"]).is_list:
+        return {name: column.cut() for name, column in columns.items()}
+    return columns
+
+
+def _input(form: Any) -> dict[str, Column]:
+    return {
+        name: Column(name, content.is_list and not content.is_regular)
+        for name, content in zip(form.fields, form.contents, strict=True)
+    }
+
+
+def _columns(result: Value) -> dict[str, Column]:
+    fields = result.fields if isinstance(result, Record) else {}
+    return {name: value for name, value in fields.items() if isinstance(value, Column)}
+
+
+def _lists_of(value: Value) -> Column:
+    """Return the lists of a value, of which records have many of the same lengths."""
+    if isinstance(value, Column):
+        return replace(value, origin=None)
+    return _joined(_lists_of(field) for field in value.fields.values())
+
+
+def _joined(columns: Iterable[Column]) -> Column:
+    """Return what is known of a column that is computed of others, entry by entry."""
+    lists = [column for column in columns if column.is_list]
+    return Column(None, bool(lists), any(column.is_cut for column in lists))
+
+
+class _FuncADL:
+    """Follows lists through a func_adl query, as func_adl_uproot translates it."""
+
+    def __init__(self, event: Record) -> None:
+        self._event = event
+
+    def stream(self, node: _Node) -> _Stream | None:
+        """Return the events that a query gives; None if it gives something else."""
+        kind = type(node).__name__
+        if kind == "Call" and getattr(node.func, "id", None) == "EventDataset":
+            return _Stream(self._event)
+        source = self.stream(node.source) if hasattr(node, "source") else None
+        if source is None:
+            return None
+        if kind == "Select":
+            return _Stream(self._applied(node.selector, source.event, {}))
+        return source if kind == "Where" else None
+
+    def _applied(self, function: _Node, argument: Value, names: Mapping[str, Value]) -> Value:
+        (parameter,) = function.args.args
+        return self._value(function.body, {**names, parameter.arg: argument})
+
+    def _value(self, node: _Node, names: Mapping[str, Value]) -> Value:
+        match type(node).__name__:
+            case "Name":
+                return names.get(node.id, UNKNOWN)
+            case "Attribute":
+                return _field(self._value(node.value, names), node.attr)
+            case "Subscript":
+                return self._subscript(node, names)
+            case "Dict":
+                pairs = zip(node.keys, node.values, strict=True)
+                return Record({k.value: self._value(v, names) for k, v in pairs})
+            case "Tuple" | "List":
+                return Record({str(i): self._value(v, names) for i, v in enumerate(node.elts)})
+            case "UnaryOp" | "BinOp" | "BoolOp" | "Compare" | "IfExp":
+                return self._computed(ast.iter_child_nodes(node), names)
+            case "Call":
+                return self._call(node, names)
+            case "Zip":
+                return self._value(node.source, names)
+            case "Where":
+                return self._where(node, names)
+            case "OrderBy" | "OrderByDescending":
+                return self._value(node.source, names).cut()
+            case "Concat":  # the entries of the first list keep their places
+                return _lists_of(self._value(node.first, names))
+            case "Select":
+                return self._select(node, names)
+        return UNKNOWN
+
+    def _computed(self, nodes: Iterable[_Node], names: Mapping[str, Value]) -> Column:
+        return _joined(_lists_of(self._value(node, names)) for node in nodes)
+
+    def _subscript(self, node: _Node, names: Mapping[str, Value]) -> Value:
+        value = self._value(node.value, names)
+        if isinstance(node.slice, ast.Constant):
+            return _field(value, node.slice.value)
+        return value.cut() if _lists_of(self._value(node.slice, names)).is_list else UNKNOWN
+
+    def _call(self, node: _Node, names: Mapping[str, Value]) -> Value:
+        if isinstance(node.func, ast.Attribute):
+            if node.func.attr in ("ToFourMomenta", "ToFourMomentum"):
+                return self._value(node.func.value, names)
+            if getattr(node.func.value, "id", None) != "np":
+                return UNKNOWN
+        return self._computed(node.args, names)
+
+    def _where(self, node: _Node, names: Mapping[str, Value]) -> Value:
+        source = self._value(node.source, names)
+        passes = _lists_of(self._applied(node.predicate, source, names))
+        return source.cut() if passes.is_list or _asks_entry(node.predicate) else source
+
+    def _select(self, node: _Node, names: Mapping[str, Value]) -> Value:
+        source = self._value(node.source, names)
+        lists = _lists_of(source)
+        made = self._applied(node.selector, source, names)
+        if isinstance(made, Record):
+            return Record({name: _entry(value, lists) for name, value in made.fields.items()})
+        return _entry(made, lists)
+
+
+def _asks_entry(predicate: _Node) -> bool:
+    """Whether a condition has an answer for each entry: else it has one for each event."""
+    (parameter,) = predicate.args.args
+    nodes = ast.walk(predicate.body)
+    return any(isinstance(node, ast.Name) and node.id == parameter.arg for node in nodes)
+
+
+def _entry(value: Value, lists: Column) -> Value:
+    """Return lists of what a Select makes of each of their entries."""
+    is_of_entry = isinstance(value, Column) and replace(value, origin=None) == lists
+    return value if is_of_entry else lists
+
+
+def _field(value: Value, name: Any) -> Value:
+    if isinstance(value, Column):
+        return _lists_of(value)  # a property of it
+    return value.fields.get(str(name), _lists_of(value))
+
+
+class _Expressions:
+    """Follows lists through the expressions of an uproot-raw query."""
+
+    def __init__(self, columns: Mapping[str, Column], aliases: Mapping[str, str]) -> None:
+        self._columns = columns
+        self._aliases = aliases
+        self._followed: set[str] = set()
+
+    def column(self, text: str) -> Column:
+        """Return what is known of an expression, an alias, or a column of the input."""
+        if text in self._columns:
+            return self._columns[text]
+        if text in self._aliases:
+            if text in self._followed:
+                return UNKNOWN
+            self._followed.add(text)
+            found = self.column(self._aliases[text])
+            self._followed.discard(text)
+            return found
+        try:
+            return self._value(ast.parse(text, mode="eval").body)
+        except SyntaxError:
+            return UNKNOWN
+
+    def _value(self, node: ast.AST) -> Column:
+        if isinstance(node, (ast.Name, ast.Attribute)):
+            name = ast.unparse(node)
+            return self.column(name) if self._is_known(name) else UNKNOWN
+        if isinstance(node, ast.Subscript):
+            return self._sliced(self._value(node.value), node.slice)
+        if isinstance(node, ast.Call):
+            return self._called(node)
+        return _joined(map(self._value, ast.iter_child_nodes(node)))
+
+    def _is_known(self, name: str) -> bool:
+        return name in self._columns or name in self._aliases
+
+    def _sliced(self, value: Column, where: ast.AST) -> Column:
+        if isinstance(where, ast.Tuple):
+            return value.cut() if isinstance(where.elts[-1], ast.Slice) else UNKNOWN
+        if isinstance(where, ast.Slice):
+            return value  # of events
+        if isinstance(where, ast.Constant):
+            return UNKNOWN
+        return value.cut() if self._value(where).is_list else value
+
+    def _called(self, node: ast.Call) -> Column:
+        name = getattr(node.func, "id", "")
+        if name == "get" and node.args and isinstance(node.args[0], ast.Constant):
+            text = str(node.args[0].value)
+            return self.column(text) if self._is_known(text) else UNKNOWN
+        if name in _OF_OTHER_SHAPE or not node.args:
+            is_list = any(keyword.arg == "keepdims" for keyword in node.keywords)
+            return Column(None, is_list)
+        first = self._value(node.args[0])
+        if name in _REARRANGING:
+            return first.cut()
+        if name in _KEEPING:
+            return first
+        return _joined(map(self._value, node.args))
