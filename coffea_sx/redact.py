@@ -13,6 +13,7 @@ import re
 import threading
 from collections import OrderedDict
 from contextlib import suppress
+from traceback import format_exception
 from typing import Any, NoReturn
 from urllib.parse import quote, quote_plus
 
@@ -116,22 +117,24 @@ def know(value: str) -> None:
 
 
 class RedactingFilter(logging.Filter):
-    """Redact log records, of libraries that log the URLs they are given, and our own."""
+    """Redact log records: of libraries that log the URLs they are given."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Redact a record and let it pass."""
         # Of what cannot be formatted logging itself complains.
         with suppress(TypeError, ValueError):
             record.msg, record.args = redact(record.getMessage()), None
+        if record.exc_info:
+            record.exc_text = redact("".join(format_exception(*record.exc_info)).rstrip())
         return True
 
 
-def logger_of(module: str) -> logging.Logger:
-    """Return the logger of a module, whose records are redacted."""
-    logger = logging.getLogger(module)
-    if not any(isinstance(one, RedactingFilter) for one in logger.filters):
-        logger.addFilter(RedactingFilter())
-    return logger
+class RedactingHandler(logging.NullHandler):
+    """Redact the records of all loggers below one, before the handlers of others see them."""
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Redact a record, and show it nowhere."""
+        return RedactingFilter().filter(record)
 
 
 class Secret:

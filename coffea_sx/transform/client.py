@@ -30,11 +30,9 @@ from ..errors import (
     Unreachable,
 )
 from ..query import Selection
-from ..redact import Secret, know, logger_of, redact
+from ..redact import Secret, know, redact
 from ..wire import Clock, Limits
 from .endpoint import Endpoint
-
-logger = logger_of(__name__)
 
 TRANSIENT = {429, 500, 502, 503, 504}
 # The largest answer, bytes: about five hundred thousand rows of results.
