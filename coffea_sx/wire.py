@@ -23,13 +23,14 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from time import monotonic, time
+from traceback import clear_frames
 from typing import Any, TypeVar
 
 import certifi
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import HTTPError, NewConnectionError
+from urllib3.exceptions import HTTPError, InvalidHeader, NewConnectionError
 
 from .redact import RedactingFilter
 
@@ -374,6 +375,15 @@ def pool(proxy_url: str | None = None, **options: Any) -> urllib3.PoolManager:
     return made
 
 
+def close(connections: urllib3.PoolManager) -> None:
+    """Close the connections of a pool: idle ones now, others when their requests are over."""
+    for key in connections.pools.keys():  # noqa: SIM118 - it is no dict, and gives a copy
+        idle = connections.pools.get(key)
+        if idle is not None:
+            idle.close()
+    connections.clear()
+
+
 @lru_cache(maxsize=4)
 def _encryption(authorities: str | None) -> ssl.SSLContext:
     context = ssl.create_default_context()  # which knows the environment
@@ -457,6 +467,10 @@ def _sent(
             decode_content=False,
             pool_timeout=wait_for_connection_s,
         )
+    except InvalidHeader as error:
+        # urllib3 forgets the answer, whose connection would stay until the collector comes.
+        clear_frames(error.__traceback__)
+        raise MalformedError("it says two lengths for its answer") from None
     except (ValueError, TypeError):  # http.client's text has the value of the header
         raise MalformedError("its address or a header cannot be sent as it is") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import socket
@@ -513,3 +514,18 @@ def test_a_senseless_pause_does_no_harm(raw, value):
             ask()
         assert watch.seconds < 0.5 + SLACK_S
     client.close()
+
+
+@pytest.mark.parametrize("answer", MALFORMED.values(), ids=MALFORMED)
+def test_connections_of_answers_that_are_none_are_closed(raw, answer):
+    client = client_of(raw(once(answer)).url, TOTAL)
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(ServerError):
+            client.results("d857")
+        client.close()
+        left = [one for one in gc.get_objects() if isinstance(one, socket.socket)]
+        assert not [one for one in left if type(one).__name__ == "_Socket" and one.fileno() >= 0]
+    finally:
+        gc.enable()

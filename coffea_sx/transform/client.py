@@ -165,7 +165,7 @@ class ServiceXClient:
     def close(self) -> None:
         """Close the connections; a request that waits for its answer is given up at once."""
         self._closing.set()
-        self._connections.clear()
+        wire.close(self._connections)
 
     def info(self, *, timeout_s: float | None = None) -> ServerInfo:
         """Ask once what the server can do. One request, the first time."""
@@ -338,9 +338,9 @@ class ServiceXClient:
                     bytes(content),
                     wire.retry_after(response),
                 )
-        except wire.InterruptedRequestError:
-            raise self._was_closed() from None
         except HTTPError as error:
+            if self._closing.is_set():
+                raise self._was_closed() from None
             raise self._unsent(error, question, clock) from None
 
     def _unsent(self, error: HTTPError, question: _Question, clock: Clock) -> Exception:
