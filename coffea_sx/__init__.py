@@ -10,6 +10,7 @@ from ._version import version as __version__
 from .factory import ServiceXEventsFactory
 from .factory import install as _install
 from .forms import DeliveredForm, derive_form
+from .redact import RedactingHandler as _RedactingHandler
 from .report import Report
 from .samples import from_spec
 from .transform.course import Pace
@@ -25,5 +26,5 @@ __all__ = [
     "from_spec",
 ]
 
-logging.getLogger(__name__).addHandler(logging.NullHandler())
+logging.getLogger(__name__).addHandler(_RedactingHandler())
 _install()

@@ -40,7 +40,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .redact import redact
+from .redact import redact, redact_all
 
 _CONTEXT: Any = BaseException.__dict__["__context__"]
 
@@ -51,14 +51,14 @@ class ServiceXError(Exception):
     Parameters
     ----------
     message : str
-        What happened, where, and what to do. URLs in it are redacted.
+        What happened, where, and what to do. URLs and secrets in it are redacted.
     **facts
         The same as plain values, also attributes of the error.
     """
 
     def __init__(self, message: str, **facts: Any) -> None:
         super().__init__(redact(message))
-        self.facts = {k: redact(v) if isinstance(v, str) else v for k, v in facts.items()}
+        self.facts: dict[str, Any] = redact_all(facts)
 
     # Where dask is, errors are pickled with their contexts, even those that `from None` hides; the
     # errors of libraries that ours stand for hold URLs, and things that cannot be pickled.

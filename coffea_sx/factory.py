@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from coffea.nanoevents import NanoAODSchema, NanoEventsFactory
 
 from . import graph
 from .dataset import Dataset, InputFiles, identify
-from .errors import BadInput
+from .errors import BadInput, ProtocolError
 from .forms.delivered import DeliveredForm
 from .plan import Plan, endpoint_of, expect, make_plan, make_terms, planned, schema_of, warn
 from .query import Selection
@@ -40,7 +41,7 @@ class TransformStatus:
     n_files, n_completed, n_failed : int
         Input files; what the server counts wrongly is put right as far as it cannot be.
     submitted_at : str
-        When, in the words of the server (ISO 8601).
+        When, in the words of the server (ISO 8601); empty if it does not say so.
     """
 
     request_id: str
@@ -466,20 +467,22 @@ max_failed, steps_per_file, pace, progress
         ------
         TransformGone
             If the server no longer knows it.
+        ProtocolError
+            If it does not say what it is doing with how many files.
         ServerError
         """
         said = self._watch.client.status(self.request_id)
-        n_files = max(0, int(said["files"] or 0))
-        n_failed = min(max(0, int(said["files-failed"] or 0)), n_files)
-        n_completed = min(max(0, int(said["files-completed"] or 0)), n_files - n_failed)
+        n_files = _counted(said, "files")
+        n_failed = min(_counted(said, "files-failed"), n_files)
+        n_completed = min(_counted(said, "files-completed"), n_files - n_failed)
         return TransformStatus(
             self.request_id,
-            said.get("title") or "",
-            said["status"],
+            str(said.get("title") or ""),
+            str(_said(said, "status")),
             n_files,
             n_completed,
             n_failed,
-            str(said["submit-time"]),
+            str(said.get("submit-time") or ""),
         )
 
     def cancel(self) -> None:
@@ -615,3 +618,22 @@ def _described(outcome: Delivered | Failed | None) -> dict[str, Any]:
 def install() -> None:
     """Add ``from_servicex`` to coffea's NanoEventsFactory. Doing it twice changes nothing."""
     NanoEventsFactory.from_servicex = ServiceXEventsFactory.from_servicex
+
+
+def _said(status: Mapping[str, Any], key: str) -> Any:
+    """Return a part of a status that every ServiceX gives."""
+    if key not in status:
+        raise ProtocolError(f"The status of the transform, as the server gives it, has no {key!r}.")
+    return status[key]
+
+
+def _counted(status: Mapping[str, Any], key: str) -> int:
+    """Return a number of files in a status: none while the server does not know it."""
+    value = _said(status, key)
+    try:
+        return max(0, int(value or 0))
+    except (TypeError, ValueError, OverflowError):
+        raise ProtocolError(
+            f"The status of the transform, as the server gives it, has {key!r}: {value!r}, which "
+            "is no number of files."
+        ) from None

@@ -1,10 +1,21 @@
-"""Keep secrets out of text: URLs without their query, tokens that print as dots."""
+"""Keep secrets out of text: URLs without their query, tokens that print as dots.
+
+What is secret is known by how it looks (`redact`'s patterns), and by its value: every `Secret` of
+this process is looked for in every text, because servers repeat what they are sent.
+"""
 
 from __future__ import annotations
 
+import base64
+import json
 import logging
 import re
+import threading
+from collections import OrderedDict
+from contextlib import suppress
+from traceback import format_exception
 from typing import Any, NoReturn
+from urllib.parse import quote, quote_plus
 
 _URL_QUERY = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?:[^/@\s'\"]*@)?(?P<rest>[^?\s'\"<>]*)\?[^\s'\"<>)]*"
@@ -14,34 +25,120 @@ _SIGNED_QUERY = re.compile(
 )
 _USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)[^/@\s'\"]+@")
 _BEARER = re.compile(r"(?i)(bearer\s+)[A-Za-z0-9._~+/=-]+")
+# Shorter values are in texts by chance.
+_SHORTEST = 8
+# How many secrets are looked for: the newest, since access tokens are renewed every few minutes.
+_MOST = 128
+
+
+class _Known:
+    """The secrets of this process, in all the ways in which they may be written."""
+
+    def __init__(self) -> None:
+        self._secrets: OrderedDict[str, frozenset[str]] = OrderedDict()
+        self._lock = threading.Lock()
+        # Long ones first: a part of a secret must not hide the rest of it.
+        self._written: tuple[str, ...] = ()
+
+    def add(self, value: str) -> None:
+        """Look for a secret from now on."""
+        if len(value) < _SHORTEST:
+            return
+        with self._lock:
+            if value in self._secrets:
+                self._secrets.move_to_end(value)
+                return
+            self._secrets[value] = _ways_to_write(value)
+            if len(self._secrets) > _MOST:
+                self._secrets.popitem(last=False)
+            written = frozenset().union(*self._secrets.values())
+            self._written = tuple(sorted(written, key=len, reverse=True))
+
+    def hide(self, text: str) -> str:
+        """Replace all secrets in a text."""
+        for written in self._written:
+            if written in text:
+                text = text.replace(written, "...")
+        return text
+
+
+def _ways_to_write(value: str) -> frozenset[str]:
+    """Return a secret as it stands in headers, URLs, JSON, Python and base64, and its parts."""
+    ways = {value, quote(value, safe=""), quote(value), quote_plus(value)}
+    ways |= {json.dumps(value)[1:-1], repr(value)[1:-1]}
+    content = value.encode("utf-8", "surrogatepass")
+    ways.add(base64.b64encode(content).decode().rstrip("="))
+    ways.add(base64.urlsafe_b64encode(content).decode().rstrip("="))
+    # The payload and the signature of a token, but not its header, which is that of all tokens.
+    parts = value.split(".")
+    if len(parts) == 3:
+        ways.update(parts[1:])
+    return frozenset(way for way in ways if len(way) >= _SHORTEST)
+
+
+_known = _Known()
 
 
 def redact(text: str) -> str:
-    """Drop query strings and user names of URLs, and bearer tokens, from a text.
+    """Drop query strings and user names of URLs, bearer tokens, and known secrets from a text.
 
     Examples
     --------
     >>> redact("GET http://host/bucket/a.root?X-Amz-Signature=abc failed")
     'GET http://host/bucket/a.root?... failed'
     """
+    text = _known.hide(text)
     text = _URL_QUERY.sub(r"\g<scheme>\g<rest>?...", text)
     text = _SIGNED_QUERY.sub("?...", text)
     text = _USERINFO.sub(r"\g<scheme>", text)
     return _BEARER.sub(r"\1...", text)
 
 
+def redact_all(value: Any) -> Any:
+    """Redact all texts in a value made of lists, tuples, sets and dicts.
+
+    Examples
+    --------
+    >>> redact_all({"urls": ["http://host/a?Signature=abc"], "status": 403})
+    {'urls': ['http://host/a?...'], 'status': 403}
+    """
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {redact_all(key): redact_all(one) for key, one in value.items()}
+    if type(value) in (list, tuple, set, frozenset):
+        return type(value)(map(redact_all, value))
+    return value
+
+
+def know(value: str) -> None:
+    """Look for a secret in every text from now on, which others gave to this process."""
+    _known.add(value)
+
+
 class RedactingFilter(logging.Filter):
-    """Redact the arguments of log records, for libraries that log the URLs they are given."""
+    """Redact log records: of libraries that log the URLs they are given."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Redact a record and let it pass."""
-        if isinstance(record.args, tuple):
-            record.args = tuple(redact(a) if isinstance(a, str) else a for a in record.args)
+        # Of what cannot be formatted logging itself complains.
+        with suppress(TypeError, ValueError):
+            record.msg, record.args = redact(record.getMessage()), None
+        if record.exc_info:
+            record.exc_text = redact("".join(format_exception(*record.exc_info)).rstrip())
         return True
 
 
+class RedactingHandler(logging.NullHandler):
+    """Redact the records of all loggers below one, before the handlers of others see them."""
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Redact a record, and show it nowhere."""
+        return RedactingFilter().filter(record)
+
+
 class Secret:
-    """A string that prints as dots and refuses to be pickled.
+    """A string that prints as dots, refuses to be pickled, and is hidden in all texts.
 
     Examples
     --------
@@ -53,6 +150,7 @@ class Secret:
 
     def __init__(self, value: str) -> None:
         self._value = value
+        know(value)
 
     def reveal(self) -> str:
         """Return the string itself, for the request that needs it."""

@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from strategies import Play, ScriptedServer, columns, connected
@@ -93,11 +94,11 @@ FAST = Pace(busy_s=0.02, idle_s=0.1, stall_s=60.0, settle_s=0.3, outage_s=2.0)
 
 @pytest.fixture
 def client_of() -> Iterator[Callable[..., ServiceXClient]]:
-    """Make clients of servers: ``client_of(url, patience_s)``."""
+    """Make clients of servers: ``client_of(url, patience_s, limits)``."""
     clients: list[ServiceXClient] = []
 
-    def make(url: str, patience_s: float = 5.0) -> ServiceXClient:
-        clients.append(connected(url, patience_s))
+    def make(url: str, *options: Any, **more: Any) -> ServiceXClient:
+        clients.append(connected(url, *options, **more))
         return clients[-1]
 
     yield make

@@ -33,9 +33,10 @@ from coffea_sx.local import LocalServiceX
 from coffea_sx.storage import stored, transport
 from coffea_sx.testing import Answer, FaultProxy, Request, When
 from coffea_sx.testing.faults import Ask, whole
-from coffea_sx.transform import client, watch
+from coffea_sx.transform import watch
 from coffea_sx.transform.client import ServiceXClient
 from coffea_sx.transform.course import Pace
+from coffea_sx.wire import Limits
 
 COLUMNS = ("event", "MET_pt", "Muon_pt")
 # The second of three input files is the one with the fault.
@@ -247,11 +248,11 @@ def requests_for(proxy: FaultProxy, when: When) -> list[Request]:
 
 def make_impatient(patch: pytest.MonkeyPatch) -> None:
     """Let nobody wait for long: faults for ever end in a second."""
-    patch.setattr(stored, "fetch", partial(transport.fetch, patience_s=0.5))
-    patch.setattr(transport, "TIMEOUT", 0.2)
+    quick = partial(transport.fetch, patience_s=0.5, limits=Limits(0.2, bytes_per_s=1e9))
+    patch.setattr(stored, "fetch", quick)
     patch.setattr(transport, "MISSING_PAUSES_S", (0.01, 0.02))
-    transport._connections.cache_clear()
-    patch.setattr(client, "TIMEOUT", 1.0)  # submitting takes its time
+    # Submitting takes its time.
+    patch.setattr(ServiceXClient.__init__, "__defaults__", (5.0, Limits(total_s=1.0)))
     patch.setattr(factory_module, "ServiceXClient", partial(ServiceXClient, patience_s=0.5))
     fast = partial(Pace, busy_s=0.02, idle_s=0.1, stall_s=10.0, settle_s=0.3, outage_s=0.2)
     patch.setattr(watch, "Pace", fast)

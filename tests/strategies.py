@@ -30,9 +30,9 @@ from coffea_sx.transform.endpoint import EndpointName, find_endpoint
 # -- clients
 
 
-def connected(url: str, patience_s: float = 5.0) -> ServiceXClient:
+def connected(url: str, *options: Any, **more: Any) -> ServiceXClient:
     """Make a client of a server."""
-    return ServiceXClient(find_endpoint(EndpointName(None, url, None)), patience_s)
+    return ServiceXClient(find_endpoint(EndpointName(None, url, None)), *options, **more)
 
 
 def submit_dimuons(server: LocalServiceX, files: Any, **options: Any) -> Any:

@@ -57,13 +57,13 @@ class Canaries:
 
         status, exchanged = ServiceXClient.status, ServiceXClient._exchanged
 
-        def noted_status(client: Any, request_id: str) -> Any:
-            said = status(client, request_id)
+        def noted_status(client: Any, request_id: str, **options: Any) -> Any:
+            said = status(client, request_id, **options)
             self.secrets.update((said["minio-access-key"], said["minio-secret-key"]))
             return said
 
-        def noted_token(client: Any, refresh_token: Any) -> Any:
-            token = exchanged(client, refresh_token)
+        def noted_token(client: Any, refresh_token: Any, end: float) -> Any:
+            token = exchanged(client, refresh_token, end)
             self.secrets.add(token.reveal())
             return token
 

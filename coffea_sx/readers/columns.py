@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-from ..errors import FormMismatch
+from ..errors import CorruptFile, FormMismatch, ServiceXError
 
 FormsOf = Callable[[Sequence[str]], Mapping[str, Any]]
 Read = Callable[[Sequence[str], int, int], dict[str, Any]]
+
+
+@contextmanager
+def understanding(object_name: str) -> Iterator[None]:
+    """Take what goes wrong for bytes that cannot be understood.
+
+    Only for what parses the bytes of an object: never around code of coffea or of users, whose
+    errors are no errors of the file.
+
+    Raises
+    ------
+    CorruptFile
+    """
+    try:
+        yield
+    except (ServiceXError, MemoryError):
+        raise
+    except Exception as error:
+        # Parsers report bytes that they do not understand with whatever they meet first.
+        raise CorruptFile(
+            f"The object {object_name!r} cannot be read: {type(error).__name__}: {error}.",
+            object_name=object_name,
+        ) from None
 
 
 class Columns:
@@ -47,6 +71,7 @@ class Columns:
         self.counted = counted
         self.wider: Mapping[str, Any] = {}
         self.collections: Sequence[Sequence[str]] = ()
+        self._name = name
         self._names = names
         self._read = read
         # What coffea's mapping asks of a tree, to name the arrays that it keeps.
@@ -64,7 +89,21 @@ class Columns:
     def arrays(
         self, names: Sequence[str], entry_start: int, entry_stop: int, **options: Any
     ) -> dict[str, Any]:
-        """Read columns as ``uproot.TTree.arrays(how=dict)`` does."""
+        """Read columns as ``uproot.TTree.arrays(how=dict)`` does.
+
+        Raises
+        ------
+        CorruptFile
+            If the bytes of the file cannot be understood.
+        FormMismatch
+            If columns of one collection do not have the same numbers of entries.
+        ReadError
+            If the bytes cannot be had.
+        """
+        with understanding(self._name):
+            return self._arrays(names, entry_start, entry_stop)
+
+    def _arrays(self, names: Sequence[str], entry_start: int, entry_stop: int) -> dict[str, Any]:
         import awkward as ak
         import numpy as np
 
@@ -78,6 +117,8 @@ class Columns:
                 arrays[name] = ak.values_astype(found[name], self.wider[name])
             else:
                 arrays[name] = found[name]
+        for name, array in arrays.items():
+            _check_structure(name, array)
         for columns in self.collections:
             _check_lengths({name: arrays[name] for name in columns if name in arrays})
         # Of a part of a file lists may have entries before theirs, which coffea does not expect.
@@ -92,6 +133,15 @@ def _with_indices(array: Any) -> Any:
         return layout.to_IndexedOptionArray64() if layout.is_option else None
 
     return ak.transform(indexed, array)
+
+
+def _check_structure(name: str, array: Any) -> None:
+    """Make sure that lists begin and end within their entries: coffea takes that for granted."""
+    import awkward as ak
+
+    wrong = ak.validity_error(array)
+    if wrong:
+        raise ValueError(f"column {name!r}: {wrong}")
 
 
 def _check_lengths(columns: Mapping[str, Any]) -> None:

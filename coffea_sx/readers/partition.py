@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
-from ..errors import CorruptFile, FormError, ObjectReplaced, ReadError, ServiceXError
+from ..errors import FormError, ObjectReplaced, ReadError
 from ..forms import DeliveredForm
 from ..forms.guard import check
 from ..forms.observed import DOCUMENTATION, observed_forms
@@ -13,8 +16,13 @@ from ..storage.filesystem import address
 from ..storage.stored import StoredObject
 from ..transform.outcomes import Delivered
 from ..transform.watch import Watch
+from .columns import understanding
 from .parquet import open_parquet
 from .root import no_tree, open_root
+
+# numba loads its extensions when it first compiles, and a second thread that compiles meanwhile
+# does so without them.
+_preparing = threading.Lock()
 
 
 def blockwise_reader(delivered: DeliveredForm, form_mapping: Any) -> Any:
@@ -71,6 +79,9 @@ def read(
 ) -> Any:
     """Read one step of a delivered file.
 
+    Errors of coffea's code and of the user's, which make events of the columns, are no errors of
+    the file: they pass unchanged.
+
     Parameters
     ----------
     stored : StoredObject
@@ -106,16 +117,6 @@ def read(
             return _read(stored, outcome, delivered, reader, step, steps, collections)
     except ReadError as error:
         raise error.about(outcome.input_file, outcome.object_name) from None
-    except (ServiceXError, MemoryError):
-        raise
-    except Exception as error:
-        # Parsers report bytes that they do not understand with whatever they meet first.
-        raise CorruptFile(
-            f"The file made of {outcome.input_file} (object {outcome.object_name!r}) cannot be "
-            f"read: {type(error).__name__}: {error}",
-            input_file=outcome.input_file,
-            object_name=outcome.object_name,
-        ) from None
 
 
 def _read(
@@ -129,15 +130,19 @@ def _read(
 ) -> Any:
     share = len(reader.common_keys) / max(1, len(delivered.columns)) / steps
     open_ = open_parquet if delivered.result_format == "parquet" else open_root
-    with open_(stored, delivered, share) as columns:
+    with ExitStack() as stack:
+        with understanding(stored.name):
+            columns = stack.enter_context(open_(stored, delivered, share))
         if columns is None:
             # What servers write of an input file without the tree.
             if outcome.n_events:
                 raise no_tree(delivered.tree, [])
             return reader.mock_empty(backend="cpu")
         wanted = columns.real(sorted(reader.common_keys))
+        with understanding(stored.name):
+            found = columns.forms_of(wanted)
         columns.wider = check(
-            columns.forms_of(wanted),
+            found,
             wanted,
             delivered.base_form,
             outcome.input_file,
@@ -146,5 +151,15 @@ def _read(
         columns.collections = collections
         size = -(-columns.n_events // steps)
         start = min(step * size, columns.n_events)
+        _prepare_to_compile()
         array, _ = reader.read_tree(columns, start, min(start + size, columns.n_events))
         return array
+
+
+def _prepare_to_compile() -> None:
+    """Let numba know the arrays that coffea's schemas compile for, before threads compile."""
+    if "numba" in sys.modules:
+        import awkward.numba
+
+        with _preparing:
+            awkward.numba.register_and_check()

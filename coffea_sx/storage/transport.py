@@ -6,28 +6,28 @@ large bodies it hands over more in a second than httpx and obstore do.
 
 from __future__ import annotations
 
-import logging
 import re
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
+from time import monotonic
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import tenacity
 import urllib3
 
+from .. import wire
 from ..errors import AccessError, ObjectGone, ReadError, Truncated
-from ..redact import RedactingFilter
 from ..transform.access import Grant
+from ..wire import Clock, Limits
 
 Range = tuple[int, int]
 
 TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 # How long fetching one range may be tried again, seconds.
 PATIENCE_S = 60.0
-TIMEOUT = urllib3.Timeout(connect=10, read=60)
 # To one store at a time, of all threads of a process.
 CONNECTIONS = 8
 WAIT_FOR_CONNECTION_S = 60.0
@@ -35,15 +35,12 @@ BLOCK = 1 << 20
 # A store may list an object a moment before it gives it; then it is tried again, after seconds.
 MISSING_PAUSES_S = (1.0, 4.0)
 
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
+_SIZE = re.compile("[0-9]{1,18}")
 _S3_CODE = re.compile(rb"<Code>(\w+)</Code>")
 # What a store says to a URL that was good once.
 _STALE = {b"ExpiredToken", b"AccessDenied", b"InvalidAccessKeyId", b"SignatureDoesNotMatch"}
 _REASON_LENGTH = 2000
-
-
-# urllib3 logs every URL at DEBUG, with its signature.
-logging.getLogger("urllib3.connectionpool").addFilter(RedactingFilter())
 
 
 class Part(NamedTuple):
@@ -92,7 +89,7 @@ _making_connections = threading.Lock()
 
 @lru_cache(maxsize=1)
 def _connections() -> urllib3.PoolManager:
-    return urllib3.PoolManager(maxsize=CONNECTIONS, block=True, timeout=TIMEOUT, retries=False)
+    return wire.pool(maxsize=CONNECTIONS, block=True)
 
 
 def fetch(
@@ -102,6 +99,7 @@ def fetch(
     stop: int | None = None,
     wanted: Sequence[Range] | None = None,
     patience_s: float = PATIENCE_S,
+    limits: Limits = wire.DEFAULT,
 ) -> Part:
     """Fetch bytes ``start`` to ``stop`` of an object, in one request.
 
@@ -120,6 +118,8 @@ def fetch(
         Which of them are kept, in order; the others are dropped as they arrive.
     patience_s : float
         How long to try again, seconds.
+    limits : Limits
+        How long one request may take.
 
     Returns
     -------
@@ -134,12 +134,13 @@ def fetch(
     Truncated
         If it keeps sending fewer bytes than it promises.
     ReadError
-        If it does not answer.
+        If it does not answer, or too slowly.
     """
-    transfer = _Transfer(object_name, start, stop, wanted)
+    end = monotonic() + patience_s
+    transfer = _Transfer(object_name, start, stop, wanted, limits, end)
     attempts = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(_TransientError),
-        stop=partial(_is_over, patience_s),
+        stop=partial(_is_over, end),
         wait=_pause,
         reraise=True,
     )
@@ -152,8 +153,8 @@ def fetch(
         raise error.cause from None
 
 
-def _is_over(patience_s: float, state: tenacity.RetryCallState) -> bool:
-    is_late = (state.seconds_since_start or 0.0) + state.upcoming_sleep >= patience_s
+def _is_over(end: float, state: tenacity.RetryCallState) -> bool:
+    is_late = monotonic() + state.upcoming_sleep >= end
     return is_late or (_is_missing(state) and state.attempt_number > len(MISSING_PAUSES_S))
 
 
@@ -176,9 +177,17 @@ class _Transfer:
     """One range on its way; what has arrived is kept while the rest is asked for again."""
 
     def __init__(
-        self, object_name: str, start: int, stop: int | None, wanted: Sequence[Range] | None
+        self,
+        object_name: str,
+        start: int,
+        stop: int | None,
+        wanted: Sequence[Range] | None,
+        limits: Limits,
+        end: float,
     ) -> None:
         self._object_name = object_name
+        self._limits = limits
+        self._end = end
         self._start = start
         self._stop = stop
         self._wanted = [(start, sys.maxsize if stop is None else stop)]
@@ -198,29 +207,27 @@ class _Transfer:
         if self._position or self._stop is not None:
             last = "" if self._stop is None else self._stop - 1
             headers["Range"] = f"bytes={self._position}-{last}"
+        with _making_connections:
+            connections = _connections()
         try:
-            with _making_connections:
-                connections = _connections()
-            response = connections.request(
+            with wire.exchange(
+                connections,
                 "GET",
                 grant.url,
+                Clock(self._limits),
                 headers=headers,
-                redirect=False,
-                decode_content=False,
-                preload_content=False,
-                pool_timeout=WAIT_FOR_CONNECTION_S,
-            )
-            try:
+                at_most=(sys.maxsize if self._stop is None else self._stop) - self._position,
+                wait_for_connection_s=self._wait_for_connection_s(),
+            ) as response:
                 return self._take(response)
-            finally:
-                # What was not read is dropped with its connection; the place of that in the pool
-                # is free again.
-                response.close()
-                response.release_conn()
         except urllib3.exceptions.HTTPError as error:
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise self._untrusted() from None
             raise self._unsent(error) from None  # its text has the whole URL
+
+    def _wait_for_connection_s(self) -> float:
+        """Return how long to wait for a connection: not beyond the patience, but for a moment."""
+        return min(WAIT_FOR_CONNECTION_S, max(1.0, self._end - monotonic()))
 
     def _take(self, response: urllib3.BaseHTTPResponse) -> Part:
         """Take what one answer brings."""
@@ -239,8 +246,8 @@ class _Transfer:
         if first != self._position:
             what = f"is sent from byte {first} where {self._position} was asked for"
             raise _TransientError(self._error(what))
-        self._fill(response)
         end = min(size if self._stop is None else self._stop, size)
+        self._fill(response, end)
         if self._position != end:
             raise self._short(end)
         return Part(self._pieces, size, etag)
@@ -251,14 +258,17 @@ class _Transfer:
         self._fill(response)
         return Part(self._pieces, self._position, self._etag)
 
-    def _fill(self, response: urllib3.BaseHTTPResponse) -> None:
-        for block in response.stream(BLOCK, decode_content=False):
+    def _fill(self, response: urllib3.BaseHTTPResponse, end: int = sys.maxsize) -> None:
+        """Take a body, and of one that is too long only what shows that."""
+        for block in wire.blocks(response, BLOCK):
             begin, self._position = self._position, self._position + len(block)
             for (start, stop), piece in zip(self._wanted, self._pieces, strict=True):
                 if start <= begin and self._position <= stop:
                     piece += block
                 elif start < self._position and begin < stop:
                     piece += block[max(start, begin) - begin : stop - begin]
+            if self._position > end:
+                return
 
     def _content_range(self, response: urllib3.BaseHTTPResponse) -> tuple[int, int]:
         found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
@@ -268,7 +278,7 @@ class _Transfer:
 
     def _size_beyond(self, response: urllib3.BaseHTTPResponse) -> int:
         size = response.headers.get("Content-Range", "").rpartition("/")[2]
-        return int(size) if size.isdigit() else self._start
+        return int(size) if _SIZE.fullmatch(size) else self._start
 
     def _short(self, end: int) -> _TransientError:
         found, expected = self._position - self._start, end - self._start
@@ -297,6 +307,17 @@ class _Transfer:
                 "bytes.",
                 object_name=self._object_name,
                 found=found,
+            )
+        elif isinstance(error, wire.OutOfTimeError):
+            cause = ReadError(
+                f"The store at {self._host} does not send the object {self._object_name!r} in "
+                f"time: {error}. Is it overloaded, or what is between it and here?",
+                object_name=self._object_name,
+            )
+        elif isinstance(error, wire.MalformedError):
+            cause = ReadError(
+                f"The object {self._object_name!r} cannot be asked for at {self._host}: {error}.",
+                object_name=self._object_name,
             )
         else:
             cause = ReadError(
@@ -332,7 +353,7 @@ class _Transfer:
                 ReadError(
                     f"The store fails to send the object {self._object_name!r} {says}.", **facts
                 ),
-                _seconds(response.headers.get("Retry-After")),
+                wire.retry_after(response) or 0.0,
             )
         error = AccessError(f"The store refuses the object {self._object_name!r} {says}.", **facts)
         return _StaleError(error) if code in _STALE or status in (400, 401, 403) else error
@@ -343,8 +364,3 @@ def _host(url: str) -> str:
         return urlsplit(url).netloc.rpartition("@")[2]
     except ValueError:
         return "(an address that is none)"
-
-
-def _seconds(retry_after: str | None) -> float:
-    """Understand how long a store wants to be left alone; dates are not worth understanding."""
-    return float(retry_after) if retry_after and retry_after.isdigit() else 0.0

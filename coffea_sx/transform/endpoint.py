@@ -6,10 +6,10 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from ..errors import ConfigurationError
-from ..redact import Secret, redact
+from ..redact import Secret
 
 # What may stand behind "Bearer" in a header: all that can be seen in ASCII, but no space.
 _TOKEN = re.compile("[!-~]*")
@@ -66,12 +66,13 @@ def find_endpoint(name: EndpointName) -> Endpoint:
     if name.url and name.backend:
         raise ConfigurationError("Give backend= (a name in servicex.yaml) or url=, not both.")
     url, token = (name.url, "") if name.url else _configured(name)
-    parts = urlsplit(url)
-    if parts.username or parts.password:
+    if "@" in url:
+        # Whatever is before it: passwords may hold signs that end the part of a URL for them.
         raise ConfigurationError(
-            f"The address of a ServiceX must not hold a password, as {redact(url)} does: it "
-            "travels with the graph. Put a token into servicex.yaml."
+            f"The address of a ServiceX must not hold a password, as ...@{url.rpartition('@')[2]} "
+            "does: it travels with the graph. Put a token into servicex.yaml."
         )
+    parts = _parts(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigurationError(f"{url!r} is not the http(s) address of a ServiceX.")
     refresh_token = _token(token, "servicex.yaml") if token else None
@@ -82,6 +83,13 @@ def find_endpoint(name: EndpointName) -> Endpoint:
             f"A token would be sent unencrypted to {parts.hostname}; use the https address."
         )
     return endpoint
+
+
+def _parts(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return SplitResult("", "", "", "", "")
 
 
 def _token(text: str, where: str) -> Secret:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import httpx
 import pytest
 from strategies import columns, say
 
@@ -106,7 +107,8 @@ def test_what_is_deleted_or_failed_is_submitted_again(client, selection, tmp_pat
     assert second != first
     while client.status(second)["status"] != "Complete" and time.monotonic() < deadline:
         time.sleep(0.02)
-    client._http.delete(f"/servicex/transformation/{second}").raise_for_status()
+    path = f"/servicex/transformation/{second}"
+    httpx.delete(f"{client.endpoint.url}{path}").raise_for_status()
     assert submit(client, selection, wanted) not in (first, second)
 
 

@@ -12,6 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import httpx
 import numpy as np
 import pytest
 from strategies import Answer, row, say
@@ -144,7 +145,8 @@ def test_a_deleted_transform_is_gone(nano_files, watching, selection):
     try:
         request_id = watch.address.request_id
         watch.client.cancel(request_id)
-        watch.client._http.delete(f"/servicex/transformation/{request_id}").raise_for_status()
+        url = f"{server.url}/servicex/transformation/{request_id}"
+        httpx.delete(url).raise_for_status()
         with pytest.raises(TransformGone, match=request_id):
             watch.wait(0)
     finally:
