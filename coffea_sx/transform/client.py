@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from time import time
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ import tenacity
 
 from ..errors import (
     NotAuthorized,
+    OutcomeUnknown,
     ProtocolError,
     RequestRefused,
     ServerError,
@@ -33,6 +34,10 @@ from .endpoint import Endpoint
 logger = logging.getLogger(__name__)
 
 TRANSIENT = {429, 500, 502, 503, 504}
+# Answers of whoever stands before a server that has not answered, and may be at work.
+UNANSWERED = {502, 504}
+# Of these nothing has reached a server.
+NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 TIMEOUT = httpx.Timeout(60, connect=10)
 TRANSFORMATION = "/servicex/transformation"
 # What servers say that tell the files of datasets and the rows of results; those of 2024 do not.
@@ -83,6 +88,7 @@ class ServiceXClient:
         self._access_token: Secret | None = None
         self._token_lock = threading.Lock()
         self._info: ServerInfo | None = None
+        self._ahead = timedelta(0)
         self._closing = threading.Event()
 
     def close(self) -> None:
@@ -109,8 +115,20 @@ class ServiceXClient:
         except TransformGone:
             return
 
+    @property
+    def server_time(self) -> datetime:
+        """Now, or a little before, by the clock of the server as its last answer tells it."""
+        return datetime.now(timezone.utc) + self._ahead
+
     def submit(self, selection: Selection, *, did: str | None, files: Sequence[str] | None) -> str:
-        """Submit a transform; return its request id."""
+        """Submit a transform; return its request id.
+
+        Raises
+        ------
+        OutcomeUnknown
+            If the server does not answer, and may have it.
+        ServerError
+        """
         body: dict[str, Any] = {
             "title": selection.title,
             "selection": selection.text,
@@ -123,6 +141,10 @@ class ServiceXClient:
         else:
             body["did"] = did
         return self._part("request_id", str, self._request("POST", TRANSFORMATION, json=body))
+
+    def transforms(self) -> list[dict[str, Any]]:
+        """Return the status of every transform that the server lets us see; without keys."""
+        return self._part("requests", list, self._get(TRANSFORMATION))
 
     def status(self, request_id: str) -> dict[str, Any]:
         """Return the status of a transform. It holds the keys of the store: never print it."""
@@ -209,6 +231,7 @@ class ServiceXClient:
             response = self._http.request(method, path, json=json, headers=self._authorization())
         except (httpx.TransportError, httpx.DecodingError) as error:
             raise self._unsent(error, method, path, repeatable) from None
+        self._ahead = _ahead(response.headers, self._ahead)
         # It refers to itself through this: megabytes of rows would stay until the collector comes.
         response.stream = httpx.ByteStream(b"")
         return response
@@ -216,15 +239,15 @@ class ServiceXClient:
     def _unsent(
         self, error: httpx.RequestError, method: str, path: str, repeatable: bool
     ) -> Exception:
-        cause = Unreachable(
+        is_sent = not repeatable and not isinstance(error, NOT_SENT)
+        cause = (OutcomeUnknown if is_sent else Unreachable)(
             f"ServiceX at {self.endpoint.url} does not answer {method} {path}: "
             f"{type(error).__name__}: {error}. Is the address right, and the server running?",
             url=redact(self.endpoint.url),
         )
         # A certificate is no better a moment later.
         is_trusted = "CERTIFICATE" not in str(error).upper()
-        is_passing = is_trusted and (repeatable or isinstance(error, httpx.ConnectError))
-        return _TransientError(cause) if is_passing else cause
+        return _TransientError(cause) if is_trusted and not is_sent else cause
 
     def _answer(self, response: httpx.Response, repeatable: bool) -> Any:
         if response.is_success:
@@ -233,6 +256,8 @@ class ServiceXClient:
         # ServiceX answers 500 to requests that it will never accept, but not to reading.
         if response.status_code in TRANSIENT and (repeatable or response.status_code == 429):
             raise _TransientError(refusal, _retry_after(response))
+        if response.status_code in UNANSWERED:
+            raise OutcomeUnknown(str(refusal), **refusal.facts)
         raise refusal
 
     def _json(self, response: httpx.Response) -> Any:
@@ -333,6 +358,14 @@ def _pause(state: tenacity.RetryCallState) -> float:
     retry_after = getattr(error, "retry_after", None)
     backoff = tenacity.wait_random_exponential(multiplier=0.2, max=5)(state)
     return max(retry_after or 0.0, backoff)
+
+
+def _ahead(headers: Mapping[str, str], otherwise: timedelta) -> timedelta:
+    """Tell by how much the clock of a server is ahead of ours; at least, as it tells seconds."""
+    try:
+        return parsedate_to_datetime(headers["Date"]) - datetime.now(timezone.utc)
+    except (KeyError, TypeError, ValueError):
+        return otherwise
 
 
 def _retry_after(response: httpx.Response) -> float | None:
