@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ import httpx
 import pytest
 from coffea.nanoevents import BaseSchema, NanoAODSchema, NanoEventsFactory
 from servicex import query
+from servicex.configuration import Configuration
+from servicex.query_cache import QueryCache
 
 from coffea_sx import ServiceXEventsFactory
 from coffea_sx.demo.analysis import SelectionSchema, dimuon_query
@@ -119,6 +122,12 @@ def n_submitted(server: LocalServiceX) -> int:
 def numbers(factory: Any) -> list[int]:
     found: list[int] = factory.events().event.compute(scheduler="synchronous").to_list()
     return found
+
+
+def delete(server: LocalServiceX, request_id: str) -> None:
+    """Delete a transform as users may, and as servers do after a while."""
+    url = f"{server.url}/servicex/transformation/{request_id}"
+    httpx.delete(url).raise_for_status()
 
 
 def run(script: str, config: Path, files: list[str]) -> list[str]:
@@ -269,6 +278,93 @@ def test_what_servicex_has_delivered_is_found(
     assert n_submitted(server) == before + 1
 
 
+@pytest.mark.slow
+def test_what_servicex_has_delivered_is_replaced_once_when_it_was_deleted(
+    server: LocalServiceX,
+    submit: Submit,
+    forget: Callable[[], None],
+    config: Path,
+    nano_files: list[str],
+) -> None:
+    def names() -> list[str]:
+        with closing(QueryCache(Configuration.read(str(config)))) as cache:
+            assert [one.title for one in cache.cached_queries()] == ["delivered"]
+            return [one["request_id"] for one in cache.queries_in_state("SUBMITTED")]
+
+    forget()
+    files = nano_files[5:7]
+    paths = run(DELIVER, config, files)
+    first = submit(files)
+    expected = numbers(first)
+    delete(server, first.request_id)
+    before = n_submitted(server)
+    again = submit(files)
+    assert numbers(again) == expected
+    for _ in range(2):
+        forget()
+        assert submit(files).request_id == again.request_id
+    said = [again.request_id, str(len(expected))]
+    assert run(NOTEBOOK, config, files) == said
+    assert n_submitted(server) == before + 1
+    # What was downloaded is as good as before, and returned at once.
+    assert names() == [again.request_id]
+    assert run(DELIVER, config, files) == paths
+    assert n_submitted(server) == before + 1
+    # And so on, if that one is deleted, too.
+    delete(server, again.request_id)
+    forget()
+    third = submit(files)
+    forget()
+    assert submit(files).request_id == third.request_id
+    assert names() == [third.request_id]
+    assert n_submitted(server) == before + 2
+
+
+@pytest.mark.slow
+def test_what_was_downloaded_and_is_gone_is_replaced_for_servicex_too(
+    server: LocalServiceX,
+    submit: Submit,
+    forget: Callable[[], None],
+    config: Path,
+    nano_files: list[str],
+) -> None:
+    forget()
+    files = nano_files[6:8]
+    paths = run(DELIVER, config, files)
+    first = submit(files)
+    Path(paths[0]).unlink()
+    # The server still has it.
+    forget()
+    assert submit(files).request_id == first.request_id
+    delete(server, first.request_id)
+    again = submit(files)
+    before = n_submitted(server)
+    new = run(DELIVER, config, files)
+    assert n_submitted(server) == before
+    assert all(Path(path).is_file() and again.request_id in path for path in new)
+    forget()
+    assert submit(files).request_id == again.request_id
+
+
+def test_servers_that_share_a_cache_do_not_submit_for_ever(
+    server: LocalServiceX, submit: Submit, config: Path, forget: Callable[[], None]
+) -> None:
+    with LocalServiceX() as other:
+        one = "api_endpoints:\n"
+        two = f"{one}  - endpoint: {other.url}\n    name: other\n"
+        config.write_text(config.read_text().replace(one, two))
+        before = n_submitted(server)
+        found = []
+        for _ in range(3):
+            for backend in ("local", "other"):
+                forget()
+                found.append(submit(backend=backend).request_id)
+        # The first of both was replaced by that of the other, once.
+        assert n_submitted(server) - before == 2
+        assert n_submitted(other) == 1
+        assert found[2:4] == found[4:6]
+
+
 def test_without_a_servicex_yaml_no_cache_is_used(
     server: LocalServiceX, submit: Submit, config: Path, forget: Callable[[], None]
 ) -> None:
@@ -295,8 +391,7 @@ def test_a_request_that_was_deleted_is_submitted_again(
 ) -> None:
     first = submit()
     expected = numbers(first)
-    url = f"{server.url}/servicex/transformation/{first.request_id}"
-    httpx.delete(url).raise_for_status()
+    delete(server, first.request_id)
     if is_forgotten:
         forget()
     again = submit()
@@ -306,16 +401,41 @@ def test_a_request_that_was_deleted_is_submitted_again(
     assert submit().request_id == again.request_id
 
 
+@pytest.mark.parametrize("is_forgotten", [False, True], ids=["this process", "another"])
 def test_a_request_whose_bucket_is_gone_is_submitted_again(
-    server: LocalServiceX, submit: Submit, forget: Callable[[], None], nano_files: list[str]
+    server: LocalServiceX,
+    submit: Submit,
+    forget: Callable[[], None],
+    nano_files: list[str],
+    is_forgotten: bool,
 ) -> None:
     first = submit(nano_files[4:6])
     expected = numbers(first)
     shutil.rmtree(server.directory / "objects" / first.request_id)
-    forget()
+    if is_forgotten:
+        forget()
     again = submit(nano_files[4:6])
     assert again.request_id != first.request_id
     assert numbers(again) == expected
+    # For every process.
+    forget()
+    assert submit(nano_files[4:6]).request_id == again.request_id
+
+
+def test_what_is_there_costs_two_requests(
+    server: LocalServiceX, submit: Submit, nano_files: list[str]
+) -> None:
+    first = submit(nano_files[2:5])
+    numbers(first)
+    before = len(server.exchanges)
+    assert submit(nano_files[2:5]).request_id == first.request_id
+    asked = [(one.method, one.path) for one in list(server.exchanges)[before:]]
+    status = f"/servicex/transformation/{first.request_id}"
+    check = asked.index(("GET", status))
+    # The status, and whether the store has the result of the first file.
+    assert asked[check + 1] == ("POST", "/servicex/transformation/file-urls")
+    assert asked[check + 2][1].startswith(f"/{first.request_id}/")
+    assert not any(path.endswith("/results") for _, path in asked)
 
 
 def test_a_request_in_which_files_failed_is_submitted_again(
