@@ -10,9 +10,12 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +27,21 @@ from coffea.nanoevents import BaseSchema, NanoAODSchema, NanoEventsFactory
 from servicex import query
 from servicex.configuration import Configuration
 from servicex.query_cache import QueryCache
+from strategies import submit_dimuons
 
 from coffea_sx import ServiceXEventsFactory
 from coffea_sx.demo.analysis import SelectionSchema, dimuon_query
-from coffea_sx.errors import DatasetError, FormError, QueryError, TransformGone
+from coffea_sx.errors import (
+    BadInput,
+    DatasetError,
+    DeadlineExceeded,
+    FormError,
+    QueryError,
+    TransformCanceled,
+    TransformError,
+    TransformGone,
+    TransformStalled,
+)
 from coffea_sx.local import LocalServiceX
 from coffea_sx.transform import submissions
 from coffea_sx.transform.course import Pace
@@ -229,6 +243,34 @@ def test_an_unknown_request_is_gone_before_anything_else(
     assert caught.value.request_id == UNKNOWN
     (asked,) = list(server.exchanges)[before:]
     assert (asked.method, asked.path) == ("GET", f"/servicex/transformation/{UNKNOWN}")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("242", "A number is that of a row"),
+        ("", "is not the id of a request"),
+        ("  ", "is not the id of a request"),
+        (None, "request_id=None is not the id"),
+        (242, "request_id=242 is not the id"),
+        (b"d8574447-e5e2-40ff-a0c4-bde618f1483f", "is not the id"),
+        ("d8574447-e5e2-40ff-a0c4-bde618f1483f/results", "is not the id"),
+        ("d8574447", "`servicex transforms list` shows them"),
+        ("../servicex", "factory.request_id"),
+    ],
+)
+def test_what_is_no_id_is_refused_before_anything_is_asked(
+    server: LocalServiceX, from_id: Submit, given: Any, says: str
+) -> None:
+    before = len(server.exchanges)
+    with pytest.raises(BadInput, match=re.escape(says)):
+        from_id(given)
+    assert len(server.exchanges) == before
+
+
+def test_an_id_may_be_written_otherwise(submit: Submit, from_id: Submit) -> None:
+    first = submit()
+    assert from_id(f" {first.request_id.upper()}\n").request_id == first.request_id
 
 
 # -- the cache of servicex
@@ -482,6 +524,67 @@ class Held:
     async def __call__(self, path: str) -> None:
         while path != self.first and not self.released.is_set():
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.filterwarnings("ignore:.*tells its results only when a transform is over")
+@pytest.mark.parametrize("generation", ["2026", "2025", "1.5"])
+@pytest.mark.parametrize(
+    ("limit", "kind"), [("stall_s", TransformStalled), ("deadline_s", DeadlineExceeded)]
+)
+def test_what_has_stalled_is_canceled_before_it_is_done_again(
+    nano_files: list[str], generation: str, limit: str, kind: type[TransformError]
+) -> None:
+    held = Held(nano_files[1])
+    with LocalServiceX(before_report=held, generation=generation) as server:
+        define = partial(submit_dimuons, server, nano_files[:3])
+        factory = define(pace=PACE)
+        wait_for(lambda: factory.status().n_completed == 1)
+        with pytest.raises(kind):
+            numbers(define(pace=replace(PACE, **{limit: 0.2})))
+        assert define(pace=PACE).request_id == factory.request_id
+        with pytest.raises(BadInput, match=r"has not delivered [23] input files.*cancel\(\), then"):
+            factory.retry_failed()
+        assert n_submitted(server) == 1
+        factory.cancel()
+        held.released.set()
+        again = factory.retry_failed()
+        # The file that was delivered before is read from there.
+        requests = [one.request_id for one in again.report().inputs]
+        assert requests == [again.request_id, factory.request_id, again.request_id]
+        assert sorted({number // 500 for number in numbers(again)}) == [0, 1, 2]
+        assert again.counts.delivered == 3
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_what_was_canceled_before_anybody_waited_is_done_again(nano_files: list[str]) -> None:
+    held = Held("none")
+    with LocalServiceX(before_report=held) as server:
+        factory = submit_dimuons(server, nano_files[:2], pace=PACE)
+        # It goes on, and nobody has given it up.
+        assert factory.retry_failed() is factory
+        factory.cancel()
+        held.released.set()
+        again = factory.retry_failed()
+        assert again.request_id != factory.request_id
+        assert len(numbers(again)) > 100
+        with pytest.raises(TransformCanceled):
+            numbers(factory)
+
+
+def test_what_was_deleted_has_to_be_submitted_whole(nano_files: list[str]) -> None:
+    held = Held("none")
+    with LocalServiceX(before_report=held) as server:
+        factory = submit_dimuons(server, nano_files[:2], pace=PACE)
+        factory.cancel()
+        delete(server, factory.request_id)
+        with pytest.raises(TransformGone, match="Submit its query again"):
+            factory.retry_failed()
 
 
 def test_the_server_restarts_in_the_middle(nano_files: list[str], tmp_path: Path) -> None:
