@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha1
 from pathlib import Path
@@ -47,17 +47,24 @@ class InputFiles:
     _by_end: dict[str, int | None] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        read = [(_https(one), i) for i, entry in enumerate(self.paths) for one in entry.split(",")]
-        names = [(name, i) for path, i in read for name in _full_names(path)]
+        by_path, plain = {}, {}
+        by_object: dict[str, int | None] = {}
+        converted: dict[str, int | None] = {}
+        by_end: dict[str, int | None] = {}
+        for index, entry in enumerate(self.paths):
+            for path in map(_https, entry.split(",")):
+                by_path[path] = plain[_plain(path)] = index
+                _enter(converted, _converted(object_name(path)), index)
+                for name in _full_names(path):
+                    _enter(by_object, name, index)
+                    if len(name) >= _END:
+                        _enter(by_object, _shortened(name), index)
+                        _enter(by_end, name[-_END:], index)
+                        _enter(by_end, _converted(name[-_END:]), index)
+        object.__setattr__(self, "_by_path", plain | by_path)
         # A name that only a conversion may have made gives way to one as results always have it.
-        converted = [(_converted(object_name(path)), i) for path, i in read]
-        always = [(one, i) for name, i in names for one in {name, _shortened(name)}]
-        ends = [(name[-_END:], i) for name, i in names if len(name) >= _END]
-        ends += [(end, i) for one, i in ends if (end := _converted(one)) != one]
-        by_path = {_plain(path): i for path, i in read} | dict(read)
-        object.__setattr__(self, "_by_path", by_path)
-        object.__setattr__(self, "_by_object", _unambiguous(converted) | _unambiguous(always))
-        object.__setattr__(self, "_by_end", _unambiguous(ends))
+        object.__setattr__(self, "_by_object", converted | by_object)
+        object.__setattr__(self, "_by_end", by_end)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -136,12 +143,10 @@ def _converted(name: str) -> str:
     return f"{name[:dot] if 0 < dot < len(name) - 1 else name}.parquet"
 
 
-def _unambiguous(named: Iterable[tuple[str, int]]) -> dict[str, int | None]:
-    """Return which file a name is of; None if it is of several."""
-    found: dict[str, int | None] = {}
-    for name, index in named:
-        found[name] = index if found.setdefault(name, index) == index else None
-    return found
+def _enter(owners: dict[str, int | None], name: str, index: int) -> None:
+    """Enter whose a name is: nobody's, if it is that of several files."""
+    if owners.setdefault(name, index) != index:
+        owners[name] = None
 
 
 def _https(path: str) -> str:

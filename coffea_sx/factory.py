@@ -192,7 +192,8 @@ class ServiceXEventsFactory(NanoEventsFactory):
             before anything is submitted.
         ServerError
             `Unreachable`, `NotAuthorized`, `ProtocolError`: before anything is submitted;
-            `RequestRefused`: the server did not take the query.
+            `RequestRefused`: the server did not take the query; `OutcomeUnknown`: it does not say
+            whether it did.
         BadDataset, EmptyDataset
             If the look-up of a dataset fails or finds nothing.
 
@@ -200,7 +201,8 @@ class ServiceXEventsFactory(NanoEventsFactory):
         -----
         Requests to ServiceX: two before submitting, one to submit, and two for the number of input
         files, which are repeated while a dataset is looked up; with ``input_form="probe"`` as many
-        again, and those that wait for its one file.
+        again, and those that wait for its one file. Where the same query was submitted before, one
+        for its status, and one to ServiceX and one to the store if its results should be there.
         """
         terms = make_terms(
             mode, schemaclass, metadata, on_failure, max_failed, steps_per_file, pace
