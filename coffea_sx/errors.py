@@ -11,6 +11,7 @@
     │   └── ConfigurationError           which ServiceX is meant cannot be told
     ├── ServerError                      the conversation with ServiceX
     │   ├── Unreachable (ConnectionError)
+    │   │   └── OutcomeUnknown           it may have done what it was asked for
     │   ├── NotAuthorized (PermissionError)
     │   ├── RequestRefused               the server answered with an error
     │   └── ProtocolError                the server answered what no ServiceX answers
@@ -122,6 +123,10 @@ class ServerError(ServiceXError):
 
 class Unreachable(ServerError, ConnectionError):
     """The server does not answer."""
+
+
+class OutcomeUnknown(Unreachable):
+    """The server got a submission, and did not say whether it took it."""
 
 
 class NotAuthorized(ServerError, PermissionError):

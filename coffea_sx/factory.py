@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,13 @@ from coffea.nanoevents import NanoAODSchema, NanoEventsFactory
 
 from . import graph
 from .dataset import Dataset, InputFiles, identify
-from .errors import BadInput, ProtocolError
+from .errors import (
+    BadInput,
+    DeadlineExceeded,
+    ProtocolError,
+    TransformError,
+    TransformStalled,
+)
 from .forms.delivered import DeliveredForm
 from .plan import Plan, endpoint_of, expect, make_plan, make_terms, planned, schema_of, warn
 from .query import Selection
@@ -21,14 +28,18 @@ from .readers.partition import form_of_first
 from .report import Report, add_up, check_requests, rows_of
 from .transform.client import DATASETS, ServiceXClient
 from .transform.clients import client_of
-from .transform.course import Counts, Pace
+from .transform.course import TERMINAL, Counts, Pace
 from .transform.deliveries import Deliveries, TransformHandle
 from .transform.endpoint import Endpoint
 from .transform.lookup import UNNAMED, files_of
 from .transform.outcomes import Delivered, Failed, Outcome, Read
 from .transform.source import TransformAddress, owned
 from .transform.submit import check_acceptable, selection_of, submit
+from .transform.tolerance import LENIENT
 from .transform.watch import Watch
+
+# How ServiceX writes the id of a request.
+_REQUEST_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +199,8 @@ class ServiceXEventsFactory(NanoEventsFactory):
             before anything is submitted.
         ServerError
             `Unreachable`, `NotAuthorized`, `ProtocolError`: before anything is submitted;
-            `RequestRefused`: the server did not take the query.
+            `RequestRefused`: the server did not take the query; `OutcomeUnknown`: it does not say
+            whether it did.
         BadDataset, EmptyDataset
             If the look-up of a dataset fails or finds nothing.
 
@@ -196,7 +208,9 @@ class ServiceXEventsFactory(NanoEventsFactory):
         -----
         Requests to ServiceX: one before the first submission of a process, one to submit, and for
         a dataset that is looked up two at a time until its files are known; with
-        ``input_form="probe"`` as many again, and those that wait for its one file.
+        ``input_form="probe"`` as many again, and those that wait for its one file. Where the same
+        query was submitted before, one for its status, and one to ServiceX and one to the store if
+        its results should be there.
         """
         terms = make_terms(
             mode, schemaclass, metadata, on_failure, max_failed, steps_per_file, pace
@@ -293,7 +307,7 @@ class ServiceXEventsFactory(NanoEventsFactory):
         Parameters
         ----------
         request_id : str
-            As ``servicex transforms list`` and `request_id` show it.
+            A UUID, as ``servicex transforms list`` and `request_id` show it.
         dataset : sequence of str, optional
             All input files, in the order of the partitions; by default in the order in which they
             were submitted, or were found.
@@ -321,6 +335,7 @@ max_failed, steps_per_file, pace, progress
         Requests to ServiceX: two for the query, and two for the number of input files, which are
         repeated while a dataset is looked up.
         """
+        request_id = _known_id(request_id)
         terms = make_terms(
             mode, schemaclass, metadata, on_failure, max_failed, steps_per_file, pace
         )
@@ -354,17 +369,24 @@ max_failed, steps_per_file, pace, progress
         Raises
         ------
         BadInput
-            If the server does not name the files that failed: one of 2024 that looked them up.
+            If a transform has stalled, or has passed its deadline, and goes on at the server:
+            `cancel` ends it, and then all files are submitted again that it has not delivered. If
+            the server does not name the files that failed: one of 2024 that looked them up.
+        TransformGone
+            If the server no longer knows a transform that has not delivered all of its files.
         ServerError, RequestRefused
             If they cannot be submitted.
 
         Notes
         -----
-        Files whose failure is not known yet, because nothing was computed, stay where they are;
-        ``max_failed`` then holds for the files of each transform.
-        One request to submit, and one for what the server can do.
+        Files of a transform that goes on stay where they are; ``max_failed`` then holds for the
+        files of each transform.
+        One request to submit, and one for what the server can do. If it is not known of all files
+        what became of them, one for the status of their transform, and if that has ended, those
+        that find it out.
         """
         if not isinstance(report, Report):
+            self._learn_endings()
             report = self.report(report)
         check_requests((one.request_id for one in report.inputs), self._request_ids)
         lost = [i for i, one in enumerate(report.inputs) if one.status == "failed"]
@@ -390,6 +412,32 @@ max_failed, steps_per_file, pace, progress
         return type(self)(
             self._schema, replace(self._mapping, deliveries=deliveries), None, mode="dask"
         )
+
+    def _learn_endings(self) -> None:
+        """Find out what became of files whose transform has ended while nobody waited for it.
+
+        Raises
+        ------
+        BadInput
+            If it has not ended, and was given up.
+        """
+        deliveries = self._mapping.deliveries
+        places = [deliveries.of(index) for index in range(len(self._mapping.files))]
+        for handle in deliveries.handles:
+            watch = _owned_watch(handle)
+            numbers = (number for its, number in places if its is handle)
+            waiting = [number for number in numbers if number not in watch.outcomes]
+            if not waiting:
+                continue
+            request_id = handle.address.request_id
+            if watch.client.status(request_id)["status"] in TERMINAL:
+                _wait_for_all(watch, waiting)
+            elif isinstance(watch.ending, (TransformStalled, DeadlineExceeded)):
+                raise BadInput(
+                    f"Request {request_id} was given up here, but goes on at the server, and has "
+                    f"not delivered {len(waiting)} input files. End it before they are submitted "
+                    "again: cancel(), then retry_failed()."
+                )
 
     def report(self, rows: Any = None) -> Report:
         """Tell what became of every input file, as far as is known. No request is made.
@@ -546,6 +594,25 @@ max_failed, steps_per_file, pace, progress
         return f"<table><caption>ServiceX events</caption>{cells}</table>"
 
 
+def _known_id(request_id: Any) -> str:
+    """Return an id as ServiceX writes it, if it is one.
+
+    Raises
+    ------
+    BadInput
+    """
+    name = request_id.strip().lower() if isinstance(request_id, str) else ""
+    if _REQUEST_ID.fullmatch(name):
+        return name
+    # Servers know a request by that number, too, but not its results.
+    number = " A number is that of a row in its database." if name.isdigit() else ""
+    raise BadInput(
+        f"request_id={request_id!r} is not the id of a request.{number} Ids look like "
+        "'d8574447-e5e2-40ff-a0c4-bde618f1483f': `servicex transforms list` shows them, and "
+        "factory.request_id."
+    )
+
+
 def _expect_progress(progress: ShowsProgress | None) -> None:
     expect("progress", progress, (ShowsProgress, type(None)), "a TransformProgress")
 
@@ -570,6 +637,17 @@ def _watched(
     if pace is not None:
         watch.keep(pace)
     return watch
+
+
+def _wait_for_all(watch: Watch, numbers: Sequence[int]) -> None:
+    """Wait until it is known of files what became of them, by the end of the transform."""
+    for number in numbers:
+        try:
+            watch.wait(number, tolerance=LENIENT)
+        except TransformError:
+            # How it ended is known by now of every file, or of none.
+            if number not in watch.outcomes:
+                raise
 
 
 def _owned_watch(handle: TransformHandle) -> Watch:

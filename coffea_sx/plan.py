@@ -10,7 +10,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-from .dataset import Dataset, identify
+from .dataset import Dataset, identify, refuse_converted_twins, refuse_patterns
 from .errors import BadInput, ConfigurationError, MisdirectedIndices
 from .forms.delivered import DeliveredForm, delivered_form, is_derivable, known_form
 from .forms.raw import input_trees
@@ -24,6 +24,8 @@ from .transform.endpoint import Endpoint, EndpointName, find_endpoint
 from .transform.tolerance import Tolerance
 
 PROBE = "probe"
+# Code generators whose results ServiceX does not convert to Parquet.
+WRITE_PARQUET = {"uproot", "uproot-raw", "python"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +136,20 @@ def make_plan(
     """
     selection = select(query, result_format=result_format, codegen=codegen, title=title)
     wanted = identify(dataset)
+    _check_files(selection, wanted)
     if isinstance(input_form, str) and input_form == PROBE:
         input_form = _probed(selection, wanted, find())
     return planned(selection, wanted, terms, input_form, form)
+
+
+def _check_files(selection: Selection, dataset: Dataset) -> None:
+    """Refuse names of input files that mislead what a selection is translated to."""
+    if dataset.files is None:
+        return
+    if selection.is_func_adl_uproot:
+        refuse_patterns(dataset.files)
+    if selection.result_format == "parquet" and selection.codegen not in WRITE_PARQUET:
+        refuse_converted_twins(dataset.files)
 
 
 def planned(

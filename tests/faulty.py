@@ -42,8 +42,16 @@ COLUMNS = ("event", "MET_pt", "Muon_pt")
 # The second of three input files is the one with the fault.
 VICTIM = 1
 BUCKET = r"^/[0-9a-f-]{36}/"
-OBJECTS = When(BUCKET, method="GET")
-OF_VICTIM = When(f"{BUCKET}.*nano_{VICTIM}", method="GET")
+
+
+def reading(path: str) -> Callable[[Request], bool]:
+    """Match requests for objects, but not those that only find out whether one is there."""
+    asks = When(path, method="GET")
+    return lambda request: asks(request) and request.range != "bytes=0-0"
+
+
+OBJECTS = reading(BUCKET)
+OF_VICTIM = reading(f"{BUCKET}.*nano_{VICTIM}")
 ASKING = When("^/servicex", method="GET")
 RESULTS = When("/results$")
 
@@ -242,7 +250,7 @@ def of_rows(**facts: Any) -> Rewrite:
     return Rewrite(lambda said: {"results": [{**row, **changed} for row in said["results"]]})
 
 
-def requests_for(proxy: FaultProxy, when: When) -> list[Request]:
+def requests_for(proxy: FaultProxy, when: Callable[[Request], bool]) -> list[Request]:
     return [request for request in proxy.requests if when(request)]
 
 

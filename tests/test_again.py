@@ -10,8 +10,12 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +25,23 @@ import httpx
 import pytest
 from coffea.nanoevents import BaseSchema, NanoAODSchema, NanoEventsFactory
 from servicex import query
+from servicex.configuration import Configuration
+from servicex.query_cache import QueryCache
+from strategies import submit_dimuons
 
 from coffea_sx import ServiceXEventsFactory
 from coffea_sx.demo.analysis import SelectionSchema, dimuon_query
-from coffea_sx.errors import DatasetError, FormError, QueryError, TransformGone
+from coffea_sx.errors import (
+    BadInput,
+    DatasetError,
+    DeadlineExceeded,
+    FormError,
+    QueryError,
+    TransformCanceled,
+    TransformError,
+    TransformGone,
+    TransformStalled,
+)
 from coffea_sx.local import LocalServiceX
 from coffea_sx.transform import submissions
 from coffea_sx.transform.course import Pace
@@ -119,6 +136,12 @@ def n_submitted(server: LocalServiceX) -> int:
 def numbers(factory: Any) -> list[int]:
     found: list[int] = factory.events().event.compute(scheduler="synchronous").to_list()
     return found
+
+
+def delete(server: LocalServiceX, request_id: str) -> None:
+    """Delete a transform as users may, and as servers do after a while."""
+    url = f"{server.url}/servicex/transformation/{request_id}"
+    httpx.delete(url).raise_for_status()
 
 
 def run(script: str, config: Path, files: list[str]) -> list[str]:
@@ -222,6 +245,34 @@ def test_an_unknown_request_is_gone_before_anything_else(
     assert (asked.method, asked.path) == ("GET", f"/servicex/transformation/{UNKNOWN}")
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("242", "A number is that of a row"),
+        ("", "is not the id of a request"),
+        ("  ", "is not the id of a request"),
+        (None, "request_id=None is not the id"),
+        (242, "request_id=242 is not the id"),
+        (b"d8574447-e5e2-40ff-a0c4-bde618f1483f", "is not the id"),
+        ("d8574447-e5e2-40ff-a0c4-bde618f1483f/results", "is not the id"),
+        ("d8574447", "`servicex transforms list` shows them"),
+        ("../servicex", "factory.request_id"),
+    ],
+)
+def test_what_is_no_id_is_refused_before_anything_is_asked(
+    server: LocalServiceX, from_id: Submit, given: Any, says: str
+) -> None:
+    before = len(server.exchanges)
+    with pytest.raises(BadInput, match=re.escape(says)):
+        from_id(given)
+    assert len(server.exchanges) == before
+
+
+def test_an_id_may_be_written_otherwise(submit: Submit, from_id: Submit) -> None:
+    first = submit()
+    assert from_id(f" {first.request_id.upper()}\n").request_id == first.request_id
+
+
 # -- the cache of servicex
 
 
@@ -269,6 +320,93 @@ def test_what_servicex_has_delivered_is_found(
     assert n_submitted(server) == before + 1
 
 
+@pytest.mark.slow
+def test_what_servicex_has_delivered_is_replaced_once_when_it_was_deleted(
+    server: LocalServiceX,
+    submit: Submit,
+    forget: Callable[[], None],
+    config: Path,
+    nano_files: list[str],
+) -> None:
+    def names() -> list[str]:
+        with closing(QueryCache(Configuration.read(str(config)))) as cache:
+            assert [one.title for one in cache.cached_queries()] == ["delivered"]
+            return [one["request_id"] for one in cache.queries_in_state("SUBMITTED")]
+
+    forget()
+    files = nano_files[5:7]
+    paths = run(DELIVER, config, files)
+    first = submit(files)
+    expected = numbers(first)
+    delete(server, first.request_id)
+    before = n_submitted(server)
+    again = submit(files)
+    assert numbers(again) == expected
+    for _ in range(2):
+        forget()
+        assert submit(files).request_id == again.request_id
+    said = [again.request_id, str(len(expected))]
+    assert run(NOTEBOOK, config, files) == said
+    assert n_submitted(server) == before + 1
+    # What was downloaded is as good as before, and returned at once.
+    assert names() == [again.request_id]
+    assert run(DELIVER, config, files) == paths
+    assert n_submitted(server) == before + 1
+    # And so on, if that one is deleted, too.
+    delete(server, again.request_id)
+    forget()
+    third = submit(files)
+    forget()
+    assert submit(files).request_id == third.request_id
+    assert names() == [third.request_id]
+    assert n_submitted(server) == before + 2
+
+
+@pytest.mark.slow
+def test_what_was_downloaded_and_is_gone_is_replaced_for_servicex_too(
+    server: LocalServiceX,
+    submit: Submit,
+    forget: Callable[[], None],
+    config: Path,
+    nano_files: list[str],
+) -> None:
+    forget()
+    files = nano_files[6:8]
+    paths = run(DELIVER, config, files)
+    first = submit(files)
+    Path(paths[0]).unlink()
+    # The server still has it.
+    forget()
+    assert submit(files).request_id == first.request_id
+    delete(server, first.request_id)
+    again = submit(files)
+    before = n_submitted(server)
+    new = run(DELIVER, config, files)
+    assert n_submitted(server) == before
+    assert all(Path(path).is_file() and again.request_id in path for path in new)
+    forget()
+    assert submit(files).request_id == again.request_id
+
+
+def test_servers_that_share_a_cache_do_not_submit_for_ever(
+    server: LocalServiceX, submit: Submit, config: Path, forget: Callable[[], None]
+) -> None:
+    with LocalServiceX() as other:
+        one = "api_endpoints:\n"
+        two = f"{one}  - endpoint: {other.url}\n    name: other\n"
+        config.write_text(config.read_text().replace(one, two))
+        before = n_submitted(server)
+        found = []
+        for _ in range(3):
+            for backend in ("local", "other"):
+                forget()
+                found.append(submit(backend=backend).request_id)
+        # The first of both was replaced by that of the other, once.
+        assert n_submitted(server) - before == 2
+        assert n_submitted(other) == 1
+        assert found[2:4] == found[4:6]
+
+
 def test_without_a_servicex_yaml_no_cache_is_used(
     server: LocalServiceX, submit: Submit, config: Path, forget: Callable[[], None]
 ) -> None:
@@ -295,8 +433,7 @@ def test_a_request_that_was_deleted_is_submitted_again(
 ) -> None:
     first = submit()
     expected = numbers(first)
-    url = f"{server.url}/servicex/transformation/{first.request_id}"
-    httpx.delete(url).raise_for_status()
+    delete(server, first.request_id)
     if is_forgotten:
         forget()
     again = submit()
@@ -306,16 +443,41 @@ def test_a_request_that_was_deleted_is_submitted_again(
     assert submit().request_id == again.request_id
 
 
+@pytest.mark.parametrize("is_forgotten", [False, True], ids=["this process", "another"])
 def test_a_request_whose_bucket_is_gone_is_submitted_again(
-    server: LocalServiceX, submit: Submit, forget: Callable[[], None], nano_files: list[str]
+    server: LocalServiceX,
+    submit: Submit,
+    forget: Callable[[], None],
+    nano_files: list[str],
+    is_forgotten: bool,
 ) -> None:
     first = submit(nano_files[4:6])
     expected = numbers(first)
     shutil.rmtree(server.directory / "objects" / first.request_id)
-    forget()
+    if is_forgotten:
+        forget()
     again = submit(nano_files[4:6])
     assert again.request_id != first.request_id
     assert numbers(again) == expected
+    # For every process.
+    forget()
+    assert submit(nano_files[4:6]).request_id == again.request_id
+
+
+def test_what_is_there_costs_two_requests(
+    server: LocalServiceX, submit: Submit, nano_files: list[str]
+) -> None:
+    first = submit(nano_files[2:5])
+    numbers(first)
+    before = len(server.exchanges)
+    assert submit(nano_files[2:5]).request_id == first.request_id
+    asked = [(one.method, one.path) for one in list(server.exchanges)[before:]]
+    status = f"/servicex/transformation/{first.request_id}"
+    check = asked.index(("GET", status))
+    # The status, and whether the store has the result of the first file.
+    assert asked[check + 1] == ("POST", "/servicex/transformation/file-urls")
+    assert asked[check + 2][1].startswith(f"/{first.request_id}/")
+    assert not any(path.endswith("/results") for _, path in asked)
 
 
 def test_a_request_in_which_files_failed_is_submitted_again(
@@ -362,6 +524,67 @@ class Held:
     async def __call__(self, path: str) -> None:
         while path != self.first and not self.released.is_set():
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.filterwarnings("ignore:.*tells its results only when a transform is over")
+@pytest.mark.parametrize("generation", ["2026", "2025", "1.5"])
+@pytest.mark.parametrize(
+    ("limit", "kind"), [("stall_s", TransformStalled), ("deadline_s", DeadlineExceeded)]
+)
+def test_what_has_stalled_is_canceled_before_it_is_done_again(
+    nano_files: list[str], generation: str, limit: str, kind: type[TransformError]
+) -> None:
+    held = Held(nano_files[1])
+    with LocalServiceX(before_report=held, generation=generation) as server:
+        define = partial(submit_dimuons, server, nano_files[:3])
+        factory = define(pace=PACE)
+        wait_for(lambda: factory.status().n_completed == 1)
+        with pytest.raises(kind):
+            numbers(define(pace=replace(PACE, **{limit: 0.2})))
+        assert define(pace=PACE).request_id == factory.request_id
+        with pytest.raises(BadInput, match=r"has not delivered [23] input files.*cancel\(\), then"):
+            factory.retry_failed()
+        assert n_submitted(server) == 1
+        factory.cancel()
+        held.released.set()
+        again = factory.retry_failed()
+        # The file that was delivered before is read from there.
+        requests = [one.request_id for one in again.report().inputs]
+        assert requests == [again.request_id, factory.request_id, again.request_id]
+        assert sorted({number // 500 for number in numbers(again)}) == [0, 1, 2]
+        assert again.counts.delivered == 3
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_what_was_canceled_before_anybody_waited_is_done_again(nano_files: list[str]) -> None:
+    held = Held("none")
+    with LocalServiceX(before_report=held) as server:
+        factory = submit_dimuons(server, nano_files[:2], pace=PACE)
+        # It goes on, and nobody has given it up.
+        assert factory.retry_failed() is factory
+        factory.cancel()
+        held.released.set()
+        again = factory.retry_failed()
+        assert again.request_id != factory.request_id
+        assert len(numbers(again)) > 100
+        with pytest.raises(TransformCanceled):
+            numbers(factory)
+
+
+def test_what_was_deleted_has_to_be_submitted_whole(nano_files: list[str]) -> None:
+    held = Held("none")
+    with LocalServiceX(before_report=held) as server:
+        factory = submit_dimuons(server, nano_files[:2], pace=PACE)
+        factory.cancel()
+        delete(server, factory.request_id)
+        with pytest.raises(TransformGone, match="Submit its query again"):
+            factory.retry_failed()
 
 
 def test_the_server_restarts_in_the_middle(nano_files: list[str], tmp_path: Path) -> None:

@@ -12,8 +12,18 @@ from hypothesis import strategies as st
 from servicex import dataset as d
 from servicex.minio_adapter import MinioAdapter
 from strategies import input_files
+from uproot._util import _regularize_files_inner
+from uproot.behaviors.TBranch import HasBranches
 
-from coffea_sx.dataset import MAX_OBJECT_NAME, InputFiles, identify, listed, object_name
+from coffea_sx.dataset import (
+    MAX_OBJECT_NAME,
+    InputFiles,
+    identify,
+    listed,
+    object_name,
+    refuse_converted_twins,
+    refuse_patterns,
+)
 from coffea_sx.errors import DatasetError
 
 
@@ -31,6 +41,15 @@ from coffea_sx.errors import DatasetError
         (["/d/a.root", ":d:a.root"], "same object name"),
         (["davs://se.org/a.root", "https://se.org/a.root"], "."),
         (["root://cache.org//root://se.org//a.root", "root://se.org//a.root"], "."),
+        # In Parquet, and behind a cache.
+        (["/d/a", "/d/a.parquet"], "same object name"),
+        (["root://se.org//d/a.root", "d/a.root"], "same object name.*reads through a cache"),
+        (["/d/a.root", "root://se.org///d/a.root"], "same object name.*reads through a cache"),
+        (["/d/nano_*.root"], r"'/d/nano_\*\.root' is a pattern"),
+        (["/d/nano_?.root"], "is a pattern"),
+        (["file:///d/nano_?.root"], "is a pattern"),
+        (["https://se.org/d/*.root"], r"is a pattern.*List the files\.$"),
+        (["root://se.org//d/*.root"], r"dataset\.XRootD\('root://se\.org//d/\*\.root'\)"),
         ([], "empty"),
         ((), "empty"),
         ("", "empty"),
@@ -184,6 +203,45 @@ def test_the_path_in_a_row_may_be_written_otherwise(submitted, in_the_row):
     assert files.index_of(in_the_row, "none") == 1
 
 
+@pytest.mark.parametrize(
+    "path", ["https://se.org/a.root?version=2", "root://se.org//a.root?authz=x", "/d/[a.root"]
+)
+def test_no_patterns(path):
+    refuse_patterns(identify([path]).files)
+
+
+@pytest.mark.parametrize(
+    "path", ["/d/a[1].root", "/d/{a}.root", "file:///d/a].root", "local:///{a"]
+)
+def test_patterns_of_uproot(path):
+    with pytest.raises(DatasetError, match="brackets") as caught:
+        refuse_patterns(identify(["/d/b.root", path]).files)
+    assert caught.value.input_file == path
+
+
+@given(st.text("ab[]{}!-*?", min_size=1, max_size=8))
+def test_what_is_refused_is_what_uproot_takes_for_a_pattern(tmp_path_factory, name):
+    folder = tmp_path_factory.mktemp("files")
+    path = str(folder / f"{name}.root")
+    for neighbour in (name, name.replace("*", "x").replace("?", "x")):
+        (folder / f"{neighbour}.root").touch()
+    # What uproot.dask makes of the keys of a dict.
+    opened = [one[0] for one in _regularize_files_inner(path, False, [0], HasBranches, False)]
+    try:
+        refuse_patterns(listed([path]))
+    except DatasetError:
+        assert opened != [path]
+    else:
+        assert opened == [path]
+
+
+def test_names_that_conversion_makes_one():
+    refuse_converted_twins(identify(["/d/a.root", "/d/b.root", "/d.x/a"]).files)
+    with pytest.raises(DatasetError, match=r"':d:a\.root\.parquet' in Parquet") as caught:
+        refuse_converted_twins(identify(["/d/a.root.1", "/d/b.root", "/d/a.root.2"]).files)
+    assert caught.value.input_file == "/d/a.root.2"
+
+
 @pytest.mark.parametrize("suffix", ["", ".parquet"])
 def test_an_object_name_is_enough(suffix):
     files = InputFiles(("/a.root", "davs://se.org/b.root,/c.root"))
@@ -212,6 +270,85 @@ def test_each_file_is_found_behind_a_cache(files, cache):
     for i, path in enumerate(files.paths):
         if "://" in path:
             assert files.index_of(cache + as_read(path), "none") == i
+
+
+CACHES = st.sampled_from(
+    ["xcache.host:1094", "192.170.240.18:1094", "//xcache-cms-local:", "[::1]:1094", "a" * 60]
+)
+
+
+def of_transformer(path: str, suffix: str) -> str:
+    """Name what a transformer makes of a path that it reads, as it does."""
+    if suffix == "converted":
+        return Path(OfServers.hash_path(path.replace("/", ":"))).with_suffix(".parquet").name
+    return OfServers.hash_path(path.replace("/", ":") + suffix)
+
+
+@given(input_files(), CACHES, st.sampled_from(["", ".parquet", "converted"]))
+def test_each_object_is_found_behind_a_cache(files, cache, suffix):
+    """A server of 2024 tells names of objects only, others the paths, too."""
+    read = [as_read(path) for path in files.paths]
+    for before in ("", f"root://{cache}//"):
+        names = [of_transformer(before + path, suffix) for path in read]
+        for i, name in enumerate(names):
+            if names.count(name) == 1:
+                assert files.index_of("", name) == i
+                assert files.owner_of(name) == i
+                assert files.index_of(before + read[i], "none") == i
+                assert files.index_of(before + read[i], name) == i
+
+
+ENDS = [
+    "/d/a.root",
+    "d/a.root",
+    "a.root",
+    "c/d/a.root",
+    "c//a.root",
+    "https://b/d/a.root",
+    "root://b//d/a.root",
+    "root://b///d/a.root",
+    "root://b//c/d/a.root",
+    "root://x//a.root",
+]
+
+
+@given(
+    st.lists(st.sampled_from(ENDS), min_size=2, max_size=4, unique=True),
+    st.sampled_from(["", "root://b//", "root://x//", "root://c.org:1094//"]),
+    st.sampled_from(["", ".parquet"]),
+)
+def test_paths_that_end_as_others_are_refused_or_told_apart(paths, cache, suffix):
+    try:
+        files = listed(paths)
+    except DatasetError:
+        return
+    for i, path in enumerate(paths):
+        assert files.index_of(cache + path, "none") == i
+        assert files.owner_of(of_transformer(cache + path, suffix)) == i
+
+
+def test_most_of_such_paths_are_told_apart():
+    assert listed([*ENDS[:4], "https://b/d/a.root", "root://b//c/d/e.root"])
+
+
+def test_a_name_that_may_be_of_two_files_has_no_owner():
+    tail = "x" * 300 + ".root"
+    files = identify([f"/a/{tail}", f"/b/{tail}", "/c.root.1", "/c.root.2"]).files
+    cached = [of_transformer(f"root://x:1094/{path}", "") for path in files.paths[:2]]
+    assert [files.owner_of(name) for name in cached] == [None, None]
+    assert files.owner_of(":c.root.parquet") is None
+    # The path of a row tells it all the same.
+    assert files.index_of(f"root://x:1094//{files.paths[1]}", cached[1]) == 1
+    assert files.index_of("/c.root.2", ":c.root.parquet") == 3
+
+
+def test_an_object_of_another_file():
+    files = identify(["/a.root", "/b.root"]).files
+    # By its path the row is about this file; its object is not.
+    assert files.index_of("/b.root", ":a.root") == 1
+    assert files.owner_of(":a.root") == 0
+    assert files.owner_of("none") is None
+    assert files.owner_of(":strange.root") is None
 
 
 def as_read(path: str) -> str:

@@ -285,6 +285,21 @@ def test_an_uproot_raw_query(submit: Submit, nano_files: list[str], direct_event
     assert equal(events.event, direct_events.event[direct_events.MET.pt > 20])
 
 
+def test_brackets_are_names_where_they_are_no_patterns(
+    submit: Submit, nano_files: list[str], tmp_path: Path
+) -> None:
+    """UprootRaw opens each file; queries of func_adl would read another one (below)."""
+    names = [str(tmp_path / name) for name in ("a[1].root", "a1.root")]
+    for i, name in enumerate(names):
+        shutil.copy(nano_files[i], name)
+    columns = ["run", "luminosityBlock", "event"]
+    query = sx_query.UprootRaw({"treename": "Events", "filter_name": columns})
+    events = submit(query, names, title="brackets").events()
+    assert events.event.compute(scheduler="synchronous").to_list() == list(range(1000))
+    with pytest.raises(DatasetError, match=r"brackets in '.*a\[1\]\.root'"):
+        submit(dataset=names)
+
+
 def test_the_input_form_is_asked_of_servicex(nano_files: list[str], direct_events: Any) -> None:
     with LocalServiceX(python=True) as server:
         options: dict[str, Any] = {"url": server.url, "schemaclass": SelectionSchema}
@@ -398,6 +413,21 @@ class TestBadInput:
     def test_two_paths_with_one_object_name(self, submit: Submit) -> None:
         with pytest.raises(DatasetError, match="same object name"):
             submit(dataset=["/data/a/b.root", "/data/a:b.root"])
+
+    def test_a_pattern(self, submit: Submit, nano_files: list[str]) -> None:
+        # It has one partition, and would have the events of all files.
+        pattern = str(Path(nano_files[0]).parent / "*.root")
+        with pytest.raises(DatasetError, match="is a pattern: ServiceX would read all"):
+            submit(dataset=[pattern], input_form={nano_files[0]: "Events"})
+
+    def test_results_that_are_converted_to_one_name(self, submit: Submit) -> None:
+        with pytest.raises(DatasetError, match=r"would both be called ':d:x\.root\.parquet'"):
+            submit(
+                "(call Select ...)",
+                ["/d/x.root.1", "/d/x.root.2"],
+                codegen="atlasr22",
+                result_format="parquet",
+            )
 
     def test_an_empty_list(self, submit: Submit) -> None:
         with pytest.raises(DatasetError, match="empty"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import threading
 import time
@@ -10,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from coffea_sx.demo.analysis import DimuonProcessor, SelectionSchema
 from coffea_sx.errors import BadInput, TransformFailed
 from coffea_sx.local import LocalServiceX
 from coffea_sx.local.generations import GENERATIONS
+from coffea_sx.local.pool import Slot
 from coffea_sx.transform.course import Pace
 
 EACH = list(GENERATIONS)
@@ -227,6 +230,42 @@ def test_a_dataset_has_an_order(
     events = factory.events()
     first = [events.partitions[i].event.compute()[0] // 500 for i in range(3)]
     assert first == order
+
+
+@pytest.mark.parametrize("name", ["of a list", "of a list, long", "of a dataset"])
+@pytest.mark.parametrize("generation", EACH)
+def test_files_are_read_through_a_cache(
+    nano_files: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    generation: str,
+    name: str,
+) -> None:
+    """Where a server has a CACHE_PREFIX, its transformers write that before every path."""
+    run = Slot.run
+
+    async def through_cache(slot: Slot, *args: Any) -> Any:
+        outcome = await run(slot, *args)
+        return replace(outcome, input_path=f"root://xcache.host:1094//{outcome.input_path}")
+
+    monkeypatch.setattr(Slot, "run", through_cache)
+    directory = tmp_path / ("x" * 200 if "long" in name else "x")
+    directory.mkdir()
+    # The suffix of one is the name of the other.
+    files = [str(directory / path) for path in ("b-a.root", "c.root", "a.root")]
+    for i, path in enumerate(files):
+        shutil.copy(nano_files[i], path)
+    with LocalServiceX(generation=generation, datasets={"rucio://user:nano": files}) as server:
+        wanted = dataset.Rucio("user:nano") if "dataset" in name else files
+        with warned(generation):
+            factory = submit(server, wanted, input_form={files[0]: "Events"})
+        events = factory.events()
+        found = [events.partitions[i].event.compute()[0] // 500 for i in range(3)]
+        # A server of 2024 does not tell the order of a dataset.
+        is_sorted = "dataset" in name and generation == "1.5"
+        assert found == ([2, 0, 1] if is_sorted else [0, 1, 2])
+        names = [one["object_name"] for one in factory.files]
+        assert all(re.match("root:::xcache|_[0-9a-f]{40}", name) for name in names)
 
 
 def test_failed_files_of_a_dataset_have_no_names_on_a_server_of_2024(

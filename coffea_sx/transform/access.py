@@ -189,7 +189,7 @@ class Access:
             return
         paths, first = self._files.paths, 0
         if names:
-            index = self._files.index_of("", names[0])
+            index = self._files.owner_of(names[0])
             if index is None:
                 return
             first = index

@@ -10,7 +10,8 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from time import monotonic
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ from urllib3.exceptions import HTTPError
 from .. import wire
 from ..errors import (
     NotAuthorized,
+    OutcomeUnknown,
     ProtocolError,
     RequestRefused,
     ServerError,
@@ -42,6 +44,8 @@ LARGEST = 256 << 20
 _LONGEST_WAIT_S = 3600.0
 # What of an answer is read at once, bytes.
 BLOCK = 1 << 16
+# Answers of whoever stands before a server that has not answered, and may be at work.
+UNANSWERED = {502, 504}
 TRANSFORMATION = "/servicex/transformation"
 # What servers say that tell the files of datasets and the rows of results; those of 2024 do not.
 DATASETS = "poll_local_transformation_results"
@@ -161,6 +165,7 @@ class ServiceXClient:
         self._access_token: Secret | None = None
         self._token_lock = threading.Lock()
         self._info: ServerInfo | None = None
+        self._ahead = timedelta(0)
         self._closing = threading.Event()
         weakref.finalize(self, wire.close, self._connections)
 
@@ -180,8 +185,20 @@ class ServiceXClient:
             )
         return self._info
 
+    @property
+    def server_time(self) -> datetime:
+        """Now, or a little before, by the clock of the server as its last answer tells it."""
+        return datetime.now(timezone.utc) + self._ahead
+
     def submit(self, selection: Selection, *, did: str | None, files: Sequence[str] | None) -> str:
-        """Submit a transform; return its request id."""
+        """Submit a transform; return its request id.
+
+        Raises
+        ------
+        OutcomeUnknown
+            If the server does not answer, and may have it.
+        ServerError
+        """
         body: dict[str, Any] = {
             "title": selection.title,
             "selection": selection.text,
@@ -194,6 +211,10 @@ class ServiceXClient:
         else:
             body["did"] = did
         return self._part("request_id", str, self._request("POST", TRANSFORMATION, json=body))
+
+    def transforms(self) -> list[dict[str, Any]]:
+        """Return the status of every transform that the server lets us see; without keys."""
+        return self._part("requests", list, self._get(TRANSFORMATION))
 
     def status(self, request_id: str, *, timeout_s: float | None = None) -> dict[str, Any]:
         """Return the status of a transform. It holds the keys of the store: never print it."""
@@ -320,6 +341,7 @@ class ServiceXClient:
                 body=body,
                 at_most=0,
             ) as response:
+                self._ahead = _ahead(response.headers, self._ahead)
                 content = bytearray()
                 for block in wire.blocks(response, BLOCK, decode=True):
                     content += block
@@ -346,11 +368,12 @@ class ServiceXClient:
                 f"{what}: {type(error).__name__}: {error}. Is the address right, and the server "
                 "running?"
             )
-        cause = Unreachable(says, url=redact(self.endpoint.url))
+        is_unknown = clock.is_sent and not question.is_repeatable
+        kind = OutcomeUnknown if is_unknown else Unreachable
+        cause = kind(says, url=redact(self.endpoint.url))
         # A certificate is no better a moment later.
         is_trusted = "CERTIFICATE" not in str(error).upper()
-        is_passing = is_trusted and (question.is_repeatable or not clock.is_sent)
-        return _TransientError(cause) if is_passing else cause
+        return _TransientError(cause) if is_trusted and not is_unknown else cause
 
     def _was_closed(self) -> ServerError:
         return ServerError(
@@ -370,6 +393,8 @@ class ServiceXClient:
         # ServiceX answers 500 to requests that it will never accept, but not to reading.
         if answer.status in TRANSIENT and (is_repeatable or answer.status == 429):
             raise _TransientError(refusal, answer.retry_after)
+        if answer.status in UNANSWERED:
+            raise OutcomeUnknown(str(refusal), **refusal.facts)
         raise refusal
 
     def _json(self, answer: _Answer) -> Any:
@@ -478,6 +503,14 @@ def _pause(state: tenacity.RetryCallState) -> float:
     retry_after = getattr(error, "retry_after", None)
     backoff = tenacity.wait_random_exponential(multiplier=0.2, max=5)(state)
     return max(retry_after or 0.0, backoff)
+
+
+def _ahead(headers: Mapping[str, str], otherwise: timedelta) -> timedelta:
+    """Tell by how much the clock of a server is ahead of ours; at least, as it tells seconds."""
+    try:
+        return parsedate_to_datetime(headers["Date"]) - datetime.now(timezone.utc)
+    except (KeyError, TypeError, ValueError):
+        return otherwise
 
 
 def _phrase(status: int) -> str:

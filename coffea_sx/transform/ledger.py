@@ -89,7 +89,7 @@ class Ledger:
 
     def _owner_of(self, name: str, index: int) -> int:
         """Return the input file whose result has a name, this one if names do not tell."""
-        owner = self.files.index_of("", name)
+        owner = self.files.owner_of(name)
         return index if owner is None else owner
 
     @property

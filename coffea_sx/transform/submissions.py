@@ -2,13 +2,19 @@
 
 servicex keeps a cache of its queries, which does not tell servers apart. So it is used only for a
 ServiceX that was found in ``servicex.yaml``, and what it says is asked of the server.
+
+What is found there and cannot be used (because the server has deleted it, say) is replaced for all
+processes. Only where servicex has downloaded files that are still there its entry stays, so that
+``deliver`` goes on to return them. The new request then has an entry of its own, for one server,
+which servicex never looks for.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ..dataset import Dataset
@@ -19,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 # Another process may hold the cache for so long, seconds.
 LOCKED_S = 10.0
+# What servicex calls a request whose results it does not have.
+SUBMITTED = "SUBMITTED"
 
 Result = TypeVar("Result")
 
@@ -41,25 +49,51 @@ class Submissions:
         self._dataset = dataset
         self._asked = (endpoint.url, selection, dataset)
 
-    def own(self) -> list[str]:
-        """Return the id of the request that this process has submitted, if it has."""
-        return [_submitted[self._asked]] if self._asked in _submitted else []
-
-    def others(self) -> list[str]:
-        """Return the ids of requests that other processes have submitted."""
+    def known(self) -> Iterator[str]:
+        """Yield the ids of earlier requests: of this process, then of others."""
+        own = _submitted.get(self._asked)
+        if own is not None:
+            yield own
         none: list[str] = []
-        return [one for one in self._with_cache(_find, none) if one not in self.own()]
+        for request_id in self._with_cache(self._find, none):
+            if request_id != own:
+                yield request_id
 
-    def keep(self, request_id: str) -> None:
-        """Remember a request."""
+    def before(self) -> set[str]:
+        """Return the ids of requests that cannot be new: those of other queries here, too."""
+        return {*_submitted.values(), *self.known()}
+
+    def keep(self, request_id: str, unusable: Collection[str] = ()) -> None:
+        """Remember a request, in place of those that were found to be of no use."""
         _submitted[self._asked] = request_id
 
         def enter(cache: Any, request: Any) -> None:
-            # What servicex has downloaded stays what it is.
-            if not cache.contains_hash(request.compute_hash()):
-                cache.cache_submitted_transform(request, request_id)
+            with cache.lock:
+                key = request.compute_hash()
+                here = self._key_here(key)
+                downloaded = cache.get_transform_by_hash(key)
+                stays = downloaded is not None and _is_of_use(downloaded, unusable)
+                if not stays:
+                    cache.delete_record_by_hash(key)
+                    cache.cache_submitted_transform(request, request_id)
+                if stays or unusable or cache.is_transform_request_submitted(here):
+                    cache.update_transform_status(here, SUBMITTED)
+                    cache.update_transform_request_id(here, request_id)
 
         self._with_cache(enter, None)
+
+    def _find(self, cache: Any, request: Any) -> list[str]:
+        key = request.compute_hash()
+        with cache.lock:
+            return [
+                cache.get_transform_request_id(one)
+                for one in (self._key_here(key), key)
+                if cache.contains_hash(one) or cache.is_transform_request_submitted(one)
+            ]
+
+    def _key_here(self, key: str) -> str:
+        """Return the key of an entry for one server."""
+        return f"{key} at {self._endpoint.url}"
 
     @property
     def _request(self) -> Any:
@@ -94,8 +128,9 @@ class Submissions:
             return otherwise
 
 
-def _find(cache: Any, request: Any) -> list[str]:
-    key = request.compute_hash()
-    if cache.contains_hash(key) or cache.is_transform_request_submitted(key):
-        return [cache.get_transform_request_id(key)]
-    return []
+def _is_of_use(downloaded: Any, unusable: Collection[str]) -> bool:
+    """Whether what servicex has downloaded is still to be had, from the server or from the disk."""
+    paths = downloaded.file_list
+    return downloaded.request_id not in unusable or (
+        bool(paths) and all(Path(path).is_file() for path in paths)
+    )

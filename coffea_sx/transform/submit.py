@@ -7,12 +7,20 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from ..dataset import Dataset
-from ..errors import AccessError, QueryError, RequestRefused, ServiceXError, TransformGone
+from ..dataset import Dataset, object_name
+from ..errors import (
+    AccessError,
+    OutcomeUnknown,
+    QueryError,
+    RequestRefused,
+    ServiceXError,
+    TransformGone,
+)
 from ..query import Selection, select
 from .access import Access
 from .client import DATASETS, ServiceXClient
 from .submissions import Submissions
+from .unanswered import find_unanswered, undecided
 
 TITLES = "long_sample_titles_"
 _TITLE_LIMIT = re.compile(TITLES + r"\d+")
@@ -21,6 +29,8 @@ SHORT_TITLE = 128
 
 # Servers take a while to translate a query: so many are submitted to them at the same time.
 _submitting = threading.BoundedSemaphore(2)
+# How often a transform is submitted that the server neither takes nor refuses.
+TRIES = 2
 
 _DEAD = {"Canceled", "Fatal", "Bad Dataset"}
 
@@ -66,23 +76,42 @@ def submit(
     ------
     QueryError
         If the server cannot make code of the selection.
+    OutcomeUnknown
+        If the server did not answer, and whether it has the transform cannot be told.
     RequestRefused, Unreachable, NotAuthorized
     """
     submissions = Submissions(client.endpoint, selection, dataset)
-    for request_id in () if ignore_cache else submissions.own():
-        if _is_well(_status(client, request_id), skips):
-            return request_id
-    # Those of others may be so old that the store has dropped their results.
-    for request_id in () if ignore_cache else submissions.others():
+    unusable = []
+    for request_id in () if ignore_cache else submissions.known():
         status = _status(client, request_id)
-        if _is_well(status, skips) and _has_results(client, request_id, status):
+        # It may be so old that the store has dropped its results.
+        if _is_well(status, skips) and _has_results(client, status, _likely(selection, dataset)):
             return request_id
-    request_id = _post(client, selection, dataset)
-    submissions.keep(request_id)
+        unusable.append(request_id)
+    request_id = _post(client, selection, dataset, submissions)
+    submissions.keep(request_id, unusable)
     return request_id
 
 
-def _post(client: ServiceXClient, selection: Selection, dataset: Dataset) -> str:
+def _post(
+    client: ServiceXClient, selection: Selection, dataset: Dataset, submissions: Submissions
+) -> str:
+    """Submit a transform once, even if the server does not say that it has it."""
+    client.info()  # whose answer tells the time there
+    since = client.server_time
+    for _ in range(TRIES):
+        try:
+            return _posted(client, selection, dataset)
+        except OutcomeUnknown as error:
+            lost = error
+        before = submissions.before()
+        found = find_unanswered(client, selection, dataset, since, before, lost)
+        if found is not None:
+            return found
+    raise undecided(selection, lost, "the server does not list it yet.")
+
+
+def _posted(client: ServiceXClient, selection: Selection, dataset: Dataset) -> str:
     files = None if dataset.files is None else dataset.files.paths
     try:
         with _submitting:
@@ -108,16 +137,31 @@ def _is_well(status: Mapping[str, Any], skips: bool) -> bool:
     return skips or not status["files-failed"]
 
 
-def _has_results(client: ServiceXClient, request_id: str, status: Mapping[str, Any]) -> bool:
-    """Whether the store has the results of a transform, if it should have any by now."""
-    if status["status"] != "Complete":
+def _likely(selection: Selection, dataset: Dataset) -> str | None:
+    """Return what the result of the first input file is called, unless a server is special."""
+    if dataset.files is None:
+        return None
+    suffix = ".parquet" if selection.result_format == "parquet" else ""
+    return object_name(dataset.files.paths[0] + suffix)
+
+
+def _has_results(client: ServiceXClient, status: Mapping[str, Any], likely: str | None) -> bool:
+    """Whether the store has the results of a transform, if it should have any by now.
+
+    Two requests, one of them to the store, if one of the results is called as it is likely; two
+    more if not.
+    """
+    if status["status"] != "Complete" or not status["files-completed"]:
         return True
-    access = Access(client, request_id)
+    access = Access(client, status["request_id"])
     try:
+        if likely is not None and access.has(likely):
+            return True
         if DATASETS not in client.info().capabilities:
             return bool(access.objects())
-        rows = client.results(request_id)
-        return any(access.has(row["s3-object-name"]) for row in rows[:1])
+        rows = client.results(status["request_id"])
+        names = [row["s3-object-name"] for row in rows if row["transform_status"] == "success"]
+        return any(access.has(name) for name in names[:1])
     except AccessError:
         return False
 

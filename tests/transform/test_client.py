@@ -14,6 +14,7 @@ from strategies import Answer, say
 from coffea_sx.errors import (
     ConfigurationError,
     NotAuthorized,
+    OutcomeUnknown,
     ProtocolError,
     RequestRefused,
     ServerError,
@@ -151,24 +152,32 @@ def test_submitting_a_did(scripted, client_of, selection):
     assert "file-list" not in server.asked[0].json
 
 
-@pytest.mark.parametrize("status", [500, 502, 503, 504])
-def test_submitting_is_not_repeated_after_an_error(scripted, client_of, selection, status):
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (500, RequestRefused),
+        (502, OutcomeUnknown),
+        (503, RequestRefused),
+        (504, OutcomeUnknown),
+    ],
+)
+def test_submitting_is_not_repeated_after_an_error(scripted, client_of, selection, status, kind):
     server = scripted(script(say({"message": "no"}, status), say({"request_id": "twice"})))
-    with pytest.raises(RequestRefused, match="no"):
+    with pytest.raises(kind, match="no"):
         submit(client_of(server.url), selection)
     assert server.count("POST") == 1
 
 
 def test_submitting_is_not_repeated_after_a_timeout(scripted, client_of, selection):
     server = scripted(lambda asked: Answer(fault="hang"))
-    with pytest.raises(Unreachable):
+    with pytest.raises(OutcomeUnknown):
         submit(client_of(server.url, limits=Limits(total_s=0.3)), selection)
     assert server.count("POST") == 1
 
 
 def test_submitting_is_not_repeated_after_a_broken_connection(scripted, client_of, selection):
     server = scripted(lambda asked: Answer(200, b"{", claims=100, fault="reset"))
-    with pytest.raises(Unreachable):
+    with pytest.raises(OutcomeUnknown):
         submit(client_of(server.url), selection)
     assert server.count("POST") == 1
 
@@ -195,6 +204,12 @@ def test_submitting_is_repeated_while_nobody_listens(closed_port, scripted, monk
 def test_submitting_is_repeated_when_there_are_too_many(scripted, client_of, selection):
     server = scripted(script(say({}, 429), say({"request_id": "d857"})))
     assert submit(client_of(server.url), selection) == "d857"
+
+
+def test_nothing_was_submitted_while_nobody_listens(closed_port, client_of, selection):
+    with pytest.raises(Unreachable) as caught:
+        submit(client_of(f"http://127.0.0.1:{closed_port}", patience_s=0.3), selection)
+    assert type(caught.value) is Unreachable
 
 
 # -- errors of the server

@@ -450,4 +450,6 @@ def test_a_transform_whose_bucket_is_gone_is_not_used_again(folder, scripted, cl
     server = scripted(play)
     play.store = server.address
     client, request_id = client_of(server.url), recording.request_id
-    assert submit._has_results(client, request_id, client.status(request_id)) is is_there
+    status = client.status(request_id)
+    assert submit._has_results(client, status, None) is is_there
+    assert submit._has_results(client, status, ":data:nano_0.root") is is_there
