@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import sqlite3
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import ConfigurationError
+from . import forks, private
+
+NAME = "servicex.sqlite"
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -48,17 +51,19 @@ class Database:
     Raises
     ------
     ConfigurationError
-        When another server uses the directory, or it cannot be made or written to.
+        When another server uses the directory, it cannot be made or written to, others can write
+        to it, or the database in it is damaged.
     """
 
     def __init__(self, directory: Path) -> None:
+        private.make_directory(directory)
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._connection = _connect(directory)
         except OSError as error:
             raise ConfigurationError(
                 f"The directory {directory} cannot be used: {error.strerror}."
             ) from error
+        _open.add(self)
 
     def close(self) -> None:
         """Write everything and let other servers use the directory."""
@@ -89,20 +94,60 @@ class Database:
 
 
 def _connect(directory: Path) -> sqlite3.Connection:
-    path = directory / "servicex.sqlite"
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    path = directory / NAME
+    private.make_file(path)
+    for suffix in ("-wal", "-shm", "-journal"):
+        private.check_file(directory / f"{NAME}{suffix}")
     connection = sqlite3.connect(path, timeout=0, check_same_thread=False)
     connection.row_factory = sqlite3.Row
     try:
         # The first write locks the file for as long as this server lives.
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        _check_owner(connection)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
-    except sqlite3.OperationalError as error:
+        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
+    except sqlite3.DatabaseError as error:
         connection.close()
-        raise ConfigurationError(
+        raise _unusable(directory, error) from error
+    return connection
+
+
+def _check_owner(connection: sqlite3.Connection) -> None:
+    """Raise DatabaseError for a database of another program, before anything is written to it."""
+    rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+    names = {row["name"] for row in rows}
+    if names and "secrets" not in names:
+        raise sqlite3.DatabaseError("it has the tables of another program")
+
+
+def _unusable(directory: Path, error: sqlite3.DatabaseError) -> ConfigurationError:
+    """Say why a database cannot be used, and what to do."""
+    path = directory / NAME
+    if not isinstance(error, sqlite3.OperationalError):
+        detail = str(error).splitlines()[-1]
+        return ConfigurationError(
+            f"{path} is damaged, or not a database of a LocalServiceX ({detail}). Take another "
+            f"directory, or move {path} away: then the server starts without its requests."
+        )
+    if "locked" in str(error):
+        return ConfigurationError(
             f"The directory {directory} cannot be used ({error}): one LocalServiceX at a time can "
             "use a directory."
-        ) from error
-    return connection
+        )
+    return ConfigurationError(f"{path} cannot be used: {error}.")
+
+
+_open: weakref.WeakSet[Database] = weakref.WeakSet()
+
+
+def _begin_child() -> None:
+    for database in list(_open):
+        forks.keep_for_ever(database._connection)
+    _open.clear()
+
+
+forks.after_in_child(_begin_child)

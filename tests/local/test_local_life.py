@@ -244,7 +244,9 @@ def run_script(
 def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    killed, kept = tmp_path / "servicex-killed", tmp_path / "servicex-of-mine"
+    base = tmp_path / f"servicex-{os.geteuid()}"
+    base.mkdir(mode=0o700)
+    killed, kept = base / "killed", tmp_path / "servicex-of-mine"
     for directory in (killed, kept):
         LocalServiceX(directory).start().stop()
     (killed / "temporary").touch()
@@ -256,7 +258,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path, monkeypatch
         code = "from coffea_sx.local import LocalServiceX\nLocalServiceX().start().stop()\n"
         found = run_script(tmp_path, code)
         assert found.stderr == ""
-        left = {path.name for path in tmp_path.iterdir() if path.is_dir()}
+        left = {path.name for path in (*base.iterdir(), *tmp_path.glob("servicex-of-*"))}
         assert left == {kept.name, young.directory.name, alive.directory.name}
 
 
