@@ -87,23 +87,32 @@ def check_file(path: Path) -> None:
         )
 
 
+def check_replaceable(path: Path) -> None:
+    """Check that there is nothing at a place, or a file of this user that others cannot read.
+
+    Raises
+    ------
+    ConfigurationError
+    """
+    check_file(path)
+    if _IS_POSIX and path.exists() and path.stat().st_mode & _FOR_OTHERS:
+        raise ConfigurationError(
+            f"{path} is not overwritten: others may read it, and it may be theirs. Remove it, or "
+            f"call `chmod 600 {path}`."
+        )
+
+
 def write_private(path: Path, text: str) -> None:
     """Write a file that only this user can read, all at once.
 
     Raises
     ------
     ConfigurationError
-        If there is something else at its place than a file of this user that others cannot read,
-        or if it cannot be written.
+        If it cannot be written, or `check_replaceable` refuses what is at its place.
     """
-    check_file(path)
+    check_replaceable(path)
     try:
-        if _IS_POSIX and path.exists() and path.stat().st_mode & _FOR_OTHERS:
-            raise ConfigurationError(
-                f"{path} is not overwritten: others may read it, and it may be theirs. Remove it, "
-                f"or call `chmod 600 {path}`."
-            )
-        # Made by mkstemp for nobody else, under a name that nobody can foresee.
+        # Made for nobody else, under a name that nobody can foresee.
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
         try:
             with os.fdopen(descriptor, "w") as file:

@@ -311,9 +311,18 @@ def test_default_server():
     server = default()
     assert default() is server
     assert httpx.get(f"{server.url}/servicex").status_code == 200
+    assert httpx.get(f"{server.url}/servicex/transformation").status_code == 401
+    assert stat.S_IMODE(server.config_path.stat().st_mode) == 0o600
+    assert server.refresh_token in server.config_path.read_text()
     server.stop()
     assert default() is server
     server.stop()
+
+
+@pytest.mark.parametrize("port", [-5, 22, 1023, 65536])
+def test_ports_that_no_server_can_have(port):
+    with pytest.raises(ConfigurationError, match=f"Port {port} cannot be used"):
+        LocalServiceX(port=port)
 
 
 def test_dead_pool_process_fails_one_file(serve, inputs):
