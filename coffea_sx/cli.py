@@ -6,6 +6,7 @@ import argparse
 import importlib
 import importlib.util
 import json
+import logging
 import signal
 import sys
 import threading
@@ -192,6 +193,8 @@ def _serve(options: argparse.Namespace) -> int:
 
     if options.write is not None:
         private.check_replaceable(options.write)
+    # Of a disk that is full, for example.
+    logging.getLogger("coffea_sx").addHandler(logging.StreamHandler())
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import secrets
 import sqlite3
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from ..errors import ConfigurationError
 from . import forks, private
 
+logger = logging.getLogger(__name__)
+
 NAME = "servicex.sqlite"
+# Between attempts to write while the disk is full: the first pause, and the longest.
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.1, 2.0
+
+Written = TypeVar("Written")
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -57,6 +66,11 @@ class Database:
 
     def __init__(self, directory: Path) -> None:
         private.make_directory(directory)
+        self._path = directory / NAME
+        self._depth = 0
+        self._turn = asyncio.Lock()
+        self._is_writable = asyncio.Event()
+        self._is_writable.set()
         try:
             self._connection = _connect(directory)
         except OSError as error:
@@ -79,9 +93,46 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Write all or nothing."""
-        with self._connection:
+        """Write all or nothing; a transaction within another one is a part of it."""
+        if self._depth:
             yield self._connection
+            return
+        self._depth = 1
+        try:
+            with self._connection:
+                yield self._connection
+        except sqlite3.Error:
+            # Before Python 3.11 a transaction stays open whose end could not be written.
+            if self._connection.in_transaction:
+                self._connection.rollback()
+            raise
+        finally:
+            self._depth = 0
+
+    async def persist(self, write: Callable[[], Written]) -> Written:
+        """Do what writes, again until the disk has space for it. Others wait for their turn."""
+        async with self._turn:
+            pause_s = FIRST_PAUSE_S
+            while True:
+                try:
+                    written = write()
+                except sqlite3.OperationalError as error:
+                    if self._is_writable.is_set():
+                        logger.warning(
+                            "%s cannot be written (%s): transforms wait until it can be.",
+                            self._path,
+                            error,
+                        )
+                    self._is_writable.clear()
+                    await asyncio.sleep(pause_s)
+                    pause_s = min(2 * pause_s, MAX_PAUSE_S)
+                else:
+                    self._is_writable.set()
+                    return written
+
+    async def until_writable(self) -> None:
+        """Wait while something waits for space on the disk."""
+        await self._is_writable.wait()
 
     def all(self, query: str, *values: object) -> list[sqlite3.Row]:
         """Return the rows of a query."""

@@ -158,22 +158,24 @@ class Rest:
         source = await self._generate(body.get("codegen"), body.get("selection"))
         request_id = str(uuid.uuid4())
         await self._in_store(self._buckets.make(request_id))
-        if did:
-            did_id, lookup = self._state.dataset_of_did(did, scheme)
-        else:
-            did_id, lookup = self._state.dataset_of_list(body["file-list"]), "complete"
-        self._state.add_request(
-            request_id,
-            title=body.get("title"),
-            did_id=did_id,
-            selection=body["selection"],
-            source=source,
-            codegen=body["codegen"],
-            result_format=body["result-format"],
-            status="Pending Lookup" if lookup == "looking" else "Lookup",
-        )
+        with self._state.transaction():
+            if did:
+                did_id, lookup = self._state.dataset_of_did(did, scheme)
+            else:
+                did_id, lookup = self._state.dataset_of_list(body["file-list"]), "complete"
+            self._state.add_request(
+                request_id,
+                title=body.get("title"),
+                did_id=did_id,
+                selection=body["selection"],
+                source=source,
+                codegen=body["codegen"],
+                result_format=body["result-format"],
+                status="Pending Lookup" if lookup == "looking" else "Lookup",
+            )
+            if lookup == "complete":
+                self._state.start_request(request_id)
         if lookup == "complete":
-            self._state.start_request(request_id)
             self._work.add_files(request_id)
         elif lookup == "new":
             self._work.look_up(did_id, did)

@@ -24,6 +24,9 @@ class State:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.transaction = database.transaction
+        self.persist = database.persist
+        self.until_writable = database.until_writable
         self._last_created = datetime.min.replace(tzinfo=timezone.utc)
 
     # ---- datasets
@@ -31,11 +34,12 @@ class State:
     def dataset_of_list(self, paths: Sequence[str]) -> int:
         """Return the id of the dataset of a file list, a new one for a new list."""
         name = hashlib.sha256(" ".join(paths).encode()).hexdigest()
-        known = self._use_dataset(name)
-        if known is not None:
-            return int(known["id"])
-        dataset_id = self._add_dataset(name, "user", "complete")
-        self._add_files(dataset_id, paths)
+        with self._database.transaction():
+            known = self._use_dataset(name)
+            if known is not None:
+                return int(known["id"])
+            dataset_id = self._add_dataset(name, "user", "complete")
+            self._add_files(dataset_id, paths)
         return dataset_id
 
     def dataset_of_did(self, did: str, finder: str) -> tuple[int, str]:
@@ -59,16 +63,16 @@ class State:
                 "UPDATE datasets SET lookup_status = ?, n_files = ?, is_stale = ? WHERE id = ?",
                 (status, len(paths or ()), paths is None, dataset_id),
             )
-        self._add_files(dataset_id, paths or ())
-        waiting = self._database.all(
-            "SELECT request_id FROM requests WHERE did_id = ? AND status LIKE '%Lookup'",
-            dataset_id,
-        )
-        for request in waiting:
-            if paths is None:
-                self._set_status(request["request_id"], "Bad Dataset")
-            else:
-                self.start_request(request["request_id"])
+            self._add_files(dataset_id, paths or ())
+            waiting = self._database.all(
+                "SELECT request_id FROM requests WHERE did_id = ? AND status LIKE '%Lookup'",
+                dataset_id,
+            )
+            for request in waiting:
+                if paths is None:
+                    self._set_status(request["request_id"], "Bad Dataset")
+                else:
+                    self.start_request(request["request_id"])
         return [request["request_id"] for request in waiting]
 
     def dataset(self, dataset_id: int) -> sqlite3.Row | None:
@@ -162,7 +166,7 @@ class State:
                 " WHERE request_id = ?",
                 (request_id,),
             )
-        self.complete_if_done(request_id)
+            self.complete_if_done(request_id)
 
     def request(self, key: str) -> sqlite3.Row | None:
         """Return a request by its id, or by the integer id of its row."""
@@ -234,7 +238,7 @@ class State:
                     outcome.reason,
                 ),
             )
-        self.complete_if_done(request_id)
+            self.complete_if_done(request_id)
 
     def _next_created(self) -> datetime:
         # Clients ask for rows later than the last one they saw: no two may have one time.

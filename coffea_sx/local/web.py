@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,6 +73,12 @@ async def _token_refusal(request: Request, error: Any) -> Response:
     return JSONResponse(error.body, status_code=error.status)
 
 
+async def _storage_error(request: Request, error: Any) -> Response:
+    # A disk without space, for example: what was asked for is not done, not even in part.
+    detail = getattr(error, "strerror", None) or error
+    return JSONResponse({"message": f"Something went wrong ({detail})"}, status_code=500)
+
+
 async def _routing_error(request: Request, error: Any) -> Response:
     return page(error.status_code, error.headers)
 
@@ -140,5 +147,7 @@ ERROR_HANDLERS: dict[Any, Any] = {
     HTTPException: _routing_error,
     RefusalError: _refusal,
     TokenError: _token_refusal,
+    OSError: _storage_error,
+    sqlite3.OperationalError: _storage_error,
     Exception: _internal_error,
 }
