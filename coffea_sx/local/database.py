@@ -36,7 +36,9 @@ CREATE TABLE IF NOT EXISTS requests (
     id INTEGER PRIMARY KEY AUTOINCREMENT, request_id TEXT NOT NULL UNIQUE, title TEXT,
     did TEXT NOT NULL, did_id INTEGER NOT NULL, selection TEXT NOT NULL, source TEXT NOT NULL,
     codegen TEXT NOT NULL, result_format TEXT NOT NULL, status TEXT NOT NULL,
-    files INTEGER NOT NULL DEFAULT 0, submit_time TEXT NOT NULL, finish_time TEXT);
+    files INTEGER NOT NULL DEFAULT 0, submit_time TEXT NOT NULL, finish_time TEXT,
+    result_destination TEXT NOT NULL DEFAULT 'object-store', tree_name TEXT,
+    workers INTEGER DEFAULT 1);
 CREATE TABLE IF NOT EXISTS results (
     id INTEGER PRIMARY KEY AUTOINCREMENT, request_id TEXT NOT NULL, file_id INTEGER NOT NULL,
     file_path TEXT NOT NULL, object_name TEXT NOT NULL, status TEXT NOT NULL,
@@ -47,6 +49,12 @@ CREATE TABLE IF NOT EXISTS objects (
     nbytes INTEGER NOT NULL, etag TEXT NOT NULL, modified TEXT NOT NULL,
     PRIMARY KEY (request_id, name));
 """
+# Columns of requests that directories of earlier servers do not have.
+_ADDED = {
+    "result_destination": "TEXT NOT NULL DEFAULT 'object-store'",
+    "tree_name": "TEXT",
+    "workers": "INTEGER DEFAULT 1",
+}
 
 
 class Database:
@@ -158,6 +166,7 @@ def _connect(directory: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+        _add_columns(connection)
         (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
             raise sqlite3.DatabaseError(found)
@@ -173,6 +182,14 @@ def _check_owner(connection: sqlite3.Connection) -> None:
     names = {row["name"] for row in rows}
     if names and "secrets" not in names:
         raise sqlite3.DatabaseError("it has the tables of another program")
+
+
+def _add_columns(connection: sqlite3.Connection) -> None:
+    there = {row["name"] for row in connection.execute("PRAGMA table_info(requests)")}
+    with connection:
+        for name, kind in _ADDED.items():
+            if name not in there:
+                connection.execute(f"ALTER TABLE requests ADD COLUMN {name} {kind}")
 
 
 def _unusable(directory: Path, error: sqlite3.DatabaseError) -> ConfigurationError:

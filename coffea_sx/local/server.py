@@ -84,7 +84,8 @@ class LocalServiceX:
         one of ``"1.5"`` (2024) list the bucket. By default ``"2026"``, and ``"2025"`` with an
         `object_store`. The directory of a server of another generation may be taken.
     url_expiry_s : int
-        Life time of the URLs that ``file-urls`` gives, in seconds.
+        Life time of the URLs that ``file-urls`` gives, in seconds. A real server has a setting for
+        it, by default a year (31 536 000), for which everyone who sees a URL can read the file.
     access_token_s : float
         Life time of access tokens, in seconds.
     before_report : callable, optional
@@ -298,10 +299,10 @@ class _Running:
         from .work import Work
 
         database = self._database
-        if server._uses_tokens:
-            self.tokens = Tokens(
-                database.secret("token-key"), database.secret("refresh-id"), server._access_token_s
-            )
+        tokens = Tokens(
+            database.secret("token-key"), database.secret("refresh-id"), server._access_token_s
+        )
+        self.tokens = tokens if server._uses_tokens else None
         state = State(database)
         work = Work(
             state,
@@ -317,7 +318,8 @@ class _Running:
             work,
             self._buckets,
             objects,
-            self.tokens,
+            tokens,
+            server._uses_tokens,
             server._generation,
             server._url_expiry_s,
             codegens,

@@ -137,13 +137,16 @@ class State:
         codegen: str,
         result_format: str,
         status: str,
+        result_destination: str = "object-store",
+        tree_name: str | None = None,
+        workers: int | None = 1,
     ) -> None:
         """Record a request that is still to be started."""
         with self._database.transaction() as connection:
             connection.execute(
                 "INSERT INTO requests (request_id, title, did, did_id, selection, source, codegen,"
-                " result_format, status, submit_time)"
-                " SELECT ?, ?, name, id, ?, ?, ?, ?, ?, ? FROM datasets WHERE id = ?",
+                " result_format, status, submit_time, result_destination, tree_name, workers)"
+                " SELECT ?, ?, name, id, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM datasets WHERE id = ?",
                 (
                     request_id,
                     title,
@@ -153,6 +156,9 @@ class State:
                     result_format,
                     status,
                     to_text(now()),
+                    result_destination,
+                    tree_name,
+                    workers,
                     did_id,
                 ),
             )

@@ -25,6 +25,11 @@ _PAGES = {
         "Bad Request",
         "The browser (or proxy) sent a request that this server could not understand.",
     ),
+    415: (
+        "Unsupported Media Type",
+        "Did not attempt to load JSON data because the request Content-Type was not "
+        "&#39;application/json&#39;.",
+    ),
     405: ("Method Not Allowed", "The method is not allowed for the requested URL."),
     500: (
         "Internal Server Error",
