@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from . import answers, questions
 from .buckets import BucketError, Buckets
 from .generations import FILE_URLS, POST_CANCEL, REASONS, RESULTS, Generation
+from .limits import Limited
 from .objects import Objects
 from .state import RUNNING, State
 from .tokens import Tokens
@@ -79,7 +80,7 @@ class Rest:
         self._url_expiry_s = url_expiry_s
         self._codegens = tuple(codegens)
 
-    def application(self, report: Callable[[Exchange], None]) -> ASGIApp:
+    def application(self, report: Callable[[Exchange], None], most_requests: int) -> ASGIApp:
         """Return the ASGI application; `report` is called with every exchange."""
         routes = [
             Route("/servicex", self.info),
@@ -90,7 +91,7 @@ class Rest:
         application.router.redirect_slashes = False
         # Whatever is no path of the REST interface: a wrong method there stays a 405.
         application.router.default = self._objects_or_nothing
-        return Counted(application, report)
+        return Counted(Limited(application, most_requests), report)
 
     def _authorized_routes(self) -> list[Route]:
         """Return the routes that the server's generation has."""

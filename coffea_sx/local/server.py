@@ -292,6 +292,7 @@ class _Running:
     def _build(self, server: LocalServiceX, objects: Objects | None) -> tuple[uvicorn.Server, Work]:
         import uvicorn
 
+        from .connections import Connections
         from .rest import Rest
         from .state import State
         from .tokens import Tokens
@@ -324,8 +325,11 @@ class _Running:
             server._url_expiry_s,
             codegens,
         )
+        self._connections = Connections()
+        # The others are for connections that ask for nothing yet, and for the files of answers.
+        most_requests = max(self._connections.most // 4, 1)
         config = uvicorn.Config(
-            rest.application(server.exchanges.append),
+            rest.application(server.exchanges.append, most_requests),
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -360,9 +364,12 @@ class _Running:
 
     async def _serve(self) -> None:
         self._work.start()
+        accepting = asyncio.ensure_future(self._connections.accept(self._socket, self._http))
         try:
-            await self._http.serve(sockets=[self._socket])
+            # Connections come from the line before: uvicorn itself would take in too many.
+            await self._http.serve(sockets=[])
         finally:
+            accepting.cancel()
             await self._work.stop()
 
     def _wait_until_up(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 import time
 from collections.abc import Callable
@@ -14,6 +15,9 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .tokens import TokenError
+
+# Clients choose their paths, and many exchanges are kept.
+PATH_KEPT = 400
 
 _PAGES = {
     404: (
@@ -31,6 +35,20 @@ _PAGES = {
         "&#39;application/json&#39;.",
     ),
     405: ("Method Not Allowed", "The method is not allowed for the requested URL."),
+    408: (
+        "Request Timeout",
+        "The server closed the network connection because the browser didn&#39;t finish the "
+        "request within the specified time.",
+    ),
+    413: (
+        "Request Entity Too Large",
+        "The data value transmitted exceeds the capacity limit.",
+    ),
+    503: (
+        "Service Unavailable",
+        "The server is temporarily unable to service your request due to maintenance downtime or "
+        "capacity problems. Please try again later.",
+    ),
     500: (
         "Internal Server Error",
         "The server encountered an internal error and was unable to complete your request. "
@@ -48,7 +66,7 @@ class Exchange:
     time : float
         When it came in, in seconds since the epoch.
     method, path : str
-        Without the query.
+        Without the query, and only the beginning of one that is very long.
     status : int
     nbytes_sent : int
         Bytes of the response's body.
@@ -79,6 +97,8 @@ async def _token_refusal(request: Request, error: Any) -> Response:
 
 
 async def _storage_error(request: Request, error: Any) -> Response:
+    if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
+        return page(503, {"retry-after": "1"})
     # A disk without space, for example: what was asked for is not done, not even in part.
     detail = getattr(error, "strerror", None) or error
     return JSONResponse({"message": f"Something went wrong ({detail})"}, status_code=500)
@@ -121,7 +141,9 @@ class Counted:
         def report() -> None:
             nonlocal is_reported
             is_reported = True
-            self._report(Exchange(start, scope["method"], scope["path"], status, nbytes))
+            self._report(
+                Exchange(start, scope["method"], scope["path"][:PATH_KEPT], status, nbytes)
+            )
 
         async def counting_send(message: Message) -> None:
             nonlocal status, nbytes
