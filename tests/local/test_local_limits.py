@@ -215,19 +215,39 @@ def test_a_body_that_does_not_come_is_not_waited_for(serve, monkeypatch):
         assert (status, headers[b"connection"]) == (408, b"close")
 
 
-def test_a_client_that_does_not_read_is_not_waited_for(serve, monkeypatch):
+def test_a_client_that_does_not_read_is_not_waited_for(serve, inputs, monkeypatch):
     monkeypatch.setattr(connections, "READING_S", 0.2)
     client = serve()
+    request_id = client.submit(inputs[:1], title="x" * 20_000_000)
+    client.http.close()
     known = client.server._running._connections
+    question = HEAD.replace(b"/servicex", f"{SUBMIT}/{request_id}".encode())
     deadline = time.monotonic() + 20
-    with connect(client, b"") as silent:
-        silent.settimeout(0.5)
-        with contextlib.suppress(OSError):
-            while True:  # until the answers fill all buffers, and nothing more is read
-                silent.sendall((HEAD + b"\r\n") * 100)
+    with connect(client, question + b"\r\n") as silent:
+        while not known._open:
+            assert time.monotonic() < deadline
         while known._open:
             assert time.monotonic() < deadline
             time.sleep(0.02)
+        n_bytes = 0
+        with contextlib.suppress(ConnectionResetError):
+            while block := silent.recv(1 << 20):
+                n_bytes += len(block)
+        assert n_bytes < 20_000_000
+
+
+def test_a_client_that_reads_slowly_gets_everything(serve, inputs, monkeypatch):
+    monkeypatch.setattr(connections, "READING_S", 1.0)
+    monkeypatch.setattr(connections, "REQUEST_S", 0.1)
+    client = serve()
+    request_id = client.submit(inputs[:1], title="x" * 20_000_000)
+    question = HEAD.replace(b"/servicex", f"{SUBMIT}/{request_id}".encode())
+    with connect(client, question + b"Connection: close\r\n\r\n") as slow:
+        n_bytes = 0
+        while block := slow.recv(1 << 19):
+            n_bytes += len(block)
+            time.sleep(0.05)  # slower than the other end by far
+        assert n_bytes > 20_000_000
 
 
 def test_what_is_no_request_is_refused_quietly(serve, capfd):
