@@ -62,27 +62,29 @@ class Connections:
         self._answered: dict[Connection, None] = {}
         self._is_less = asyncio.Event()
 
-    async def accept(self, listener: socket.socket, server: uvicorn.Server) -> None:
-        """Take connections in, for as long as the server runs."""
-        loop = asyncio.get_running_loop()
+    def accept(self, listener: socket.socket, server: uvicorn.Server) -> asyncio.Task[None]:
+        """Listen from now on, and take connections in for as long as the server runs."""
         listener.setblocking(False)
         listener.listen(QUEUE)
+        return asyncio.ensure_future(self._accept(listener, server))
+
+    async def _accept(self, listener: socket.socket, server: uvicorn.Server) -> None:
+        loop = asyncio.get_running_loop()
         make = partial(Connection, self, config=server.config, server_state=server.server_state)
         while True:
             await self._room()
             try:
                 accepted, _ = await loop.sock_accept(listener)
+                if server.should_exit:
+                    accepted.close()
+                    return
+                await loop.connect_accepted_socket(partial(make, app_state={}), accepted)
             except OSError as error:
-                if error.errno not in _EXHAUSTED:
-                    raise
-                for connection in [*self._answered, *self._fresh]:
-                    connection.drop()
+                # The client has gone already, or there are no more open files.
+                if error.errno in _EXHAUSTED:
+                    for connection in [*self._answered, *self._fresh]:
+                        connection.drop()
                 await asyncio.sleep(EXHAUSTED_S)
-                continue
-            if server.should_exit:
-                accepted.close()
-                return
-            await loop.connect_accepted_socket(partial(make, app_state={}), accepted)
 
     async def _room(self) -> None:
         """Wait until there may be one more."""

@@ -364,7 +364,7 @@ class _Running:
 
     async def _serve(self) -> None:
         self._work.start()
-        accepting = asyncio.ensure_future(self._connections.accept(self._socket, self._http))
+        accepting = self._connections.accept(self._socket, self._http)
         try:
             # Connections come from the line before: uvicorn itself would take in too many.
             await self._http.serve(sockets=[])

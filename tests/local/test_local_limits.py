@@ -132,6 +132,58 @@ def test_many_requests_at_once(limited):
     assert server.growth < 100e6
 
 
+EXHAUSTED = """
+import os, resource, sys
+from coffea_sx.local import LocalServiceX
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, most))
+with LocalServiceX() as server:
+    print(server.url, flush=True)
+    taken = []
+    for line in sys.stdin:
+        try:
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        except OSError:
+            print("none left", flush=True)
+        sys.stdin.readline()
+        for number in taken:
+            os.close(number)
+"""
+
+
+def test_a_process_without_open_files_answers_when_there_are_some_again(tmp_path, environment):
+    pytest.importorskip("resource", reason="open files are not limited here")
+    errors = tmp_path / "stderr"
+    with (
+        errors.open("w") as file,
+        subprocess.Popen(
+            [sys.executable, "-c", EXHAUSTED],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=file,
+            text=True,
+            env=environment,
+        ) as process,
+    ):
+        try:
+            server = Limited(process, errors)
+            process.stdin.write("take all\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "none left\n"
+            with server.connect(HEAD + b"\r\n") as waiting:
+                waiting.settimeout(1)
+                with pytest.raises(TimeoutError):
+                    waiting.recv(1)
+                process.stdin.write("give them back\n")
+                process.stdin.flush()
+                waiting.settimeout(30)
+                assert status_of(waiting)[0] == 200
+            assert server.errors == ""
+        finally:
+            process.kill()
+
+
 def test_more_requests_than_are_answered_at_once_may_come_again(limited):
     server = limited(128)  # 64 connections and 16 requests
     body = b'{"title": "half of it'
