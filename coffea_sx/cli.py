@@ -6,6 +6,7 @@ import argparse
 import importlib
 import importlib.util
 import json
+import logging
 import signal
 import sys
 import threading
@@ -80,7 +81,12 @@ def _parser() -> argparse.ArgumentParser:
         choices=GENERATIONS,
         help="of servers that it answers like (2026, or 2025 with an object store)",
     )
-    serve.add_argument("--tokens", action="store_true", help="clients need a token")
+    serve.add_argument(
+        "--write",
+        metavar="FILE",
+        type=Path,
+        help="write the servicex.yaml, which only you can read, there too",
+    )
     serve.set_defaults(run=_serve)
     return parser
 
@@ -185,8 +191,12 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from .local import LocalServiceX
+    from .local import LocalServiceX, private
 
+    if options.write is not None:
+        private.check_replaceable(options.write)
+    # Of a disk that is full, for example.
+    logging.getLogger("coffea_sx").addHandler(logging.StreamHandler())
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
@@ -194,13 +204,21 @@ def _serve(options: argparse.Namespace) -> int:
         options.directory,
         options.workers,
         options.port,
-        tokens=options.tokens,
+        tokens=True,
         object_store=options.object_store,
         generation=options.generation,
     )
     with server:
-        print(f"# ServiceX at {server.url}; this is a servicex.yaml for it (Ctrl-C stops it)")
-        print(server.servicex_yaml(), flush=True)
+        path = server.config_path if options.write is None else options.write.absolute()
+        if options.write is not None:
+            private.write_private(path, server.servicex_yaml())
+        print(f"ServiceX at {server.url} (Ctrl-C stops it)")
+        print(f"Its servicex.yaml, with a token that only you can read, is {path}")
+        print(
+            f"Take config_path={str(path)!r} in Python and `-c {path}` with servicex; neither is "
+            "needed in the folder of a servicex.yaml and below.",
+            flush=True,
+        )
         stopped.wait()
     return 0
 

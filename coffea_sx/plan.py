@@ -236,6 +236,7 @@ def endpoint_of(backend: str | None, url: str | None, config_path: str | Path | 
     if url == "local":
         from .local import default
 
-        url = default().url
+        server = default()
+        url, config_path = server.url, server.config_path
     path = None if config_path is None else str(config_path)
     return find_endpoint(EndpointName(backend, url, path))

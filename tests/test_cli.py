@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import re
 import signal
+import stat
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import yaml
 
 from coffea_sx.cli import main
+from coffea_sx.transform.client import ServiceXClient
+from coffea_sx.transform.endpoint import EndpointName, find_endpoint
 
 COMMAND = [sys.executable, "-m", "coffea_sx"]
 
@@ -38,36 +44,79 @@ def test_demo(tmp_path: Path) -> None:
     assert order.index("first partition read") < order.index("last file delivered")
 
 
-def test_serve(tmp_path: Path) -> None:
+@contextmanager
+def serving(*options: str) -> Iterator[dict[str, Any]]:
+    """Run `coffea-sx serve`; give its endpoint, what it printed and where the configuration is."""
     with subprocess.Popen(
-        [
-            *(*COMMAND, "serve", "--directory", str(tmp_path / "state"), "--tokens"),
-            *("--generation", "2025"),
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
+        [*COMMAND, "serve", *options], stdout=subprocess.PIPE, text=True
     ) as server:
         try:
             assert server.stdout is not None
-            lines: list[str] = []
-            while not any("token" in line for line in lines):
-                lines.append(server.stdout.readline())
-                assert lines[-1], "the server ended"
-            (endpoint,) = yaml.safe_load("".join(lines))["api_endpoints"]
-            said = httpx.get(f"{endpoint['endpoint']}/servicex").json()
-            assert "uproot" in said["code-gen-image"]
-            assert "poll_local_transformation_results" in said["capabilities"]
-            assert "generate_file_urls" not in said["capabilities"]
-            refused = httpx.get(f"{endpoint['endpoint']}/servicex/transformation")
-            assert refused.status_code == 401
+            lines = [server.stdout.readline() for _ in range(3)]
+            assert lines[-1], "the server ended"
+            path = Path(lines[1].rpartition(" is ")[2].strip())
+            (endpoint,) = yaml.safe_load(path.read_text())["api_endpoints"]
+            yield {**endpoint, "printed": "".join(lines), "path": path}
         finally:
             server.send_signal(signal.SIGTERM)
         assert server.wait(20) == 0
 
 
+def test_serve(tmp_path: Path) -> None:
+    with serving("--directory", str(tmp_path / "state"), "--generation", "2025") as served:
+        said = httpx.get(f"{served['endpoint']}/servicex").json()
+        assert "uproot" in said["code-gen-image"]
+        assert "poll_local_transformation_results" in said["capabilities"]
+        assert "generate_file_urls" not in said["capabilities"]
+        refused = httpx.get(f"{served['endpoint']}/servicex/transformation")
+        assert refused.status_code == 401
+        assert served["path"] == tmp_path / "state" / "servicex.yaml"
+        assert stat.S_IMODE(served["path"].stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_serve_shows_its_token_to_nobody_else(exists: bool, tmp_path: Path) -> None:
+    written = tmp_path / "servicex.yaml"
+    if exists:
+        written.touch(0o600)
+        written.write_text("of the last time")
+    with serving("--write", str(written)) as served:
+        assert served["path"] == written
+        assert stat.S_IMODE(written.stat().st_mode) == 0o600
+        assert served["token"] not in served["printed"]
+        client = ServiceXClient(find_endpoint(EndpointName("local", None, str(written))))
+        client.check_authorized()
+        client.close()
+
+
+def test_serve_overwrites_nothing_that_others_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = tmp_path / "servicex.yaml"
+    written.write_text("shared")
+    written.chmod(0o644)
+    state = tmp_path / "state"
+    assert main(["serve", "--directory", str(state), "--write", str(written)]) == 1
+    assert "is not overwritten" in capsys.readouterr().err
+    assert written.read_text() == "shared"
+    assert not state.exists()  # nothing was started
+
+
+@pytest.mark.parametrize("port", [-1, 1, 22, 80, 1023, 65536, 70000])
+def test_ports_that_no_server_can_have(
+    port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = tmp_path / "state"
+    assert main(["serve", "--port", str(port), "--directory", str(state)]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"coffea-sx: Port {port} cannot be used: take one from 1024 to 65535")
+    assert not state.exists()  # nothing was started
+
+
 def test_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["serve", "--port", "70000"]) == 1
-    assert capsys.readouterr().err.startswith("coffea-sx: Port 70000 cannot be used")
+    with pytest.raises(SystemExit):
+        main(["serve", "--port", "many"])
+    assert "invalid int value: 'many'" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["serve", "--generation", "2024"])
     assert "choose from '2026', '2025', '1.5'" in capsys.readouterr().err

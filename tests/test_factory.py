@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import awkward as ak
+import cloudpickle
 import dask
 import dask_awkward as dak
+import httpx
 import pytest
 from coffea.nanoevents import BaseSchema, NanoEventsFactory
 from dask_awkward.lib.testutils import assert_eq
@@ -221,7 +223,9 @@ def test_local_is_a_servicex_in_this_process(submit: Submit, direct_events: Any)
 
     events = submit(url="local").events()
     try:
+        assert httpx.get(f"{default().url}/servicex/transformation").status_code == 401
         assert equal(events.event, selected(direct_events).event)
+        assert default().refresh_token.encode() not in cloudpickle.dumps(dict(events.dask))
     finally:
         default().stop()
 

@@ -46,7 +46,7 @@ class Canaries:
                 self.secrets.update(
                     part.partition("=")[2]
                     for part in query.split("&")
-                    if part.startswith(("X-Amz-Signature", "X-Amz-Credential"))
+                    if part.startswith(("Signature", "AWSAccessKeyId", "X-Amz-Signature"))
                 )
             return grants
 
@@ -168,7 +168,7 @@ def _provoke(fault: str, server: LocalServiceX, factory: Any) -> None:
         objects[0].write_bytes(bytes(objects[0].stat().st_size))
     else:
         stale = {
-            name: Grant(grant.url.replace("X-Amz-Signature=", "X-Amz-Signature=0"), {}, 2e9)
+            name: Grant(grant.url.replace("Signature=", "Signature=0"), {}, 2e9)
             for name, grant in access._grants.items()
         }
         access._grants.update(stale)

@@ -66,12 +66,13 @@ def run(n_files: int, n_workers: int, n_events: int, picture: str | None = None)
     with tempfile.TemporaryDirectory(prefix="coffea_sx-demo-") as directory:
         files = make_samples(Path(directory) / "input", n_files, n_events)
         reference = _computed_directly(files)
-        with LocalServiceX(workers=n_workers) as servicex, _cluster(n_workers):
+        with LocalServiceX(workers=n_workers, tokens=True) as servicex, _cluster(n_workers):
             factory = ServiceXEventsFactory.from_servicex(
                 dimuon_query(),
                 files,
                 schemaclass=SelectionSchema,
                 url=servicex.url,
+                config_path=servicex.config_path,
                 metadata={"dataset": "demo"},
                 title="coffea_sx demo",
             )

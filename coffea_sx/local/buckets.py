@@ -103,17 +103,19 @@ class OwnBuckets:
         file_name = hashlib.sha256(name.encode()).hexdigest()
         nbytes = written.stat().st_size
         written.replace(self._directory / bucket / file_name)
+        row = (bucket, name, file_name, nbytes, md5, to_text(now()))
+        await self._database.persist(lambda: self._record(row))
+
+    def _record(self, row: tuple[str | int, ...]) -> None:
         with self._database.transaction() as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?, ?)",
-                (bucket, name, file_name, nbytes, md5, to_text(now())),
-            )
+            connection.execute("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?, ?)", row)
 
     async def drop(self, bucket: str) -> None:
         """Remove a bucket with everything in it."""
+        # First: on a disk that is full there is no space to record anything before.
+        shutil.rmtree(self._directory / bucket, ignore_errors=True)
         with self._database.transaction() as connection:
             connection.execute("DELETE FROM objects WHERE request_id = ?", (bucket,))
-        shutil.rmtree(self._directory / bucket, ignore_errors=True)
 
     def close(self) -> None:
         """Do nothing: the database is closed by who opened it."""

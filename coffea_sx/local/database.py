@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-import os
+import asyncio
+import logging
 import secrets
 import sqlite3
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from ..errors import ConfigurationError
+from . import forks, private
+
+logger = logging.getLogger(__name__)
+
+NAME = "servicex.sqlite"
+# Between attempts to write while the disk is full: the first pause, and the longest.
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.1, 2.0
+
+Written = TypeVar("Written")
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -24,7 +36,9 @@ CREATE TABLE IF NOT EXISTS requests (
     id INTEGER PRIMARY KEY AUTOINCREMENT, request_id TEXT NOT NULL UNIQUE, title TEXT,
     did TEXT NOT NULL, did_id INTEGER NOT NULL, selection TEXT NOT NULL, source TEXT NOT NULL,
     codegen TEXT NOT NULL, result_format TEXT NOT NULL, status TEXT NOT NULL,
-    files INTEGER NOT NULL DEFAULT 0, submit_time TEXT NOT NULL, finish_time TEXT);
+    files INTEGER NOT NULL DEFAULT 0, submit_time TEXT NOT NULL, finish_time TEXT,
+    result_destination TEXT NOT NULL DEFAULT 'object-store', tree_name TEXT,
+    workers INTEGER DEFAULT 1);
 CREATE TABLE IF NOT EXISTS results (
     id INTEGER PRIMARY KEY AUTOINCREMENT, request_id TEXT NOT NULL, file_id INTEGER NOT NULL,
     file_path TEXT NOT NULL, object_name TEXT NOT NULL, status TEXT NOT NULL,
@@ -35,6 +49,12 @@ CREATE TABLE IF NOT EXISTS objects (
     nbytes INTEGER NOT NULL, etag TEXT NOT NULL, modified TEXT NOT NULL,
     PRIMARY KEY (request_id, name));
 """
+# Columns of requests that directories of earlier servers do not have.
+_ADDED = {
+    "result_destination": "TEXT NOT NULL DEFAULT 'object-store'",
+    "tree_name": "TEXT",
+    "workers": "INTEGER DEFAULT 1",
+}
 
 
 class Database:
@@ -48,17 +68,24 @@ class Database:
     Raises
     ------
     ConfigurationError
-        When another server uses the directory, or it cannot be made or written to.
+        When another server uses the directory, it cannot be made or written to, others can write
+        to it, or the database in it is damaged.
     """
 
     def __init__(self, directory: Path) -> None:
+        private.make_directory(directory)
+        self._path = directory / NAME
+        self._depth = 0
+        self._turn = asyncio.Lock()
+        self._is_writable = asyncio.Event()
+        self._is_writable.set()
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._connection = _connect(directory)
         except OSError as error:
             raise ConfigurationError(
                 f"The directory {directory} cannot be used: {error.strerror}."
             ) from error
+        _open.add(self)
 
     def close(self) -> None:
         """Write everything and let other servers use the directory."""
@@ -74,9 +101,46 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Write all or nothing."""
-        with self._connection:
+        """Write all or nothing; a transaction within another one is a part of it."""
+        if self._depth:
             yield self._connection
+            return
+        self._depth = 1
+        try:
+            with self._connection:
+                yield self._connection
+        except sqlite3.Error:
+            # Before Python 3.11 a transaction stays open whose end could not be written.
+            if self._connection.in_transaction:
+                self._connection.rollback()
+            raise
+        finally:
+            self._depth = 0
+
+    async def persist(self, write: Callable[[], Written]) -> Written:
+        """Do what writes, again until the disk has space for it. Others wait for their turn."""
+        async with self._turn:
+            pause_s = FIRST_PAUSE_S
+            while True:
+                try:
+                    written = write()
+                except sqlite3.OperationalError as error:
+                    if self._is_writable.is_set():
+                        logger.warning(
+                            "%s cannot be written (%s): transforms wait until it can be.",
+                            self._path,
+                            error,
+                        )
+                    self._is_writable.clear()
+                    await asyncio.sleep(pause_s)
+                    pause_s = min(2 * pause_s, MAX_PAUSE_S)
+                else:
+                    self._is_writable.set()
+                    return written
+
+    async def until_writable(self) -> None:
+        """Wait while something waits for space on the disk."""
+        await self._is_writable.wait()
 
     def all(self, query: str, *values: object) -> list[sqlite3.Row]:
         """Return the rows of a query."""
@@ -89,20 +153,69 @@ class Database:
 
 
 def _connect(directory: Path) -> sqlite3.Connection:
-    path = directory / "servicex.sqlite"
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    path = directory / NAME
+    private.make_file(path)
+    for suffix in ("-wal", "-shm", "-journal"):
+        private.check_file(directory / f"{NAME}{suffix}")
     connection = sqlite3.connect(path, timeout=0, check_same_thread=False)
     connection.row_factory = sqlite3.Row
     try:
         # The first write locks the file for as long as this server lives.
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        _check_owner(connection)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
-    except sqlite3.OperationalError as error:
+        _add_columns(connection)
+        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
+    except sqlite3.DatabaseError as error:
         connection.close()
-        raise ConfigurationError(
+        raise _unusable(directory, error) from error
+    return connection
+
+
+def _check_owner(connection: sqlite3.Connection) -> None:
+    """Raise DatabaseError for a database of another program, before anything is written to it."""
+    rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+    names = {row["name"] for row in rows}
+    if names and "secrets" not in names:
+        raise sqlite3.DatabaseError("it has the tables of another program")
+
+
+def _add_columns(connection: sqlite3.Connection) -> None:
+    there = {row["name"] for row in connection.execute("PRAGMA table_info(requests)")}
+    with connection:
+        for name, kind in _ADDED.items():
+            if name not in there:
+                connection.execute(f"ALTER TABLE requests ADD COLUMN {name} {kind}")
+
+
+def _unusable(directory: Path, error: sqlite3.DatabaseError) -> ConfigurationError:
+    """Say why a database cannot be used, and what to do."""
+    path = directory / NAME
+    if not isinstance(error, sqlite3.OperationalError):
+        detail = str(error).splitlines()[-1]
+        return ConfigurationError(
+            f"{path} is damaged, or not a database of a LocalServiceX ({detail}). Take another "
+            f"directory, or move {path} away: then the server starts without its requests."
+        )
+    if "locked" in str(error):
+        return ConfigurationError(
             f"The directory {directory} cannot be used ({error}): one LocalServiceX at a time can "
             "use a directory."
-        ) from error
-    return connection
+        )
+    return ConfigurationError(f"{path} cannot be used: {error}.")
+
+
+_open: weakref.WeakSet[Database] = weakref.WeakSet()
+
+
+def _begin_child() -> None:
+    for database in list(_open):
+        forks.keep_for_ever(database._connection)
+    _open.clear()
+
+
+forks.after_in_child(_begin_child)

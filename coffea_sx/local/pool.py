@@ -10,12 +10,14 @@ import os
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import BaseContext
 from typing import Any
 
+from . import forks
 from .transformer import Outcome, begin_process, process_id, transform_within_limits
 
 PRELOADED = [
@@ -33,6 +35,7 @@ PRELOADED = [
 ]
 
 _start_lock = threading.Lock()
+_slots: weakref.WeakSet[Slot] = weakref.WeakSet()
 
 
 class Slot:
@@ -44,6 +47,7 @@ class Slot:
     def __init__(self) -> None:
         self._executor: ProcessPoolExecutor | None = None
         self._pid: int | None = None
+        _slots.add(self)
 
     async def run(
         self,
@@ -127,3 +131,16 @@ def _main_not_imported() -> Iterator[None]:
             yield
         finally:
             main.__spec__ = spec
+
+
+def _begin_child() -> None:
+    """In a child that was forked: leave the processes to the parent."""
+    global _start_lock
+    _start_lock = threading.Lock()  # a thread that is not here may have held it
+    # At its end a child would join all that multiprocessing knows, and only their parent can.
+    known: set[Any] = getattr(multiprocessing.process, "_children", set())
+    known -= {process for process in known if process.pid in {slot._pid for slot in _slots}}
+    _slots.clear()
+
+
+forks.after_in_child(_begin_child)

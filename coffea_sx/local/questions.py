@@ -1,52 +1,134 @@
-"""What clients send, read and checked; what cannot be read is refused as a real server does."""
+"""What clients send, read and checked; what cannot be read is refused as a real server does.
+
+A real server reads leniently (a number is taken as a text, a text as a list of letters), and what
+it cannot read makes it fail in other ways than what it refuses. Clients must meet the same here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from .web import RefusalError
 
 DID_SCHEMES = ("rucio", "cernopendata", "xrootd")
+DESTINATIONS = ("object-store", "volume")
+URL_SCHEMES = ("http", "xrootd")
 
 _BAD_REQUEST = "400 Bad Request"
 _MALFORMED = (
     f"The json request was malformed: {_BAD_REQUEST}: The browser (or proxy) sent a request "
     "that this server could not understand."
 )
+_NOT_JSON = (
+    "415 Unsupported Media Type: Did not attempt to load JSON data because the request "
+    "Content-Type was not 'application/json'."
+)
+# What Python 3.10 reads, on which real servers run.
+_ISO_TIME = re.compile(
+    r"\d{4}-\d\d-\d\d(.\d\d(:\d\d(:\d\d(\.\d{3}(\d{3})?)?)?)?"
+    r"([+-]\d\d:\d\d(:\d\d(\.\d{6})?)?)?)?",
+    re.DOTALL,
+)
 
 
-async def json_body(request: Request) -> dict[str, Any]:
-    """Return the JSON object that a client sent."""
-    # Browsers send other sites' forms without asking, but not as JSON.
-    is_json = request.headers.get("content-type", "").partition(";")[0] == "application/json"
-    try:
-        body = await request.json() if is_json else None
-    except ValueError:
-        body = None
-    if not isinstance(body, dict):
-        raise RefusalError(400, _MALFORMED)
-    return body
+@dataclass(frozen=True)
+class Submission:
+    """What a client wants to have transformed. Either `did` or `paths` is there."""
+
+    title: str | None
+    did: str | None
+    paths: list[str]
+    selection: Any
+    codegen: str | None
+    result_format: str
+    result_destination: str
+    tree_name: str | None
+    workers: int | None
 
 
-async def submission(request: Request, result_formats: Sequence[str]) -> dict[str, Any]:
+async def submission(request: Request, result_formats: Sequence[str]) -> Submission:
     """Return a submission that has what it needs, and a DID or a list of files."""
-    body = await json_body(request)
-    paths = body.get("file-list")
-    is_good = (
-        body.get("result-destination") == "object-store"
-        and body.get("result-format") in result_formats
-        and (paths is None or _is_strings(paths))
-        and all(isinstance(body.get(name), str | None) for name in ("title", "did", "codegen"))
-    )
-    if not is_good:
+    body = await _submitted(request)
+    result_format = body.get("result-format", "parquet")
+    destination = body.get("result-destination")
+    if destination not in DESTINATIONS or result_format not in result_formats:
         raise RefusalError(400, _MALFORMED)
-    if bool(body.get("did")) == bool(paths):
+    did, paths = _text(body, "did"), _list(body.get("file-list"))
+    workers = _whole_number(body.get("workers", 1))
+    if bool(did) == bool(paths):
         raise RefusalError(400, f"{_BAD_REQUEST}: Must provide did or file-list but not both")
+    for index, path in enumerate(paths):
+        if not isinstance(path, str):
+            kind = type(path).__name__
+            raise _failed(f"sequence item {index}: expected str instance, {kind} found")
+    return Submission(
+        title=_text(body, "title"),
+        did=did,
+        paths=paths,
+        selection=_text(body, "selection"),
+        codegen=_text(body, "codegen"),
+        result_format=result_format,
+        result_destination=destination,
+        tree_name=_text(body, "tree-name"),
+        workers=workers,
+    )
+
+
+async def _submitted(request: Request) -> dict[str, Any]:
+    if not _is_json(request):
+        raise _failed(_NOT_JSON)
+    try:
+        body = await request.json()
+    except (ValueError, RecursionError):
+        body = None
+    # Nothing is sent with null, and nothing with an empty list.
+    if body is None or body == []:
+        raise RefusalError(400, _MALFORMED)
+    if not isinstance(body, dict):
+        raise _failed(f"'{type(body).__name__}' object has no names")
     return body
+
+
+def _is_json(request: Request) -> bool:
+    # Browsers send other sites' forms without asking, but not as JSON.
+    return request.headers.get("content-type", "").partition(";")[0] == "application/json"
+
+
+def _failed(detail: str) -> RefusalError:
+    """Return what a real server answers where it fails itself."""
+    return RefusalError(500, f"Something went wrong ({detail})")
+
+
+def _text(body: dict[str, Any], name: str) -> str | None:
+    value = body.get(name)
+    if isinstance(value, list):
+        value = value[0] if value else None
+    return None if value is None else str(value)
+
+
+def _list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    if not isinstance(value, Iterable):
+        raise RefusalError(400, _MALFORMED)
+    return list(value)
+
+
+def _whole_number(value: Any) -> int | None:
+    try:
+        number = None if value is None else int(value)
+    except (ValueError, TypeError, OverflowError):
+        raise RefusalError(400, _MALFORMED) from None
+    if number is not None and abs(number) >= 1 << 31:
+        raise _failed("integer out of range")
+    return number
 
 
 def did_scheme(did: str) -> str:
@@ -59,20 +141,33 @@ def did_scheme(did: str) -> str:
 
 async def wanted_objects(request: Request) -> tuple[str, list[str]]:
     """Return of which request, and of which objects a client wants URLs."""
-    body = await json_body(request)
-    request_id, names = body.get("request_id"), body.get("file_list")
-    if not isinstance(request_id, str) or not isinstance(names, list) or not _is_strings(names):
-        raise RefusalError(400, _MALFORMED)
-    return request_id, names
+    if not _is_json(request):
+        raise HTTPException(415)
+    try:
+        body = await request.json()
+    except (ValueError, RecursionError):
+        body = None
+    if not isinstance(body, dict) or not {"request_id", "file_list"} <= set(body):
+        raise HTTPException(400)
+    names, request_id = body["file_list"], body["request_id"]
+    if "scheme" in body and body["scheme"] not in URL_SCHEMES:
+        raise HTTPException(400)
+    if names is not None and not isinstance(names, Iterable):
+        raise HTTPException(400)
+    if names is None or not all(isinstance(name, str) for name in names):
+        raise HTTPException(500)
+    return str(request_id), list(names)
 
 
 def later_than(request: Request) -> datetime | None:
     """Return after which time a client wants results."""
     text = request.query_params.get("later_than")
-    if text is None:
+    if not text:
         return None
     try:
-        time = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        if not _ISO_TIME.fullmatch(text):
+            raise ValueError(text)
+        time = datetime.fromisoformat(text)
         return time if time.tzinfo is None else time.astimezone(timezone.utc)
     except (ValueError, OverflowError):
         raise RefusalError(
@@ -80,5 +175,10 @@ def later_than(request: Request) -> datetime | None:
         ) from None
 
 
-def _is_strings(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+def submitter(request: Request) -> int | None:
+    """Return of which user a client wants the requests, None for all."""
+    text = request.query_params.get("submitted_by")
+    try:
+        return None if text is None else int(text)
+    except ValueError:
+        raise HTTPException(400) from None

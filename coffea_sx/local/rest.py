@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from . import answers, questions
 from .buckets import BucketError, Buckets
 from .generations import FILE_URLS, POST_CANCEL, REASONS, RESULTS, Generation
+from .limits import Limited
 from .objects import Objects
 from .state import RUNNING, State
 from .tokens import Tokens
@@ -28,6 +29,9 @@ from .web import ERROR_HANDLERS, Counted, Exchange, RefusalError
 from .work import Work
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+# The id of the only user.
+USER = 1
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -43,8 +47,9 @@ class Rest:
         Where results are kept. Their location and keys are told to clients in the status.
     objects : Objects or None
         Serves the buckets, if they are the server's own.
-    tokens : Tokens or None
-        None lets everybody in.
+    tokens : Tokens
+    needs_tokens : bool
+        Whether only those who have one are let in.
     generation : Generation
         What the server can do.
     url_expiry_s : int
@@ -59,7 +64,8 @@ class Rest:
         work: Work,
         buckets: Buckets,
         objects: Objects | None,
-        tokens: Tokens | None,
+        tokens: Tokens,
+        needs_tokens: bool,
         generation: Generation,
         url_expiry_s: int,
         codegens: Sequence[str] = CODEGENS,
@@ -69,11 +75,12 @@ class Rest:
         self._buckets = buckets
         self._objects = objects
         self._tokens = tokens
+        self._needs_tokens = needs_tokens
         self._generation = generation
         self._url_expiry_s = url_expiry_s
         self._codegens = tuple(codegens)
 
-    def application(self, report: Callable[[Exchange], None]) -> ASGIApp:
+    def application(self, report: Callable[[Exchange], None], most_requests: int) -> ASGIApp:
         """Return the ASGI application; `report` is called with every exchange."""
         routes = [
             Route("/servicex", self.info),
@@ -84,7 +91,7 @@ class Rest:
         application.router.redirect_slashes = False
         # Whatever is no path of the REST interface: a wrong method there stays a 405.
         application.router.default = self._objects_or_nothing
-        return Counted(application, report)
+        return Counted(Limited(application, most_requests), report)
 
     def _authorized_routes(self) -> list[Route]:
         """Return the routes that the server's generation has."""
@@ -114,7 +121,7 @@ class Rest:
 
     def _route(self, method: str, path: str, handler: Handler) -> Route:
         async def authorized(request: Request) -> Response:
-            if self._tokens is not None:
+            if self._needs_tokens:
                 self._tokens.check_access(request.headers.get("authorization"))
             return await handler(request)
 
@@ -134,8 +141,6 @@ class Rest:
 
     async def refresh(self, request: Request) -> Response:
         """Give an access token for a refresh token."""
-        if self._tokens is None:
-            raise HTTPException(404)
         self._tokens.check_refresh(request.headers.get("authorization"))
         return JSONResponse({"access_token": self._tokens.access_token()})
 
@@ -152,36 +157,43 @@ class Rest:
 
     async def submit(self, request: Request) -> Response:
         """Record and start a transformation request."""
-        body = await questions.submission(request, self._generation.result_formats)
-        did: str = body.get("did") or ""
-        scheme = questions.did_scheme(did) if did else ""
-        source = await self._generate(body.get("codegen"), body.get("selection"))
+        wanted = await questions.submission(request, self._generation.result_formats)
+        scheme = questions.did_scheme(wanted.did) if wanted.did else ""
+        source = await self._generate(wanted.codegen, wanted.selection)
         request_id = str(uuid.uuid4())
         await self._in_store(self._buckets.make(request_id))
-        if did:
-            did_id, lookup = self._state.dataset_of_did(did, scheme)
-        else:
-            did_id, lookup = self._state.dataset_of_list(body["file-list"]), "complete"
-        self._state.add_request(
-            request_id,
-            title=body.get("title"),
-            did_id=did_id,
-            selection=body["selection"],
-            source=source,
-            codegen=body["codegen"],
-            result_format=body["result-format"],
-            status="Pending Lookup" if lookup == "looking" else "Lookup",
-        )
+        with self._state.transaction():
+            if wanted.did:
+                did_id, lookup = self._state.dataset_of_did(wanted.did, scheme)
+            else:
+                did_id, lookup = self._state.dataset_of_list(wanted.paths), "complete"
+            self._state.add_request(
+                request_id,
+                title=wanted.title,
+                did_id=did_id,
+                selection=wanted.selection,
+                source=source,
+                codegen=str(wanted.codegen),
+                result_format=wanted.result_format,
+                status="Pending Lookup" if lookup == "looking" else "Lookup",
+                result_destination=wanted.result_destination,
+                tree_name=wanted.tree_name,
+                workers=wanted.workers,
+            )
+            if lookup == "complete":
+                self._state.start_request(request_id)
         if lookup == "complete":
-            self._state.start_request(request_id)
             self._work.add_files(request_id)
         elif lookup == "new":
-            self._work.look_up(did_id, did)
+            self._work.look_up(did_id, str(wanted.did))
         return JSONResponse({"request_id": request_id})
 
     async def list_requests(self, request: Request) -> Response:
-        """Return all requests, without the keys of the object store."""
-        rows = self._state.requests()
+        """Return the requests of all users or of one, without the keys of the object store."""
+        user = questions.submitter(request)
+        # Where nobody has to say who they are, requests are nobody's.
+        is_wanted = user is None or (self._needs_tokens and user == USER)
+        rows = self._state.requests() if is_wanted else []
         described = [answers.describe_request(row, self._generation) for row in rows]
         return JSONResponse({"requests": described})
 

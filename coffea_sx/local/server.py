@@ -12,7 +12,6 @@ import importlib.util
 import multiprocessing
 import shutil
 import socket
-import tempfile
 import threading
 import time
 from collections import deque
@@ -22,6 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError
+from . import forks, private
 from .generations import WITH_OBJECT_STORE, WITH_OWN_STORE, find_generation
 
 if TYPE_CHECKING:
@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 30.0
 EXCHANGES_KEPT = 100_000
-TEMPORARY = "servicex-"
+# Ports below are for the machine's own services; root could take them unawares.
+MIN_PORT, MAX_PORT = 1024, 65535
+CONFIGURATION = "servicex.yaml"
 # Is in directories that nobody wants to keep.
 MARKER = "temporary"
 
@@ -47,20 +49,23 @@ class LocalServiceX:
 
     It answers what a ServiceX answers, transforms files with func_adl_uproot in processes of its
     own, and serves the results as an object store, or puts them into the `object_store`. Only this
-    machine can reach it. It tells everyone who may ask it the keys of the store.
+    machine can reach it. It tells everyone who may ask it the keys of the store. It belongs to the
+    process that started it: in a child that this one forks, it is not running.
 
     Parameters
     ----------
     directory : path-like, optional
-        Where requests and results are kept. A server that starts in the directory of an earlier
-        one goes on with what that one left undone. By default a temporary directory that is
-        removed at the end, or by the next server if this process is killed.
+        Where requests and results are kept, in a directory that nobody else can write to. A server
+        that starts in the directory of an earlier one goes on with what that one left undone. By
+        default a temporary directory that is removed at the end, or by the next server if this
+        process is killed.
     workers : int
         How many files are transformed at once.
     port : int
-        TCP port; 0 takes a free one.
+        TCP port from 1024 on; 0 takes a free one.
     tokens : bool
-        Whether clients need the `refresh_token`.
+        Whether clients need the `refresh_token`, which is in the file `config_path`. Without, every
+        user of this machine may submit queries and read results.
     python : bool, optional
         Whether to offer the code generator ``python`` (PythonFunction). It runs the client's code
         with your rights, and without tokens every user of this machine is a client: take
@@ -79,7 +84,8 @@ class LocalServiceX:
         one of ``"1.5"`` (2024) list the bucket. By default ``"2026"``, and ``"2025"`` with an
         `object_store`. The directory of a server of another generation may be taken.
     url_expiry_s : int
-        Life time of the URLs that ``file-urls`` gives, in seconds.
+        Life time of the URLs that ``file-urls`` gives, in seconds. A real server has a setting for
+        it, by default a year (31 536 000), for which everyone who sees a URL can read the file.
     access_token_s : float
         Life time of access tokens, in seconds.
     before_report : callable, optional
@@ -94,9 +100,9 @@ class LocalServiceX:
     Raises
     ------
     ConfigurationError
-        Without the optional dependencies, for an unknown generation, when another server uses the
-        directory or it cannot be made, when the port is taken, or when the object store cannot be
-        used.
+        Without the optional dependencies, for an unknown generation or a port that no server can
+        have, when another server uses the directory, it cannot be made, others can write to it or
+        its database is damaged, when the port is taken, or when the object store cannot be used.
 
     Examples
     --------
@@ -123,6 +129,7 @@ class LocalServiceX:
         _require_extra()
         if workers < 1:
             raise ConfigurationError(f"workers={workers}: at least one is needed.")
+        _check_port(port)
         if not isinstance(datasets, (Mapping, type(None))):
             raise ConfigurationError("datasets= must name the files of DIDs: {did: [path, ...]}.")
         self._given_directory = None if directory is None else Path(directory).absolute()
@@ -162,15 +169,29 @@ class LocalServiceX:
                 self._remove(directory)
                 raise
             _stop_at_exit(self)
+            try:
+                private.write_private(self.config_path, self.servicex_yaml())
+            except BaseException:
+                self.stop()
+                raise
         return self
 
     def stop(self) -> None:
-        """End the thread and the processes, and close everything; idempotent."""
+        """End the thread and the processes, and close everything; idempotent.
+
+        Nothing happens in a child that was forked: the server belongs to its parent.
+        """
         running, self._running = self._running, None
         if running is not None:
             _live.discard(self)
             running.stop()
             self._remove(running.directory)
+
+    def _forget(self) -> None:
+        """In a child that was forked: not be running, and leave everything to the parent."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.forget()
 
     def _remove(self, directory: Path) -> None:
         if self._given_directory is None:
@@ -204,6 +225,14 @@ class LocalServiceX:
         """The token that clients need, None when they need none."""
         tokens = self._need().tokens
         return None if tokens is None else tokens.refresh_token
+
+    @property
+    def config_path(self) -> Path:
+        """A ``servicex.yaml`` for this server that only its user can read, in its directory.
+
+        It is what ``config_path=`` of `from_servicex` takes.
+        """
+        return self.directory / CONFIGURATION
 
     def servicex_yaml(self) -> str:
         """Return the text of a ``servicex.yaml`` that names this server "local"."""
@@ -263,6 +292,7 @@ class _Running:
     def _build(self, server: LocalServiceX, objects: Objects | None) -> tuple[uvicorn.Server, Work]:
         import uvicorn
 
+        from .connections import Connections
         from .rest import Rest
         from .state import State
         from .tokens import Tokens
@@ -270,10 +300,10 @@ class _Running:
         from .work import Work
 
         database = self._database
-        if server._uses_tokens:
-            self.tokens = Tokens(
-                database.secret("token-key"), database.secret("refresh-id"), server._access_token_s
-            )
+        tokens = Tokens(
+            database.secret("token-key"), database.secret("refresh-id"), server._access_token_s
+        )
+        self.tokens = tokens if server._uses_tokens else None
         state = State(database)
         work = Work(
             state,
@@ -290,13 +320,17 @@ class _Running:
             work,
             self._buckets,
             objects,
-            self.tokens,
+            tokens,
+            server._uses_tokens,
             server._generation,
             server._url_expiry_s,
             codegens,
         )
+        self._connections = Connections()
+        # The others are for connections that ask for nothing yet, and for the files of answers.
+        most_requests = max(self._connections.most // 4, 1)
         config = uvicorn.Config(
-            rest.application(server.exchanges.append),
+            rest.application(server.exchanges.append, most_requests),
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -331,9 +365,12 @@ class _Running:
 
     async def _serve(self) -> None:
         self._work.start()
+        accepting = self._connections.accept(self._socket, self._http)
         try:
-            await self._http.serve(sockets=[self._socket])
+            # Connections come from the line before: uvicorn itself would take in too many.
+            await self._http.serve(sockets=[])
         finally:
+            accepting.cancel()
             await self._work.stop()
 
     def _wait_until_up(self) -> None:
@@ -349,6 +386,16 @@ class _Running:
             connection.request("GET", "/servicex")
             connection.getresponse().read()
 
+    def forget(self) -> None:
+        """In a child that was forked: end nothing, and do not hold sockets of the parent open."""
+        forks.keep_for_ever(self)
+        connections = [
+            connection.transport.get_extra_info("socket")
+            for connection in self._http.server_state.connections
+        ]
+        numbers = [opened.fileno() for opened in (self._socket, *connections) if opened is not None]
+        forks.let_go_of(number for number in numbers if number >= 0)
+
     def stop(self) -> None:
         self._http.should_exit = True
         self._thread.join(STOP_TIMEOUT_S)
@@ -362,16 +409,24 @@ def _temporary_directory() -> Path:
     # To open the database of one here and close it would end its lock.
     runs = [server._running for server in list(_live)]
     in_use = {running.directory for running in runs if running is not None}
-    for marker in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}*/{MARKER}"):
+    for directory in private.temporary_directories():
         with contextlib.suppress(OSError, ConfigurationError):
             # A younger one may not be locked yet.
-            is_old = time.time() - marker.stat().st_mtime > START_TIMEOUT_S
-            if is_old and marker.parent not in in_use:
-                _open_database(marker.parent).close()  # which a server that lives does not allow
-                shutil.rmtree(marker.parent, ignore_errors=True)
-    directory = Path(tempfile.mkdtemp(prefix=TEMPORARY))
+            is_old = time.time() - (directory / MARKER).stat().st_mtime > START_TIMEOUT_S
+            if is_old and directory not in in_use:
+                _open_database(directory).close()  # which a server that lives does not allow
+                shutil.rmtree(directory, ignore_errors=True)
+    directory = private.temporary_directory()
     (directory / MARKER).touch()
     return directory
+
+
+def _check_port(port: int) -> None:
+    if port != 0 and not MIN_PORT <= port <= MAX_PORT:
+        raise ConfigurationError(
+            f"Port {port} cannot be used: take one from {MIN_PORT} to {MAX_PORT}, or 0 for a free "
+            "one. Those below are for the services of the machine."
+        )
 
 
 _live: set[LocalServiceX] = set()
@@ -392,6 +447,8 @@ def _refuse_unguarded() -> None:
 def default() -> LocalServiceX:
     """Return the server of this process, started at the first call and stopped at the end.
 
+    Its clients need its token, which ``url="local"`` finds and other users do not.
+
     Raises
     ------
     ConfigurationError
@@ -400,7 +457,7 @@ def default() -> LocalServiceX:
     global _default
     with _lock:
         if _default is None:
-            _default = LocalServiceX()
+            _default = LocalServiceX(tokens=True)
         return _default.start()
 
 
@@ -421,6 +478,17 @@ def _register_stop_all() -> None:
 def _stop_all() -> None:
     for server in list(_live):
         server.stop()
+
+
+def _begin_child() -> None:
+    global _lock
+    _lock = threading.Lock()  # a thread that is not here may have held it
+    for server in list(_live):
+        server._forget()
+    _live.clear()
+
+
+forks.after_in_child(_begin_child)
 
 
 def _listen(port: int) -> socket.socket:

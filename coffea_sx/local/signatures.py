@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 from minio import signer
 from minio.credentials import Credentials
@@ -102,17 +102,26 @@ class Keys:
             raise SignatureError("AccessDenied", "Access Denied.")
 
     def presign(self, url: str, expires_s: int) -> tuple[str, int]:
-        """Return a URL that anyone can GET for some seconds, and when it ends (epoch)."""
-        date = datetime.now(timezone.utc).replace(microsecond=0)
-        signed = signer.presign_v4(
-            method="GET",
-            url=urlsplit(url),
-            region=REGION,
-            credentials=Credentials(self.access_key, self.secret_key),
-            date=date,
-            expires=expires_s,
+        """Return a URL that anyone can GET for some seconds, and when it ends (epoch).
+
+        It has a signature of version 2, as those of real servers: one of version 4 lasts a week at
+        most, and theirs a year.
+        """
+        parts = urlsplit(url)
+        ends_at = int(time.time()) + expires_s
+        query = urlencode(
+            {
+                "AWSAccessKeyId": self.access_key,
+                "Signature": self._sign_v2("GET", parts.path, str(ends_at)),
+                "Expires": ends_at,
+            }
         )
-        return urlunsplit(signed), int(date.timestamp()) + expires_s
+        return urlunsplit(parts._replace(query=query)), ends_at
+
+    def _sign_v2(self, method: str, path: str, ends_at: str) -> str:
+        text = f"{method}\n\n\n{ends_at}\n{_canonical_path(path)}"
+        digest = hmac.new(self.secret_key.encode(), text.encode(), hashlib.sha1).digest()
+        return base64.b64encode(digest).decode()
 
     def _check_key(self, access_key: str) -> None:
         if not hmac.compare_digest(access_key.encode(), self.access_key.encode()):
@@ -173,9 +182,9 @@ class Keys:
     def _check_presigned_v2(self, request: SignedRequest, parameters: dict[str, str]) -> None:
         self._check_key(parameters["AWSAccessKeyId"])
         expires = parameters.get("Expires", "")
-        text = f"{request.method}\n\n\n{expires}\n{_canonical_path(request.path)}"
-        digest = hmac.new(self.secret_key.encode(), text.encode(), hashlib.sha1).digest()
-        _compare(parameters.get("Signature", ""), base64.b64encode(digest).decode())
+        _compare(
+            parameters.get("Signature", ""), self._sign_v2(request.method, request.path, expires)
+        )
         if not expires.isdigit() or int(expires) < time.time():
             raise SignatureError("AccessDenied", "Request has expired")
 

@@ -24,6 +24,9 @@ class State:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.transaction = database.transaction
+        self.persist = database.persist
+        self.until_writable = database.until_writable
         self._last_created = datetime.min.replace(tzinfo=timezone.utc)
 
     # ---- datasets
@@ -31,11 +34,12 @@ class State:
     def dataset_of_list(self, paths: Sequence[str]) -> int:
         """Return the id of the dataset of a file list, a new one for a new list."""
         name = hashlib.sha256(" ".join(paths).encode()).hexdigest()
-        known = self._use_dataset(name)
-        if known is not None:
-            return int(known["id"])
-        dataset_id = self._add_dataset(name, "user", "complete")
-        self._add_files(dataset_id, paths)
+        with self._database.transaction():
+            known = self._use_dataset(name)
+            if known is not None:
+                return int(known["id"])
+            dataset_id = self._add_dataset(name, "user", "complete")
+            self._add_files(dataset_id, paths)
         return dataset_id
 
     def dataset_of_did(self, did: str, finder: str) -> tuple[int, str]:
@@ -59,16 +63,16 @@ class State:
                 "UPDATE datasets SET lookup_status = ?, n_files = ?, is_stale = ? WHERE id = ?",
                 (status, len(paths or ()), paths is None, dataset_id),
             )
-        self._add_files(dataset_id, paths or ())
-        waiting = self._database.all(
-            "SELECT request_id FROM requests WHERE did_id = ? AND status LIKE '%Lookup'",
-            dataset_id,
-        )
-        for request in waiting:
-            if paths is None:
-                self._set_status(request["request_id"], "Bad Dataset")
-            else:
-                self.start_request(request["request_id"])
+            self._add_files(dataset_id, paths or ())
+            waiting = self._database.all(
+                "SELECT request_id FROM requests WHERE did_id = ? AND status LIKE '%Lookup'",
+                dataset_id,
+            )
+            for request in waiting:
+                if paths is None:
+                    self._set_status(request["request_id"], "Bad Dataset")
+                else:
+                    self.start_request(request["request_id"])
         return [request["request_id"] for request in waiting]
 
     def dataset(self, dataset_id: int) -> sqlite3.Row | None:
@@ -133,13 +137,16 @@ class State:
         codegen: str,
         result_format: str,
         status: str,
+        result_destination: str = "object-store",
+        tree_name: str | None = None,
+        workers: int | None = 1,
     ) -> None:
         """Record a request that is still to be started."""
         with self._database.transaction() as connection:
             connection.execute(
                 "INSERT INTO requests (request_id, title, did, did_id, selection, source, codegen,"
-                " result_format, status, submit_time)"
-                " SELECT ?, ?, name, id, ?, ?, ?, ?, ?, ? FROM datasets WHERE id = ?",
+                " result_format, status, submit_time, result_destination, tree_name, workers)"
+                " SELECT ?, ?, name, id, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM datasets WHERE id = ?",
                 (
                     request_id,
                     title,
@@ -149,6 +156,9 @@ class State:
                     result_format,
                     status,
                     to_text(now()),
+                    result_destination,
+                    tree_name,
+                    workers,
                     did_id,
                 ),
             )
@@ -162,7 +172,7 @@ class State:
                 " WHERE request_id = ?",
                 (request_id,),
             )
-        self.complete_if_done(request_id)
+            self.complete_if_done(request_id)
 
     def request(self, key: str) -> sqlite3.Row | None:
         """Return a request by its id, or by the integer id of its row."""
@@ -240,7 +250,7 @@ class State:
                     outcome.reason,
                 ),
             )
-        self.complete_if_done(request_id)
+            self.complete_if_done(request_id)
 
     def _next_created(self) -> datetime:
         # Clients ask for rows later than the last one they saw: no two may have one time.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..redact import redact
-from .limits import limit_file, limit_process
+from .resources import limit_file, limit_process
 
 REASON_LENGTH = 1000
 CODEGENS = ("uproot", "uproot-raw")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .tokens import TokenError
 
+# Clients choose their paths, and many exchanges are kept.
+PATH_KEPT = 400
+
 _PAGES = {
     404: (
         "Not Found",
@@ -24,7 +29,26 @@ _PAGES = {
         "Bad Request",
         "The browser (or proxy) sent a request that this server could not understand.",
     ),
+    415: (
+        "Unsupported Media Type",
+        "Did not attempt to load JSON data because the request Content-Type was not "
+        "&#39;application/json&#39;.",
+    ),
     405: ("Method Not Allowed", "The method is not allowed for the requested URL."),
+    408: (
+        "Request Timeout",
+        "The server closed the network connection because the browser didn&#39;t finish the "
+        "request within the specified time.",
+    ),
+    413: (
+        "Request Entity Too Large",
+        "The data value transmitted exceeds the capacity limit.",
+    ),
+    503: (
+        "Service Unavailable",
+        "The server is temporarily unable to service your request due to maintenance downtime or "
+        "capacity problems. Please try again later.",
+    ),
     500: (
         "Internal Server Error",
         "The server encountered an internal error and was unable to complete your request. "
@@ -42,7 +66,7 @@ class Exchange:
     time : float
         When it came in, in seconds since the epoch.
     method, path : str
-        Without the query.
+        Without the query, and only the beginning of one that is very long.
     status : int
     nbytes_sent : int
         Bytes of the response's body.
@@ -73,6 +97,14 @@ async def _refusal(request: Request, error: Any) -> Response:
 
 async def _token_refusal(request: Request, error: Any) -> Response:
     return JSONResponse(error.body, status_code=error.status)
+
+
+async def _storage_error(request: Request, error: Any) -> Response:
+    if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
+        return page(503, {"retry-after": "1"})
+    # A disk without space, for example: what was asked for is not done, not even in part.
+    detail = getattr(error, "strerror", None) or error
+    return JSONResponse({"message": f"Something went wrong ({detail})"}, status_code=500)
 
 
 async def _routing_error(request: Request, error: Any) -> Response:
@@ -112,8 +144,8 @@ class Counted:
         def report() -> None:
             nonlocal is_reported
             is_reported = True
-            seconds = time.time() - start
-            self._report(Exchange(start, scope["method"], scope["path"], status, nbytes, seconds))
+            path, seconds = scope["path"][:PATH_KEPT], time.time() - start
+            self._report(Exchange(start, scope["method"], path, status, nbytes, seconds))
 
         async def counting_send(message: Message) -> None:
             nonlocal status, nbytes
@@ -144,5 +176,7 @@ ERROR_HANDLERS: dict[Any, Any] = {
     HTTPException: _routing_error,
     RefusalError: _refusal,
     TokenError: _token_refusal,
+    OSError: _storage_error,
+    sqlite3.OperationalError: _storage_error,
     Exception: _internal_error,
 }

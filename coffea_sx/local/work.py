@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -16,6 +17,8 @@ from .pool import Slot
 from .state import State
 from .transformer import Outcome, describe_error
 
+logger = logging.getLogger(__name__)
+
 BeforeReport = Callable[[str], Awaitable[None]]
 
 
@@ -28,6 +31,9 @@ class _Job:
 
 class Work:
     """Transforms the files of running requests, a few at a time, on the server's event loop.
+
+    A file whose result has no space on the disk fails. While there is none to record what became
+    of a file, everything waits.
 
     Parameters
     ----------
@@ -69,7 +75,7 @@ class Work:
             self._spawn(self._consume(slot))
         for request in self._state.requests():
             if self._state.is_running(request["request_id"]):
-                self._take_up(request)
+                self._spawn(self._take_up(request))
 
     async def stop(self) -> None:
         """End at once; files in work stay undone."""
@@ -80,16 +86,17 @@ class Work:
         for slot in self._slots:
             slot.close()
 
-    def _take_up(self, request: sqlite3.Row) -> None:
+    async def _take_up(self, request: sqlite3.Row) -> None:
+        request_id = request["request_id"]
         dataset = self._state.dataset(request["did_id"])
         if dataset is not None and dataset["lookup_status"] == "looking":
             self.look_up(request["did_id"], request["did"])
             return
         if request["status"] == "Running":
-            self._state.complete_if_done(request["request_id"])
+            await self._state.persist(lambda: self._state.complete_if_done(request_id))
         else:
-            self._state.start_request(request["request_id"])
-        self.add_files(request["request_id"])
+            await self._state.persist(lambda: self._state.start_request(request_id))
+        self.add_files(request_id)
 
     def add_files(self, request_id: str) -> None:
         """Queue the files of a request that have no result yet."""
@@ -105,27 +112,34 @@ class Work:
         dataset = self._state.dataset(dataset_id)
         if dataset is None or dataset["lookup_status"] != "looking":
             return  # two requests waited for it
-        for request_id in self._state.end_lookup(dataset_id, find_files(self._datasets, did)):
+        paths = find_files(self._datasets, did)
+        waited = await self._state.persist(lambda: self._state.end_lookup(dataset_id, paths))
+        for request_id in waited:
             self.add_files(request_id)
 
     async def _consume(self, slot: Slot) -> None:
         while True:
             job = await self._jobs.get()
+            await self._state.until_writable()
             request = self._state.request(job.request_id)
             if request is None or not self._state.is_running(job.request_id):
                 continue
             written = self._scratch / uuid.uuid4().hex
+            replicas = job.paths.split(",")
             try:
                 outcome = await slot.run(
                     request["codegen"],
                     request["source"],
-                    job.paths.split(","),
+                    replicas,
                     str(written),
                     request["result_format"],
                 )
             except RuntimeError:
                 # The interpreter is ending: what is undone is taken up by the next server.
                 return
+            except OSError as error:
+                # No process could be started: there was no memory, or no open file left for it.
+                outcome = Outcome(replicas[0], reason=describe_error(error))
             # Reporting may wait for long: the next file does not.
             self._spawn(self._report(job, outcome, request["result_format"], written))
 
@@ -142,12 +156,20 @@ class Work:
             outcome = replace(outcome, reason=describe_error(error), n_events=0, nbytes=0, md5="")
         finally:
             written.unlink(missing_ok=True)
-        self._state.add_result(job.request_id, job.file_id, outcome, name)
+        reported = outcome
+        await self._state.persist(
+            lambda: self._state.add_result(job.request_id, job.file_id, reported, name)
+        )
 
     def _spawn(self, coroutine: Awaitable[None]) -> None:
         task = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("A part of the LocalServiceX failed.", exc_info=task.exception())
 
 
 def _emptied(scratch: Path) -> Path:

@@ -6,6 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from ..errors import ConfigurationError
@@ -56,6 +57,8 @@ class Endpoint:
 def find_endpoint(name: EndpointName) -> Endpoint:
     """Look up the endpoint of a name, as the servicex client does.
 
+    A URL has no token, unless a configuration that is named beside it has one for that address.
+
     Raises
     ------
     ConfigurationError
@@ -65,7 +68,7 @@ def find_endpoint(name: EndpointName) -> Endpoint:
     """
     if name.url and name.backend:
         raise ConfigurationError("Give backend= (a name in servicex.yaml) or url=, not both.")
-    url, token = (name.url, "") if name.url else _configured(name)
+    url, token = (name.url, _token_of(name.url, name)) if name.url else _configured(name)
     if "@" in url:
         # Whatever is before it: passwords may hold signs that end the part of a URL for them.
         raise ConfigurationError(
@@ -103,12 +106,12 @@ def _token(text: str, where: str) -> Secret:
     return Secret(token)
 
 
-def _configured(name: EndpointName) -> tuple[str, str]:
+def _configuration(name: EndpointName) -> Any:
     from servicex.configuration import Configuration
     from yaml import YAMLError
 
     try:
-        config = Configuration.read(name.config_path)
+        return Configuration.read(name.config_path)
     except NameError:
         where = name.config_path or "this directory, the ones above it and your home directory"
         raise ConfigurationError(
@@ -126,6 +129,19 @@ def _configured(name: EndpointName) -> tuple[str, str]:
         raise ConfigurationError(
             f"{where} is not valid: {', '.join(places) or 'see its syntax'}"
         ) from None
+
+
+def _token_of(url: str, name: EndpointName) -> str:
+    """Return the token that a configuration has for an address."""
+    if name.config_path is None:
+        return ""
+    endpoints = _configuration(name).endpoint_dict().values()
+    tokens = [end.token for end in endpoints if end.endpoint.rstrip("/") == url.rstrip("/")]
+    return next(filter(None, tokens), "")
+
+
+def _configured(name: EndpointName) -> tuple[str, str]:
+    config = _configuration(name)
     endpoints = config.endpoint_dict()
     backend = name.backend or config.default_endpoint or next(iter(endpoints), None)
     if backend not in endpoints:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,15 @@ def corrupt(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def input_maker() -> Any:
     return make_input
+
+
+@pytest.fixture(scope="session")
+def environment() -> dict[str, str]:
+    """Variables with which another process imports the package that is tested."""
+    import coffea_sx
+
+    (package,) = coffea_sx.__path__
+    return {**os.environ, "PYTHONPATH": str(Path(package).parent)}
 
 
 @pytest.fixture(scope="session")

@@ -244,7 +244,9 @@ def run_script(
 def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    killed, kept = tmp_path / "servicex-killed", tmp_path / "servicex-of-mine"
+    base = tmp_path / f"servicex-{os.geteuid()}"
+    base.mkdir(mode=0o700)
+    killed, kept = base / "killed", tmp_path / "servicex-of-mine"
     for directory in (killed, kept):
         LocalServiceX(directory).start().stop()
     (killed / "temporary").touch()
@@ -256,7 +258,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path, monkeypatch
         code = "from coffea_sx.local import LocalServiceX\nLocalServiceX().start().stop()\n"
         found = run_script(tmp_path, code)
         assert found.stderr == ""
-        left = {path.name for path in tmp_path.iterdir() if path.is_dir()}
+        left = {path.name for path in (*base.iterdir(), *tmp_path.glob("servicex-of-*"))}
         assert left == {kept.name, young.directory.name, alive.directory.name}
 
 
@@ -309,9 +311,18 @@ def test_default_server():
     server = default()
     assert default() is server
     assert httpx.get(f"{server.url}/servicex").status_code == 200
+    assert httpx.get(f"{server.url}/servicex/transformation").status_code == 401
+    assert stat.S_IMODE(server.config_path.stat().st_mode) == 0o600
+    assert server.refresh_token in server.config_path.read_text()
     server.stop()
     assert default() is server
     server.stop()
+
+
+@pytest.mark.parametrize("port", [-5, 22, 1023, 65536])
+def test_ports_that_no_server_can_have(port):
+    with pytest.raises(ConfigurationError, match=f"Port {port} cannot be used"):
+        LocalServiceX(port=port)
 
 
 def test_dead_pool_process_fails_one_file(serve, inputs):

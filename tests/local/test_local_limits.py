@@ -1,79 +1,319 @@
-"""What a pool process may take of the machine: who takes more fails one file, and no more."""
+"""Clients that ask for too much, or for nothing: the others are answered, and nothing is said."""
 
 from __future__ import annotations
 
-import multiprocessing
-import re
-import signal
-from base64 import b64encode
+import collections
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
+import httpx
+import psutil
 import pytest
 
+from coffea_sx.local import connections, limits
+
+SERVER = """
+import resource, sys
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), most))
 from coffea_sx.local import LocalServiceX
-from coffea_sx.local.limits import CPU_S, FILE_BYTES, OPEN_FILES, limit_file, most_memory
+with LocalServiceX() as server:
+    print(server.url, flush=True)
+    sys.stdin.read()
+"""
+HEAD = b"GET /servicex HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+SUBMIT = "/servicex/transformation"
+N_FLOOD = 2000
 
-resource = pytest.importorskip("resource")
 
-KINDS = ("CORE", "NOFILE", "FSIZE", "DATA", "CPU")
+class Limited:
+    """A server in a process that may have few open files."""
 
+    def __init__(self, process: Any, errors: Path) -> None:
+        self.url = process.stdout.readline().strip()
+        assert self.url, errors.read_text()
+        self.port = int(self.url.rpartition(":")[2])
+        self.process = process
+        self._seen = psutil.Process(process.pid)
+        self._errors = errors
+        self.get()
+        self._at_first = self.memory()
 
-@pytest.fixture(scope="module")
-def pythonic(client):
-    with LocalServiceX(workers=1, python=True) as running:
-        own = type(client)(running)
-        with own.http:
-            yield own
+    def memory(self) -> int:
+        found: int = self._seen.memory_info().rss
+        return found
+
+    @property
+    def growth(self) -> int:
+        return self.memory() - self._at_first
+
+    @property
+    def errors(self) -> str:
+        return self._errors.read_text()
+
+    def get(self) -> httpx.Response:
+        return httpx.get(f"{self.url}/servicex", timeout=60)
+
+    def connect(self, first: bytes) -> socket.socket:
+        connected = socket.create_connection(("127.0.0.1", self.port), timeout=60)
+        connected.sendall(first)
+        return connected
 
 
 @pytest.fixture
-def reason(pythonic, inputs):
-    """Run a function over the first input file; say why it failed."""
+def limited(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[[int], Limited]]:
+    resource = pytest.importorskip("resource", reason="open files are not limited here")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2 * N_FLOOD:
+        pytest.skip("too few open files for a flood")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2 * N_FLOOD), hard))
+    with contextlib.ExitStack() as running, (tmp_path / "stderr").open("w") as errors:
 
-    def run(body: str) -> str:
-        source = f"import awkward as ak, numpy as np, resource\ndef run_query(path):\n    {body}\n"
-        request_id = pythonic.submit(
-            inputs[:1], codegen="python", selection=b64encode(source.encode()).decode()
-        )
-        assert pythonic.wait(request_id)["files-failed"] == 1
-        return pythonic.reasons(request_id)[str(inputs[0])]
+        def start(n_files: int) -> Limited:
+            process = subprocess.Popen(
+                [sys.executable, "-c", SERVER, str(n_files)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=environment,
+            )
+            running.enter_context(process)
+            running.callback(process.kill)
+            return Limited(process, tmp_path / "stderr")
 
-    yield run
-    # The server goes on.
-    assert pythonic.wait(pythonic.submit(inputs))["files-completed"] == 4
-
-
-def test_every_process_has_limits(reason):
-    names = ", ".join(f"resource.RLIMIT_{kind}" for kind in KINDS)
-    told = reason(f"raise ValueError([resource.getrlimit(kind) for kind in ({names})])")
-    pairs = re.findall(r"\((-?\d+), (-?\d+)\)", told)
-    limits = dict(zip(KINDS, [tuple(map(int, pair)) for pair in pairs], strict=True))
-    assert limits["CORE"] == (0, 0)
-    assert 0 < limits["NOFILE"][0] == limits["NOFILE"][1] <= OPEN_FILES
-    assert limits["FSIZE"] == (FILE_BYTES, FILE_BYTES)
-    assert most_memory() < limits["DATA"][0] == limits["DATA"][1] < most_memory() + (2 << 30)
-    assert 0 < limits["CPU"][0] < CPU_S + 600
+        yield start
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_memory(reason):
-    # Only asked for: without a limit the machine gives it, since nothing writes to it.
-    told = reason(f"return np.empty({most_memory() + (2 << 30)}, np.uint8)")
-    assert "MemoryError" in told
+def status_of(client: socket.socket) -> tuple[int, dict[bytes, bytes]]:
+    """Read the head of an answer."""
+    head, _, _ = client.recv(10_000).partition(b"\r\n\r\n")
+    first, *lines = head.split(b"\r\n")
+    headers = dict(line.lower().split(b": ", 1) for line in lines)
+    return int(first.split()[1]), headers
 
 
-def test_the_size_of_a_file(reason, tmp_path):
-    path = str(tmp_path / "large")
-    told = reason(f"open({path!r}, 'wb').truncate({FILE_BYTES + 1})")
-    assert "OSError: [Errno 27]" in told
+@pytest.mark.slow
+def test_a_flood_of_half_open_connections(limited):
+    server = limited(1024)
+    with contextlib.ExitStack() as opened:
+        for i in range(N_FLOOD):
+            opened.enter_context(server.connect(b"" if i % 2 else HEAD))
+            if i % 400 == 399:
+                assert server.get().status_code == 200
+        for _ in range(5):
+            assert server.get().status_code == 200
+    assert server.errors == ""
+    assert server.growth < 100e6
+    server.process.stdin.close()
+    assert server.process.wait(20) == 0
 
 
-def _spin() -> None:
-    limit_file(cpu_s=0.1)
-    while True:
-        pass
+@pytest.mark.slow
+def test_many_requests_at_once(limited):
+    server = limited(1024)
+    with contextlib.ExitStack() as opened:
+        clients = [
+            opened.enter_context(server.connect(HEAD + b"Connection: close\r\n\r\n"))
+            for _ in range(N_FLOOD)
+        ]
+        found = collections.Counter(status_of(client)[0] for client in clients)
+    assert set(found) <= {200, 503}, found
+    assert found[200] > N_FLOOD / 2
+    assert server.errors == ""
+    assert server.growth < 100e6
 
 
-def test_processor_time():
-    process = multiprocessing.get_context("spawn").Process(target=_spin)
-    process.start()
-    process.join(60)
-    assert process.exitcode == -signal.SIGXCPU
+EXHAUSTED = """
+import os, resource, sys
+from coffea_sx.local import LocalServiceX
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, most))
+with LocalServiceX() as server:
+    print(server.url, flush=True)
+    taken = []
+    for line in sys.stdin:
+        try:
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        except OSError:
+            print("none left", flush=True)
+        sys.stdin.readline()
+        for number in taken:
+            os.close(number)
+"""
+
+
+def test_a_process_without_open_files_answers_when_there_are_some_again(tmp_path, environment):
+    pytest.importorskip("resource", reason="open files are not limited here")
+    errors = tmp_path / "stderr"
+    with (
+        errors.open("w") as file,
+        subprocess.Popen(
+            [sys.executable, "-c", EXHAUSTED],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=file,
+            text=True,
+            env=environment,
+        ) as process,
+    ):
+        try:
+            server = Limited(process, errors)
+            process.stdin.write("take all\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "none left\n"
+            with server.connect(HEAD + b"\r\n") as waiting:
+                waiting.settimeout(1)
+                with pytest.raises(TimeoutError):
+                    waiting.recv(1)
+                process.stdin.write("give them back\n")
+                process.stdin.flush()
+                waiting.settimeout(30)
+                assert status_of(waiting)[0] == 200
+            assert server.errors == ""
+        finally:
+            process.kill()
+
+
+def test_more_requests_than_are_answered_at_once_may_come_again(limited):
+    server = limited(128)  # 64 connections and 16 requests
+    body = b'{"title": "half of it'
+    head = (
+        f"POST {SUBMIT} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body) + 1}\r\n\r\n"
+    ).encode()
+    with contextlib.ExitStack() as opened:
+        posts = [opened.enter_context(server.connect(head + body)) for _ in range(16)]
+        deadline = time.monotonic() + 20
+        while (answer := server.get()).status_code == 200:
+            assert time.monotonic() < deadline
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert answer.text.startswith("<!doctype html>")
+        posts[0].sendall(b"}")
+        assert status_of(posts[0])[0] == 400  # it is no JSON
+        assert server.get().status_code == 200
+    assert server.errors == ""
+
+
+def chunks(n_bytes: int) -> Iterator[bytes]:
+    for _ in range(n_bytes >> 20):
+        yield bytes(1 << 20)
+
+
+@pytest.mark.parametrize("is_announced", [True, False])
+def test_a_body_that_is_too_large(is_announced, limited):
+    server = limited(1024)
+    headers = {"content-type": "application/json"}
+    if is_announced:
+        headers["content-length"] = str(400 << 20)
+    answer = httpx.post(server.url + SUBMIT, content=chunks(400 << 20), headers=headers, timeout=60)
+    assert answer.status_code == 413
+    assert server.growth < 150e6
+    assert server.get().status_code == 200
+    assert server.errors == ""
+
+
+def test_bodies_that_are_too_large_together(serve, monkeypatch):
+    monkeypatch.setattr(limits, "MOST_BYTES_AT_ONCE", 1000)
+    client = serve()
+    headers = {"content-type": "application/json"}
+    answer = client.http.post(SUBMIT, content=b"[" * 1001, headers=headers)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    for _ in range(3):  # what was given up is not counted for ever
+        assert client.http.post(SUBMIT, content=b"[" * 900, headers=headers).status_code == 400
+
+
+def test_a_list_of_very_many_files_is_taken(serve):
+    client = serve()
+    paths = [f"root://store.example.org//{'directory/' * 20}{i:06}.root" for i in range(100_000)]
+    assert len(json.dumps(paths)) > 20e6
+    request_id = client.submit(paths)
+    assert client.status(request_id)["files"] == len(paths)
+    client.http.post(f"{SUBMIT}/{request_id}/cancel")
+
+
+def connect(client: Any, first: bytes) -> socket.socket:
+    host, port = client.server.url.removeprefix("http://").split(":")
+    connected = socket.create_connection((host, int(port)), timeout=20)
+    connected.sendall(first)
+    return connected
+
+
+@pytest.mark.parametrize("first", [b"", HEAD, HEAD + b"\r\n" + HEAD])
+def test_a_connection_that_asks_for_nothing_is_closed(first, serve, monkeypatch):
+    monkeypatch.setattr(connections, "REQUEST_S", 0.2)
+    with connect(serve(), first) as client, contextlib.suppress(ConnectionResetError):
+        while client.recv(10_000):
+            pass  # until it is closed, or the test's own time is over
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(serve, monkeypatch):
+    monkeypatch.setattr(limits, "BODY_S", 0.2)
+    head = (
+        f"POST {SUBMIT} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        "Content-Length: 1000\r\n\r\n{"
+    ).encode()
+    with connect(serve(), head) as client:
+        status, headers = status_of(client)
+        assert (status, headers[b"connection"]) == (408, b"close")
+
+
+def test_a_client_that_does_not_read_is_not_waited_for(serve, inputs, monkeypatch):
+    monkeypatch.setattr(connections, "READING_S", 0.2)
+    client = serve()
+    request_id = client.submit(inputs[:1], title="x" * 20_000_000)
+    client.http.close()
+    known = client.server._running._connections
+    question = HEAD.replace(b"/servicex", f"{SUBMIT}/{request_id}".encode())
+    deadline = time.monotonic() + 20
+    with connect(client, question + b"\r\n") as silent:
+        while not known._open:
+            assert time.monotonic() < deadline
+        while known._open:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        n_bytes = 0
+        with contextlib.suppress(ConnectionResetError):
+            while block := silent.recv(1 << 20):
+                n_bytes += len(block)
+        assert n_bytes < 20_000_000
+
+
+def test_a_client_that_reads_slowly_gets_everything(serve, inputs, monkeypatch):
+    monkeypatch.setattr(connections, "READING_S", 1.0)
+    monkeypatch.setattr(connections, "REQUEST_S", 0.1)
+    client = serve()
+    request_id = client.submit(inputs[:1], title="x" * 20_000_000)
+    question = HEAD.replace(b"/servicex", f"{SUBMIT}/{request_id}".encode())
+    with connect(client, question + b"Connection: close\r\n\r\n") as slow:
+        n_bytes = 0
+        while block := slow.recv(1 << 19):
+            n_bytes += len(block)
+            time.sleep(0.05)  # slower than the other end by far
+        assert n_bytes > 20_000_000
+
+
+def test_what_is_no_request_is_refused_quietly(serve, capfd):
+    client = serve()
+    for first in (b"garbage\r\n\r\n", b"\x16\x03\x01" * 50, HEAD + b"X: " + b"y" * 70_000):
+        with connect(client, first) as sent:
+            assert status_of(sent)[0] == 400
+    assert client.http.get("/servicex", headers={"upgrade": "websocket"}).status_code == 200
+    assert capfd.readouterr().err == ""
+
+
+def test_long_paths_are_not_kept(serve):
+    client = serve()
+    client.server.exchanges.clear()
+    assert client.http.get(f"/{'x' * 10_000}").status_code == 404
+    (exchange,) = client.server.exchanges
+    assert len(exchange.path) == 400

@@ -424,11 +424,10 @@ def test_serve_with_an_object_store(s3_store, inputs, query):
     ) as server:
         try:
             assert server.stdout is not None
-            lines: list[str] = []
-            while not any("name: local" in line for line in lines):
-                lines.append(server.stdout.readline())
-                assert lines[-1], "the server ended"
-            (endpoint,) = yaml.safe_load("".join(lines))["api_endpoints"]
+            lines = [server.stdout.readline() for _ in range(3)]
+            assert lines[-1], "the server ended"
+            path = Path(lines[1].rpartition(" is ")[2].strip())
+            (endpoint,) = yaml.safe_load(path.read_text())["api_endpoints"]
             said = httpx.get(f"{endpoint['endpoint']}/servicex").json()
             assert "generate_file_urls" not in said["capabilities"]
             assert s3_store.secret_key not in "".join(lines)

@@ -200,3 +200,12 @@ def test_a_name_travels_without_secrets(tmp_path):
     name = EndpointName("one", None, str(write(tmp_path / "servicex.yaml")))
     assert b"CANARY" not in pickle.dumps(name)
     assert find_endpoint(pickle.loads(pickle.dumps(name))) == find_endpoint(name)
+
+
+def test_a_configuration_beside_a_url_has_the_token_of_that_address(tmp_path):
+    path = write(tmp_path / "servicex.yaml")
+    assert find(url="https://one.org/", config_path=path).refresh_token.reveal() == "CANARY-one"
+    assert find(url="https://elsewhere.org", config_path=path).refresh_token is None
+    assert find(url="https://one.org").refresh_token is None
+    with pytest.raises(ConfigurationError, match=r"There is no servicex\.yaml"):
+        find(url="https://one.org", config_path=tmp_path / "nowhere.yaml")
