@@ -611,8 +611,3 @@ def _described(outcome: Delivered | Failed | None) -> dict[str, Any]:
             created_at=outcome.created_at,
         )
     return known
-
-
-def install() -> None:
-    """Add ``from_servicex`` to coffea's NanoEventsFactory. Doing it twice changes nothing."""
-    NanoEventsFactory.from_servicex = ServiceXEventsFactory.from_servicex
