@@ -1,4 +1,4 @@
-"""Dask workers on this machine, which end without a word."""
+"""Dask workers on this machine, which end without a word however busy it is."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from contextlib import contextmanager
 
 from distributed import Client, LocalCluster, Worker
 from distributed.diagnostics.plugin import WorkerPlugin
+
+# How long to wait for the answer to a heartbeat, and until workers have ended, seconds.
+ANSWER_S = 10.0
+CLOSE_S = 60.0
 
 
 class LastHeartbeat(WorkerPlugin):
@@ -19,21 +23,22 @@ class LastHeartbeat(WorkerPlugin):
     name = "coffea_sx-last-heartbeat"
 
     def setup(self, worker: Worker) -> None:
-        """Note while a heartbeat is under way."""
-        self._under_way = asyncio.Lock()
-        self._heartbeat = worker.periodic_callbacks["heartbeat"]
-        self._heartbeat.callback = self._beat
+        """Remember each heartbeat."""
+        self._last: asyncio.Future[None] | None = None
+        self._heartbeats = worker.periodic_callbacks["heartbeat"]
+        self._heartbeats.callback = self._beat
         self._worker = worker
 
     async def _beat(self) -> None:
-        async with self._under_way:
-            await self._worker.heartbeat()
+        self._last = asyncio.ensure_future(self._worker.heartbeat())
+        await self._last
 
     async def teardown(self, worker: Worker) -> None:
         """Stop the heartbeats, and wait for the one under way. Workers call it as they close."""
-        self._heartbeat.stop()
-        async with self._under_way:
-            pass
+        self._heartbeats.stop()
+        if self._last is not None:
+            # Not for ever: a heartbeat that the scheduler does not expect closes the worker itself.
+            await asyncio.wait([self._last], timeout=ANSWER_S)
 
 
 @contextmanager
@@ -45,3 +50,9 @@ def local_cluster(n_workers: int) -> Iterator[Client]:
     ):
         client.register_plugin(LastHeartbeat())
         yield client
+        # The cluster itself gives them five seconds to end, which on a busy machine is too short.
+        cluster.sync(_close_workers, cluster)
+
+
+async def _close_workers(cluster: LocalCluster) -> None:
+    await asyncio.gather(*(nanny.close(CLOSE_S) for nanny in cluster.workers.values()))
