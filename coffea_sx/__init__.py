@@ -1,19 +1,25 @@
 """coffea NanoEvents for data that ServiceX has not produced yet.
 
-Importing this package adds `NanoEventsFactory.from_servicex`.
+Importing this package adds `NanoEventsFactory.from_servicex` and imports nothing but coffea's
+NanoEvents; the names below, and with them dask and servicex, are imported when they are asked for.
 """
 
 import logging
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from . import errors
+from coffea.nanoevents import NanoEventsFactory
+
 from ._version import version as __version__
-from .factory import ServiceXEventsFactory
-from .factory import install as _install
-from .forms import DeliveredForm, derive_form
 from .redact import RedactingHandler as _RedactingHandler
-from .report import Report
-from .samples import from_spec
-from .transform.course import Pace
+
+if TYPE_CHECKING:
+    from . import errors
+    from .factory import ServiceXEventsFactory
+    from .forms import DeliveredForm, derive_form
+    from .report import Report
+    from .samples import from_spec
+    from .transform.course import Pace
 
 __all__ = [
     "DeliveredForm",
@@ -25,6 +31,45 @@ __all__ = [
     "errors",
     "from_spec",
 ]
+
+# In which module each name is; a module itself is in none.
+_WHERE = {
+    "DeliveredForm": "forms",
+    "Pace": "transform.course",
+    "Report": "report",
+    "ServiceXEventsFactory": "factory",
+    "derive_form": "forms",
+    "errors": None,
+    "from_spec": "samples",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(f".{_WHERE[name] or name}", __name__)
+    found = getattr(module, name) if _WHERE[name] else module
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _FromServiceX:
+    """``from_servicex`` of `ServiceXEventsFactory`, as an attribute of coffea's factory."""
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        from .factory import ServiceXEventsFactory
+
+        return ServiceXEventsFactory.from_servicex
+
+
+def _install() -> None:
+    """Add ``from_servicex`` to coffea's NanoEventsFactory. Doing it twice changes nothing."""
+    NanoEventsFactory.from_servicex = _FromServiceX()
+
 
 logging.getLogger(__name__).addHandler(_RedactingHandler())
 _install()

@@ -693,11 +693,6 @@ def _described(outcome: Delivered | Failed | None) -> dict[str, Any]:
     return known
 
 
-def install() -> None:
-    """Add ``from_servicex`` to coffea's NanoEventsFactory. Doing it twice changes nothing."""
-    NanoEventsFactory.from_servicex = ServiceXEventsFactory.from_servicex
-
-
 def _said(status: Mapping[str, Any], key: str) -> Any:
     """Return a part of a status that every ServiceX gives."""
     if key not in status:

@@ -11,10 +11,13 @@ import pytest
 from coffea.nanoevents import NanoEventsFactory
 
 import coffea_sx
-from coffea_sx import factory
 
-# Heavy, or of an extra that may not be installed.
-IMPORTED_WHERE_USED = ["distributed", "starlette", "uvicorn", "func_adl_uproot", "minio"]
+# Heavy, or of an extra that may not be installed: not even the names of the package import them.
+IMPORTED_WHERE_USED = [
+    *("distributed", "servicex", "func_adl", "func_adl_uproot"),
+    *("minio", "starlette", "uvicorn"),
+]
+MODULES = "import sys, json\njson.dump(sorted(sys.modules), sys.__stdout__)"
 
 
 def fresh(code: str) -> subprocess.CompletedProcess[str]:
@@ -56,35 +59,59 @@ def test_importing_adds_from_servicex():
 
 
 def test_installing_twice_changes_nothing():
-    before = dict(vars(NanoEventsFactory))
-    factory.install()
-    after = dict(vars(NanoEventsFactory))
-    assert before.keys() == after.keys()
-    assert before["from_servicex"] == after["from_servicex"]
+    before = NanoEventsFactory.from_servicex
+    coffea_sx._install()
+    assert NanoEventsFactory.from_servicex == before
+
+
+def test_names_are_imported_when_they_are_asked_for():
+    done = fresh(
+        "import coffea_sx\n"
+        "assert set(coffea_sx.__all__) <= set(dir(coffea_sx))\n"
+        "for name in coffea_sx.__all__:\n"
+        "    assert getattr(coffea_sx, name) is getattr(coffea_sx, name), name\n"
+        "from coffea.nanoevents import NanoEventsFactory\n"
+        "print(NanoEventsFactory.from_servicex.__self__.__name__)"
+    )
+    assert done.stdout.strip() == "ServiceXEventsFactory"
+
+
+def test_a_name_that_is_not_there():
+    with pytest.raises(AttributeError, match="'coffea_sx' has no attribute 'Paces'"):
+        _ = coffea_sx.Paces
+
+
+def imported_by(code: str) -> set[str]:
+    """Return the modules that a new interpreter has imported after code."""
+    done = fresh(f"{code}\n{MODULES}")
+    assert done.stderr == ""
+    return set(json.loads(done.stdout))
+
+
+def test_importing_adds_nothing_to_coffea_but_itself():
+    added = imported_by("import coffea_sx") - imported_by("import coffea.nanoevents")
+    of_others = {m for m in added if m.partition(".")[0] not in sys.stdlib_module_names}
+    assert of_others == {"coffea_sx", "coffea_sx._version"}
 
 
 @pytest.fixture(scope="module")
-def imported() -> subprocess.CompletedProcess[str]:
-    return fresh(
-        "import sys, logging, coffea_sx\n"
-        "handlers = [type(h).__name__ for h in logging.getLogger('coffea_sx').handlers]\n"
-        "import json\n"
-        "json.dump([sorted(sys.modules), handlers], sys.__stdout__)"
-    )
-
-
-def test_importing_prints_nothing(imported):
-    assert imported.stdout.startswith('[["')
-    assert imported.stderr == ""
+def used() -> set[str]:
+    """What is imported when all names were asked for."""
+    return imported_by("from coffea_sx import *")
 
 
 @pytest.mark.parametrize("module", IMPORTED_WHERE_USED)
-def test_importing_is_light(imported, module):
-    assert module not in json.loads(imported.stdout)[0]
+def test_names_are_light(used, module):
+    assert module not in used
 
 
-def test_the_logger_is_silent(imported):
-    assert json.loads(imported.stdout)[1] == ["RedactingHandler"]  # a NullHandler
+def test_the_logger_is_silent():
+    done = fresh(
+        "import logging, coffea_sx\n"
+        "print([type(h).__name__ for h in logging.getLogger('coffea_sx').handlers])"
+    )
+    assert done.stdout == "['RedactingHandler']\n"
+    assert done.stderr == ""
 
 
 def test_the_address_is_known_to_fsspec_without_importing_coffea_sx():

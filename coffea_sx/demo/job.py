@@ -118,12 +118,9 @@ def _computed_directly(files: list[str]) -> dict[str, Any]:
 
 @contextmanager
 def _cluster(n_workers: int) -> Iterator[None]:
-    from distributed import Client, LocalCluster
+    from .cluster import local_cluster
 
-    with (
-        LocalCluster(n_workers=n_workers, threads_per_worker=2, dashboard_address=":0") as cluster,
-        Client(cluster) as client,
-    ):
+    with local_cluster(n_workers) as client:
         client.run(import_module, DimuonProcessor.__module__)  # as on workers that are in use
         yield
 

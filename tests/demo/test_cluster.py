@@ -1,0 +1,36 @@
+"""The demo's cluster ends without a word."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+from distributed import Status
+
+from coffea_sx.demo.cluster import local_cluster
+
+# distributed 2025.3 with its own dependencies, when clusters come and go in one process
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Port .* is already in use:UserWarning"),
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+]
+
+
+def test_a_heartbeat_under_way_when_a_worker_closes(capfd: pytest.CaptureFixture[str]) -> None:
+    under_way = threading.Event()
+    with local_cluster(1) as client:
+        scheduler = client.cluster.scheduler
+        answer = scheduler.handlers["heartbeat_worker"]
+
+        async def late(address: str, **said: Any) -> Any:
+            under_way.set()
+            while scheduler.workers[address].status != Status.closing:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.5)  # enough for a worker that does not wait for the answer
+            return answer(address=address, **said)
+
+        scheduler.handlers["heartbeat_worker"] = late
+        assert under_way.wait(30)
+    assert capfd.readouterr().err == ""

@@ -1,0 +1,147 @@
+"""What the package imports is declared in setup.cfg, and every bound says why it is there."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from configparser import ConfigParser
+from functools import lru_cache
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import coffea_sx
+
+(PACKAGE,) = map(Path, coffea_sx.__path__)
+MODULES = sorted(PACKAGE.rglob("*.py"))
+SETUP = PACKAGE.parent / "setup.cfg"
+REQUIRED = "install_requires"
+# Parts of the package that need an extra.
+EXTRAS = {
+    "demo": "demo",
+    "local": "local",
+    "testing": "test",
+    "forms/xaod.py": "xaod",
+}
+# Tools and tests take what is newest.
+FREE = {"benchmark", "notebook", "test"}
+
+
+class Declared(NamedTuple):
+    """A requirement, and the comment above it."""
+
+    requirement: Requirement
+    reason: str
+
+    @property
+    def name(self) -> str:
+        """The distribution."""
+        return canonicalize_name(self.requirement.name)
+
+
+@lru_cache
+def declared() -> dict[str, list[Declared]]:
+    """Read what is required in any case, and for each extra."""
+    if not SETUP.is_file():
+        pytest.skip(f"there is no {SETUP.name} next to the installed package")
+    options = ConfigParser(comment_prefixes=(), inline_comment_prefixes=())
+    options.read_string(re.sub(r"^#.*$", "", SETUP.read_text(), flags=re.MULTILINE))
+    lists = {
+        REQUIRED: options["options"][REQUIRED],
+        **options["options.extras_require"],
+    }
+    return {name: list(_entries(text)) for name, text in lists.items()}
+
+
+def _entries(text: str) -> Iterator[Declared]:
+    comment: list[str] = []
+    for line in text.split("\n"):
+        if line.startswith("#"):
+            comment.append(line.lstrip("# "))
+        elif line:
+            yield Declared(Requirement(line), " ".join(comment))
+            comment = []
+
+
+def available(name: str) -> set[str]:
+    """Return the distributions that are there with an extra."""
+    found: set[str] = set()
+    for one in declared()[name]:
+        if one.name == "coffea-sx":
+            found.update(*map(available, one.requirement.extras))
+        else:
+            found.add(one.name)
+    return found | (set() if name == REQUIRED else available(REQUIRED))
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Find the packages that a module imports, anywhere in it and however."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            modules = [node.module]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            modules = [str(ast.literal_eval(a)) for a in node.args if isinstance(a, ast.Constant)]
+        else:
+            continue
+        for module in modules:
+            top = module.partition(".")[0]
+            if top and top not in sys.stdlib_module_names and top != "coffea_sx":
+                yield node.lineno, top
+
+
+def needs(path: Path) -> str:
+    """Return what must be installed for a module."""
+    place = path.relative_to(PACKAGE).as_posix()
+    return next((extra for part, extra in EXTRAS.items() if place.startswith(part)), REQUIRED)
+
+
+@lru_cache
+def distributions() -> dict[str, set[str]]:
+    return {
+        top: {canonicalize_name(name) for name in names}
+        for top, names in packages_distributions().items()
+    }
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_what_is_imported_is_declared(path: Path) -> None:
+    extra = needs(path)
+    there = available(extra)
+    missing = {f"line {n}: {top}" for n, top in imports(path) if not distributions()[top] & there}
+    assert not missing, f"of {extra}"
+
+
+def test_imports_are_found_in_functions_and_by_name() -> None:
+    assert {"servicex", "func_adl", "func_adl_servicex"} <= {
+        top for _, top in imports(PACKAGE / "compat.py")
+    }
+    assert "starlette" in {top for _, top in imports(PACKAGE / "local" / "rest.py")}
+    assert "starlette" not in {canonicalize_name(name) for name in available(REQUIRED)}
+
+
+def test_what_is_declared_is_imported() -> None:
+    imported = {top for path in MODULES for _, top in imports(path)}
+    used = {name for top in imported for name in distributions()[top]}
+    for extra in set(declared()) - FREE:
+        assert {one.name for one in declared()[extra]} - {"coffea-sx"} <= used, extra
+
+
+@pytest.mark.parametrize("extra", [REQUIRED, "demo", "local", "xaod"])
+def test_every_requirement_has_a_lower_bound_that_says_why(extra: str) -> None:
+    assert set(declared()) == {REQUIRED, "demo", "local", "xaod"} | FREE
+    for one in declared()[extra]:
+        if one.name != "coffea-sx":
+            assert ">=" in str(one.requirement.specifier), one
+            assert one.reason, one
+
+
+def test_the_demo_extra_holds_what_the_demo_runs_on() -> None:
+    assert available("local") < available("demo") <= available("test")
