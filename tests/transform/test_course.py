@@ -370,7 +370,7 @@ class History(RuleBasedStateMachine):
         round_s = took_s + self.most_s
         # The status is asked for after some pauses only.
         limit_s = max(pace.stall_s, pace.settle_s, pace.outage_s)
-        limit_s += (4 + ROWS_A_STATUS) * round_s + self.took_s
+        limit_s += (5 + ROWS_A_STATUS) * round_s + self.took_s
         while self.is_asking:
             self.ask_once(took_s)
             n_asked += 1
