@@ -157,9 +157,12 @@ class Program:
     ----------
     tree : str or None
         The input tree that it reads, None if it does not say.
+    methods : frozenset of str
+        What it calls as methods; which of them there are, the events decide.
     """
 
     tree: str | None
+    methods: frozenset[str]
     _step: Step
 
     def run(self, events: Any) -> Any:
@@ -201,7 +204,9 @@ def program(selection: str) -> Program:
     refuse_long(selection)
     with not_too_deep():
         tree, product = _translated(selection)
-        return Program(tree, _Product().step(_parsed(product)))
+        language = _Product()
+        step = language.step(_parsed(product))
+        return Program(tree, frozenset(language.methods), step)
 
 
 def _translated(selection: str) -> tuple[str | None, str]:
@@ -280,6 +285,7 @@ class _Product(Language):
 
     def __init__(self) -> None:
         super().__init__(_BITS)
+        self.methods: set[str] = set()
 
     def allowed(self) -> str:
         return (
@@ -309,7 +315,7 @@ class _Product(Language):
 
     def _refuse_attribute(self, node: ast.Attribute) -> None:
         name = node.attr
-        if isinstance(node.value, (ast.Constant, ast.Lambda)):
+        if isinstance(node.value, (ast.Constant, ast.Lambda, ast.List, ast.Tuple, ast.Dict)):
             raise self.refusal(node, "Columns are read from events.")
         if name.startswith("_") or (name in _of_arrays() and name not in _COLUMNS_OF):
             raise self.refusal(node, f'A column with this name is read by e["{name}"].')
@@ -413,13 +419,8 @@ class _Product(Language):
 
     def _call_method(self, function: ast.Attribute, node: ast.Call, scope: Scope) -> Step:
         name = function.attr
-        if name not in METHODS:
-            raise QueryError(
-                f"The query cannot be translated: it calls {name}(), which func_adl_uproot does "
-                f"not know, in {part(node)!r}. Lists have {LIST_METHODS}, and vectors have methods "
-                "as deltaR."
-            )
         self._refuse_attribute(function)
+        self.methods.add(name)
         owner, values = self.step(function.value, scope), self._values(node, scope)
         return lambda names: _column(owner(names), name, METHODS)(*values(names))
 

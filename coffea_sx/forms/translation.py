@@ -97,7 +97,7 @@ def translated_form(selection: str, form: Any) -> Any:
         raise
     except Exception as error:
         # Whatever dask-awkward raises here it would raise on the server, for every file.
-        explained = _explained(error, form)
+        explained = _explained(error, query, form)
         # Pages of awkward say no more than that a column is not there.
         raise explained from (None if isinstance(explained, UnknownColumn) else error)
     if not isinstance(result, dak.Array):
@@ -138,10 +138,15 @@ def _refuse_overflow(result: Any) -> None:
         logger.debug("Without rows the query fails: %s", error)
 
 
-def _explained(error: Exception, form: Any) -> QueryError:
+def _explained(error: Exception, query: Program, form: Any) -> QueryError:
     found = _MISSING_FIELD.search(str(error).strip().strip("'\""))
     column = (found["a"] or found["b"]) if found else None
     if column is not None and column not in form.fields:
+        if column in query.methods:
+            return QueryError(
+                f"The query calls {column}(), which func_adl_uproot does not know: {said(error)} "
+                f"Lists have {LIST_METHODS}, and vectors have methods as deltaR."
+            )
         return unknown_column(column, form.fields)
     return QueryError(f"The query does not fit the input: {said(error)} {advice(error, _ADVICE)}")
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import QueryError
 from ..redact import redact
 from .resources import limit_file, limit_process
 
@@ -83,7 +84,11 @@ def generate_source(selection: str, codegen: str = "uproot") -> str:
         return _decode_python(selection)
     from ..forms.program import program
 
-    program(selection)
+    try:
+        program(selection)
+    except QueryError as error:
+        # What the translator refuses, a server refuses in its words.
+        raise error.__cause__ or error from None
     return selection
 
 

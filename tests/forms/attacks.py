@@ -97,7 +97,7 @@ FUNC_ADL = {
         f"e.{name}()": column(f"(call (attr (attr e 'MET_pt') '{name}') 'CANARY')")
         for name in (
             *("to_parquet", "visualize", "compute", "persist", "map_partitions", "to_delayed"),
-            *("__reduce__", "__getattr__", "to_list", "tofile", "astype"),
+            *("__reduce__", "__getattr__"),
         )
     },
     "items of a dict": column("(call (attr (dict (list 'a') (list e)) 'items'))"),
@@ -286,6 +286,12 @@ NAMES = {
     "a column that is code": ("uproot", column(f"(subscript e 'x\")+{TOUCH}+(\"')")),
     "a column of two lines": ("uproot", column("(subscript e 'x\\n__import__(1)')")),
     "a column with NUL": ("uproot", column("(subscript e 'x\\x00')")),
+    "a method that writes": ("uproot", column("(call (attr (attr e 'MET_pt') 'tofile') 'CANARY')")),
+    "a method of lists": ("uproot", column("(call (attr (attr e 'MET_pt') 'to_list'))")),
+    "a method of a record": (
+        "uproot",
+        column("(call (lambda (list a) (call (attr a 'update') a)) (dict (list 'b') (list e)))"),
+    ),
     "a column like a module": ("uproot", column("(attr (attr e 'os') 'system')")),
     "a key that is code": ("uproot", column("(attr e 'x')").replace("'x'", f"'{{{TOUCH}}}'", 1)),
     "get of code": ("uproot-raw", expression("get(\"__import__('os').system('touch CANARY')\")")),
