@@ -36,6 +36,8 @@ from .redact import RedactingFilter
 
 # How often a request that waits looks at its clock, seconds.
 SLICE_S = 0.1
+# What a slice counts at most, seconds: this process was suspended in one that took longer.
+LONGEST_SLICE_S = 1.0
 # The largest head of an answer, bytes.
 LARGEST_HEAD = 1 << 20
 # The longest pause that a server can ask for, seconds.
@@ -163,7 +165,7 @@ class Clock:
             except TimeoutError:
                 continue  # it was one slice that has passed
             finally:
-                self._waited_s += min(monotonic() - begin, 2 * SLICE_S)
+                self._waited_s += min(monotonic() - begin, LONGEST_SLICE_S)
 
     def count(self, n_bytes: int) -> None:
         """Note that bytes have arrived."""
