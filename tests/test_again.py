@@ -30,6 +30,7 @@ from servicex.query_cache import QueryCache
 from strategies import submit_dimuons
 
 from coffea_sx import ServiceXEventsFactory
+from coffea_sx.dataset import object_name
 from coffea_sx.demo.analysis import SelectionSchema, dimuon_query
 from coffea_sx.errors import (
     BadInput,
@@ -471,13 +472,17 @@ def test_what_is_there_costs_two_requests(
     numbers(first)
     before = len(server.exchanges)
     assert submit(nano_files[2:5]).request_id == first.request_id
-    asked = [(one.method, one.path) for one in list(server.exchanges)[before:]]
-    status = f"/servicex/transformation/{first.request_id}"
-    check = asked.index(("GET", status))
-    # The status, and whether the store has the result of the first file.
-    assert asked[check + 1] == ("POST", "/servicex/transformation/file-urls")
-    assert asked[check + 2][1].startswith(f"/{first.request_id}/")
-    assert not any(path.endswith("/results") for _, path in asked)
+    status = ("GET", f"/servicex/transformation/{first.request_id}")
+    urls = ("POST", "/servicex/transformation/file-urls")
+    one_result = ("GET", f"/{first.request_id}/{object_name(nano_files[2])}")
+
+    def asked() -> list[tuple[str, str]]:
+        return [(one.method, one.path) for one in list(server.exchanges)[before:]]
+
+    # They are noted when they are over, which may be after the answer has come.
+    wait_for(lambda: {status, urls, one_result} <= set(asked()))
+    assert [asked().count(one) for one in (status, urls, one_result)] == [1, 1, 1]
+    assert not any(path.endswith("/results") for _, path in asked())
 
 
 def test_a_request_in_which_files_failed_is_submitted_again(
