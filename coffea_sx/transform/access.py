@@ -10,13 +10,17 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from functools import partial
+from functools import lru_cache, partial
+from http import HTTPStatus
 from ipaddress import ip_address
 from itertools import islice
 from time import time
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from urllib3.exceptions import HTTPError
+
+from .. import wire
 from ..dataset import InputFiles, result_name
 from ..errors import AccessError, RequestRefused
 from .client import ServiceXClient
@@ -25,8 +29,6 @@ from .client import ServiceXClient
 SIGNED_FOR_S = 600
 # Hosts of stores that are allowed besides those that a ServiceX may name, separated by commas.
 ALLOWED_HOSTS = "COFFEA_SX_STORE_HOSTS"
-# Of one request to the store for the names of objects, seconds.
-TIMEOUT = 60.0
 # Names in one request for URLs; servers answer it in one go.
 BATCH = 500
 # Of so many files after the one that is read the results are expected next.
@@ -236,23 +238,15 @@ class Access:
         AccessError
             If there is no URL for it.
         """
-        import urllib3
-
         grant = self.grants([name])[name]
+        headers = {**grant.headers, "Range": "bytes=0-0"}
         try:
-            response = urllib3.request(
-                "GET",
-                grant.url,
-                headers={**grant.headers, "Range": "bytes=0-0"},
-                redirect=False,
-                retries=False,
-                timeout=TIMEOUT,
-                preload_content=False,
-            )
-            response.close()
-        except urllib3.exceptions.HTTPError:
+            with wire.exchange(
+                _connections(), "GET", grant.url, wire.Clock(), headers=headers, at_most=0
+            ) as response:
+                return response.status != HTTPStatus.NOT_FOUND
+        except HTTPError:
             return True  # a store that does not answer now may do so later
-        return bool(response.status != 404)
 
     def objects(self) -> list[Object]:
         """List the bucket of the transform: one request to ServiceX, and some to the store.
@@ -263,13 +257,15 @@ class Access:
             If the store does not list it.
         """
         from minio.error import MinioException
-        from urllib3.exceptions import HTTPError
 
         store = self._store()
         try:
+            with wire.Clock() as clock:
+                clock.expect(0)
+                listed = list(store.list_objects(self._request_id, recursive=True))
             return [
                 Object(str(one.object_name), one.size or 0, _moment(one.last_modified))
-                for one in store.list_objects(self._request_id, recursive=True)
+                for one in listed
             ]
         except (MinioException, HTTPError, OSError) as error:
             self._known_store = None  # its keys may have changed
@@ -287,7 +283,6 @@ class Access:
 
     def _made_store(self) -> Any:
         import minio
-        import urllib3
 
         status = self._client.status(self._request_id)
         try:
@@ -298,7 +293,7 @@ class Access:
                 secret_key=status["minio-secret-key"],
                 secure=bool(status["minio-secured"]),
                 region="us-east-1",  # else minio asks the server for it
-                http_client=urllib3.PoolManager(timeout=TIMEOUT, retries=False),
+                http_client=_connections(),
             )
         except (KeyError, TypeError, ValueError):
             raise AccessError(
@@ -334,6 +329,11 @@ class Access:
             request_id=self._request_id,
             object_name=name,
         )
+
+
+@lru_cache(maxsize=1)
+def _connections() -> Any:
+    return wire.pool()
 
 
 def _moment(time: datetime | None) -> str:

@@ -6,6 +6,7 @@ one question at a time, about the transform of which most rows are to be expecte
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import weakref
@@ -24,6 +25,9 @@ JITTER = 0.1
 _SPREAD = random.Random()  # noqa: S311
 # A question may come before its time by so much of the least pause, if the server is free.
 SLACK = 0.5
+# How often limits are looked at whatever they were, and how long threads have to end, seconds.
+LOOK_S = 1.0
+END_S = 2.0
 # How many rows a second are expected of transforms. Where results came with the last question more
 # are likely; of those without any the earliest, as some servers do one transform after the other.
 ACTIVE_RATE = 1.0
@@ -95,7 +99,7 @@ class Poller:
         # about it.
         self._turns: dict[int, _Turn] = {}
         self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
+        self._threads: tuple[threading.Thread, ...] = ()
         self._free_at = 0.0
         self._urls_free_at = 0.0
 
@@ -106,19 +110,25 @@ class Poller:
             self._turns[id(watch)] = _Turn(
                 weakref.ref(watch), watch.number, watch.least_pause_s, now, now
             )
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
-            self._changed.notify()
+            if not self._threads:
+                # While a question is open, another thread looks whether a wait must end.
+                self._threads = tuple(
+                    threading.Thread(target=run, name=self._name, daemon=True)
+                    for run in (self._ask_on, self._watch_the_time)
+                )
+                for thread in self._threads:
+                    thread.start()
+            self._changed.notify_all()
 
     def remove(self, watch: Polled) -> None:
-        """Ask no more about a transform; return when the thread has ended if it was the last."""
+        """Ask no more about a transform; wait a moment for the threads to end if it was the last."""
         with self._changed:
             self._turns.pop(id(watch), None)
-            thread = self._thread if not self._turns else None
-            self._changed.notify()
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout=5)
+            threads = () if self._turns else self._threads
+            self._changed.notify_all()
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join(timeout=END_S)
 
     def take_turn_for_urls(
         self, apart_s: float, sleep: Callable[[float], object] | None = None
@@ -147,20 +157,35 @@ class Poller:
             sleep(pause_s)
         return True
 
-    def _run(self) -> None:
+    def _ask_on(self) -> None:
+        """Put one question after the other until nobody waits any more."""
         while True:
             with self._changed:
                 turn = self._next_turn()
                 if turn is None:
-                    self._thread = None
+                    self._threads = ()
+                    self._changed.notify_all()
                     return
                 due_at = turn.due_at - SLACK * turn.least_s
                 pause_s = max(due_at, self._free_at) - monotonic()
                 if pause_s > 0:
-                    self._changed.wait(min(pause_s, self._until_limit()))
-            self._watch_the_time()
+                    self._changed.wait(pause_s)
             if pause_s <= 0:
                 self._take(turn)
+
+    def _watch_the_time(self) -> None:
+        """End the waits whose limits are reached, whether it is their turn or not."""
+        while True:
+            with self._changed:
+                if threading.current_thread() not in self._threads:
+                    return
+                self._changed.wait(min(self._until_limit(), LOOK_S))
+                turns = list(self._turns.values())
+            for turn in turns:
+                watch = turn.watch()
+                if watch is not None and watch.limit_at < monotonic() and watch.ends_in_time():
+                    self._drop(watch, turn)
+                del watch
 
     def _next_turn(self) -> _Turn | None:
         """Return the turn that comes next; None if nobody waits any more."""
@@ -209,21 +234,13 @@ class Poller:
     def _until_limit(self) -> float:
         watches = [turn.watch() for turn in list(self._turns.values())]
         limits = [watch.limit_at for watch in watches if watch is not None]
-        return max(0.0, min(limits, default=0.0) - monotonic())
-
-    def _watch_the_time(self) -> None:
-        """End the waits whose limits are reached, whether it is their turn or not."""
-        with self._changed:
-            turns = list(self._turns.values())
-        for turn in turns:
-            watch = turn.watch()
-            if watch is not None and watch.limit_at < monotonic() and watch.ends_in_time():
-                self._drop(watch, turn)
+        return max(0.0, min(limits, default=math.inf) - monotonic())
 
     def _drop(self, watch: Polled, turn: _Turn) -> None:
         with self._changed:
             if self._turns.get(id(watch)) is turn:  # not if somebody waits again by now
                 del self._turns[id(watch)]
+                self._changed.notify_all()
 
 
 _pollers: weakref.WeakValueDictionary[str, Poller] = weakref.WeakValueDictionary()

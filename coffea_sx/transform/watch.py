@@ -17,7 +17,7 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from ..dataset import InputFiles
+from ..dataset import NO_OBJECT, InputFiles
 from ..errors import AccessError, OwnerLost, ServerError, ServiceXError
 from ..redact import redact
 from . import endings, source
@@ -340,7 +340,9 @@ class Watch:
             new = self._asked(course, monotonic(), timeout_s)
         except Exception as error:
             new = []
-            if not course.see_nothing(error, monotonic()) and not self._closed.is_set():
+            with self.findings.news:
+                goes_on = course.see_nothing(error, monotonic()) or course.is_over
+            if not goes_on and not self._closed.is_set():
                 self._publish((), course.ending or self._known(error), is_last=True)
                 return None
             if is_passing(error) and not (self._is_away or self._closed.is_set()):
@@ -398,8 +400,10 @@ class Watch:
             # The failure itself is certain; only its reason stays unknown.
             logger.warning("The reasons of failed files cannot be had: %s", error)
             return new
+        # Paths are those of replicas, and have the address of a cache before them.
+        by_index = {self.files.index_of(path, NO_OBJECT): why for path, why in reasons.items()}
         return [
-            replace(o, reason=o.reason or _reason_for(o.input_file, reasons), log_url=log_url)
+            replace(o, reason=o.reason or by_index.get(o.index), log_url=log_url)
             if isinstance(o, Failed)
             else o
             for o in new
@@ -441,7 +445,3 @@ def _row(one: Object) -> dict[str, Any]:
 def _may_be_granted(error: Exception) -> bool:
     # A server that answers, but has no URL, will have none a moment later either.
     return is_passing(error) and not isinstance(error, AccessError)
-
-
-def _reason_for(input_file: str, reasons: dict[str, str]) -> str | None:
-    return next((reasons[path] for path in input_file.split(",") if path in reasons), None)
