@@ -16,6 +16,7 @@ import pytest
 import trustme
 from raw import RawServer, encrypted, full_backlog, handshake_in_trickles
 
+from coffea_sx import wire
 from coffea_sx.errors import ReadError, ServerError, Unreachable
 from coffea_sx.redact import Secret
 from coffea_sx.storage import transport
@@ -29,6 +30,7 @@ LIMIT_S = 1.0
 # All of a request; only a window of its body.
 TOTAL = Limits(total_s=LIMIT_S)
 RATE = Limits(total_s=60.0, window_s=LIMIT_S)
+# For a machine that is busy.
 SLACK_S = 2.0
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -169,7 +171,7 @@ class Watch:
 @every_wait
 def test_a_question_ends(raw, play, limits):
     client = client_of(raw(play).url, limits)
-    with Watch() as watch, pytest.raises(Unreachable, match=r"in time: it sent \d+ bytes in [01]"):
+    with Watch() as watch, pytest.raises(Unreachable, match=r"in time: it sent \d+ bytes in [0-3]"):
         client.status("d857")
     client.close()
     assert LIMIT_S <= watch.seconds < LIMIT_S + SLACK_S
@@ -180,7 +182,7 @@ def test_fetching_ends(raw, play, limits):
     server = raw(play)
     with (
         Watch() as watch,
-        pytest.raises(ReadError, match=r"in time: it sent \d+ bytes in [01]") as caught,
+        pytest.raises(ReadError, match=r"in time: it sent \d+ bytes in [0-3]") as caught,
     ):
         fetched(server.url, limits)
     assert LIMIT_S <= watch.seconds < LIMIT_S + SLACK_S
@@ -286,8 +288,6 @@ def test_a_slow_store_that_is_fast_enough_is_waited_for(raw):
 
 def test_time_in_which_nobody_waits_does_not_count(raw):
     """A process may be suspended, and busy with what it has."""
-    from coffea_sx import wire
-
     content = b"x" * 300_000
 
     def play(connection):
@@ -333,7 +333,7 @@ def test_a_question_takes_no_longer_than_the_caller_wants(raw, question, play, t
     client = client_of(raw(play).url, Limits(), patience_s=20, token=token)
     with Watch() as watch, pytest.raises(ServerError):
         QUESTIONS[question](client, 0.7)
-    assert watch.seconds < 1.2
+    assert watch.seconds < 0.7 + SLACK_S
     client.close()
 
 
@@ -345,7 +345,7 @@ def test_whoever_waits_for_the_token_of_another_thread_waits_no_longer(raw):
         server.connected.wait(5)
         with Watch() as watch, pytest.raises(Unreachable, match="in time"):
             client.status("d857", timeout_s=0.5)
-        assert watch.seconds < 1
+        assert watch.seconds < SLACK_S
         client.close()
         assert isinstance(other.exception(5), ServerError)
 
@@ -363,7 +363,7 @@ def test_closing_ends_a_question_at_once(raw, play):
         with Watch() as watch:
             client.close()
             assert isinstance(asked.exception(5), ServerError)
-    assert watch.seconds < 1
+    assert watch.seconds < SLACK_S
     with pytest.raises(ServerError, match="was closed"):
         client.results("d857")
 
@@ -386,7 +386,7 @@ def test_closing_ends_connecting_at_once():
             client.close()
             with pytest.raises(ServerError, match="was closed"):
                 asked.result(5)
-        assert watch.seconds < 1
+        assert watch.seconds < SLACK_S
 
 
 # -- what is not HTTP
@@ -516,16 +516,22 @@ def test_a_senseless_pause_does_no_harm(raw, value):
     client.close()
 
 
+def open_sockets():
+    return {
+        id(one) for one in gc.get_objects() if isinstance(one, wire._Socket) and one.fileno() >= 0
+    }
+
+
 @pytest.mark.parametrize("answer", MALFORMED.values(), ids=MALFORMED)
 def test_connections_of_answers_that_are_none_are_closed(raw, answer):
     client = client_of(raw(once(answer)).url, TOTAL)
     gc.collect()
     gc.disable()
     try:
+        before = open_sockets()  # the store's pool keeps some for other tests
         with pytest.raises(ServerError):
             client.results("d857")
         client.close()
-        left = [one for one in gc.get_objects() if isinstance(one, socket.socket)]
-        assert not [one for one in left if type(one).__name__ == "_Socket" and one.fileno() >= 0]
+        assert open_sockets() <= before
     finally:
         gc.enable()
