@@ -121,7 +121,7 @@ class Poller:
             self._changed.notify_all()
 
     def remove(self, watch: Polled) -> None:
-        """Ask no more about a transform; wait a moment for the threads to end if it was the last."""
+        """Ask no more about a transform; after the last wait a moment for the threads to end."""
         with self._changed:
             self._turns.pop(id(watch), None)
             threads = () if self._turns else self._threads
