@@ -22,6 +22,7 @@ from .client import DATASETS, ServiceXClient
 from .course import TERMINAL, Pace
 from .endings import Standing
 from .patience import patiently
+from .poller import poller_of
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +147,7 @@ def files_of(
     """
     if DATASETS not in client.info().capabilities:
         return listed or _files_by_results(client, request_id, pace, told)
-    lookup, interval = LookUp(request_id, pace, monotonic()), 0.1
+    lookup = LookUp(request_id, pace, monotonic())
 
     def ask() -> InputFiles | None:
         status = client.status(request_id)
@@ -158,8 +159,12 @@ def files_of(
             return files if listed is None else _as_listed(files, listed, request_id)
         if told is not None:
             told(lookup.n_known)
-        sleep(interval)
-        interval = min(interval * 1.5, 2.0)
+        _wait_for_turn(client, pace, n_requests=2)
+
+
+def _wait_for_turn(client: ServiceXClient, pace: Pace, n_requests: int = 1) -> None:
+    """Wait until the server may be asked again; look-ups of this process take turns."""
+    poller_of(client.endpoint.url).take_turn(n_requests * pace.busy_s, sleep)
 
 
 def _as_listed(known: InputFiles, listed: InputFiles, request_id: str) -> InputFiles:
@@ -181,7 +186,7 @@ def _files_by_results(
     client: ServiceXClient, request_id: str, pace: Pace, told: Told | None
 ) -> InputFiles:
     """Name the files of a transform by the objects in its bucket, once it is over."""
-    n_done, last_change, interval = -1, monotonic(), 0.1
+    n_done, last_change = -1, monotonic()
     began, ask = last_change, partial(client.status, request_id)
     while True:
         status = patiently(ask, pace.outage_s, pace.idle_s)
@@ -196,8 +201,7 @@ def _files_by_results(
             raise endings.late(status["status"], pace.deadline_s, standing)
         if told is not None:
             told(status["files"])
-        sleep(interval)
-        interval = min(interval * 1.5, 2.0)
+        _wait_for_turn(client, pace)
     if status["status"] == "Complete" and not status["files"]:
         raise EmptyDataset(
             f"The dataset {status.get('did')} has no files (request {request_id}).",

@@ -130,6 +130,21 @@ class Poller:
             if thread is not threading.current_thread():
                 thread.join(timeout=END_S)
 
+    def take_turn(self, apart_s: float, sleep: Callable[[float], object]) -> None:
+        """Sleep until other questions may be put, and let the next come so long after them.
+
+        Parameters
+        ----------
+        apart_s : float
+            Seconds.
+        sleep : callable
+        """
+        with self._changed:
+            now = monotonic()
+            self._free_at = max(now, self._free_at) + apart_s
+            pause_s = self._free_at - now
+        sleep(pause_s)
+
     def take_turn_for_urls(
         self, apart_s: float, sleep: Callable[[float], object] | None = None
     ) -> bool:
@@ -225,7 +240,7 @@ class Poller:
         with self._changed:
             spread = 1 + JITTER * _SPREAD.random()
             pauses = max(1, watch.n_asked - n_before)
-            self._free_at = now + spread * pauses * watch.least_pause_s
+            self._free_at = max(self._free_at, now + spread * pauses * watch.least_pause_s)
             turn.asked_at, turn.due_at = now, now + (pause_s or 0.0)
             turn.has_news = watch.n_known > n_known
         if pause_s is None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from strategies import say
@@ -145,3 +147,30 @@ def test_a_look_up_survives_an_outage(scripted, client_of, fast):
     assert files_of(client, "d857", Pace()).paths == ("/3.root",)
     with pytest.raises(RequestRefused, match="503"):
         files_of(client_of(scripted(lambda asked: say({}, 503)).url, 0.2), "d857", Pace(outage_s=1))
+
+
+def test_look_ups_of_one_server_take_turns(scripted, client_of):
+    times = []
+    states = [("Lookup", "looking", [])] * 4 + [("Running", "complete", [1])]
+    plays = {f"d857-{i}": Lookup(*states) for i in range(4)}
+
+    def play(asked):
+        times.append(time.monotonic())
+        if asked.path == "/servicex":
+            return next(iter(plays.values()))(asked)
+        last = asked.path.rpartition("/")[2]
+        if "/datasets/" in asked.path:
+            return plays[f"d857-{last}"](asked)
+        status = {"status": "Running", "did_id": int(last[-1]), "did": "", "files": 0}
+        return say(status)
+
+    client = client_of(scripted(play).url)
+    client.info()
+    pace = Pace(busy_s=0.05)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(partial(files_of, client, pace=pace), plays))
+    assert [files.paths for files in found] == [("/1.root",)] * 4
+    # All begin at once, and then there are two requests of one of them at a time.
+    later_on = times[1 + 4 * 2 :]
+    assert len(later_on) == 4 * 4 * 2
+    assert later_on[-1] - later_on[0] > 0.8 * (4 * 4 - 1) * 2 * pace.busy_s
