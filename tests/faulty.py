@@ -26,14 +26,13 @@ from coffea.nanoevents import BaseSchema, NanoEventsFactory
 from servicex import query as sx_query
 from test_leaks import Canaries
 
-from coffea_sx import factory as factory_module
 from coffea_sx.errors import ServiceXError
 from coffea_sx.forms import DeliveredForm, derive_form
 from coffea_sx.local import LocalServiceX
 from coffea_sx.storage import stored, transport
 from coffea_sx.testing import Answer, FaultProxy, Request, When
 from coffea_sx.testing.faults import Ask, whole
-from coffea_sx.transform import watch
+from coffea_sx.transform import clients, watch
 from coffea_sx.transform.client import ServiceXClient
 from coffea_sx.transform.course import Pace
 from coffea_sx.wire import Limits
@@ -261,7 +260,7 @@ def make_impatient(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(transport, "MISSING_PAUSES_S", (0.01, 0.02))
     # Submitting takes its time.
     patch.setattr(ServiceXClient.__init__, "__defaults__", (5.0, Limits(total_s=1.0)))
-    patch.setattr(factory_module, "ServiceXClient", partial(ServiceXClient, patience_s=0.5))
+    patch.setattr(clients, "ServiceXClient", partial(ServiceXClient, patience_s=0.5))
     fast = partial(Pace, busy_s=0.02, idle_s=0.1, stall_s=10.0, settle_s=0.3, outage_s=0.2)
     patch.setattr(watch, "Pace", fast)
 

@@ -452,7 +452,7 @@ class TestBadInput:
             pytest.raises(NotAuthorized, match="does not accept this user"),
         ):
             submit(url=server.url)
-        assert {e.method for e in server.exchanges} == {"GET"}
+        assert {(e.method, e.status) for e in server.exchanges} == {("GET", 200), ("POST", 401)}
 
     def test_a_missing_sample_file(self, submit: Submit, tmp_path: Path) -> None:
         missing = tmp_path / "no.root"

@@ -45,7 +45,6 @@ from faulty import (
 from strategies import say
 from test_leaks import Canaries
 
-from coffea_sx import factory as factory_module
 from coffea_sx.errors import (
     AccessError,
     CorruptFile,
@@ -83,7 +82,9 @@ from coffea_sx.testing import (
     When,
 )
 from coffea_sx.testing.faults import Ask
+from coffea_sx.transform import clients
 from coffea_sx.transform.client import ServiceXClient
+from coffea_sx.transform.course import Pace
 
 TOKENS = When("^/token/refresh$")
 URLS = When("/file-urls$")
@@ -159,9 +160,9 @@ def test_servicex_fails_for_a_while(
     analysis: Analysis, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, action: Any
 ) -> None:
     patient = partial(ServiceXClient, patience_s=5)
-    monkeypatch.setattr(factory_module, "ServiceXClient", patient)
+    monkeypatch.setattr(clients, "ServiceXClient", patient)
     proxy.script = [Fault(action, RESULTS, times=1), Fault(action, ASKING, times=1)]
-    analysis.assert_right(ignore_cache=True)
+    analysis.assert_right(ignore_cache=True, pace=Pace(busy_s=0.02, idle_s=0.1, outage_s=10.0))
     assert proxy.provoked == [1, 1]
 
 

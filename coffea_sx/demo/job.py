@@ -15,6 +15,7 @@ from typing import Any
 from ..factory import ServiceXEventsFactory
 from ..local import LocalServiceX
 from ..progress import TransformProgress
+from ..transform.course import Pace
 from .analysis import DimuonProcessor, SelectionSchema, dimuon_query
 from .pictures import check_picture, draw_histograms
 from .samples import make_samples
@@ -75,6 +76,8 @@ def run(n_files: int, n_workers: int, n_events: int, picture: str | None = None)
                 config_path=servicex.config_path,
                 metadata={"dataset": "demo"},
                 title="coffea_sx demo",
+                # A server of one's own may be asked more often than those that many share.
+                pace=Pace(busy_s=0.25),
             )
             histograms, timeline = _analysed(factory)
     if picture is not None:

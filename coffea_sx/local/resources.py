@@ -53,8 +53,8 @@ def _lower(limit: int, value: int) -> None:
     import resource
 
     with contextlib.suppress(ValueError, OSError):
-        _, hard = resource.getrlimit(limit)
-        lower = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        limits = [one for one in resource.getrlimit(limit) if one != resource.RLIM_INFINITY]
+        lower = min([value, *limits])
         resource.setrlimit(limit, (lower, lower))
 
 
