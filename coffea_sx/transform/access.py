@@ -78,6 +78,8 @@ class Access:
         Whose results are to be expected: their URLs are asked for together, before they are there.
     result_format : str, optional
         Of the results, if it is known before there are any.
+    timeout_s : float
+        For how long to wait for URLs, seconds.
     """
 
     def __init__(
@@ -86,7 +88,9 @@ class Access:
         request_id: str,
         files: InputFiles | None = None,
         result_format: str | None = None,
+        timeout_s: float = 45.0,
     ) -> None:
+        self.timeout_s = timeout_s
         self._client = client
         self._request_id = request_id
         self._files = files
@@ -226,7 +230,7 @@ class Access:
         return self._signed(names)
 
     def _asked_for(self, names: Sequence[str]) -> dict[str, Grant]:
-        answer = self._client.file_urls(self._request_id, names)
+        answer = self._client.file_urls(self._request_id, names, timeout_s=self.timeout_s)
         grants = {name: _grant(answer.get(name)) for name in names}
         return {name: self._allowed(name, grant) for name, grant in grants.items() if grant}
 

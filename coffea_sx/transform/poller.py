@@ -6,6 +6,7 @@ one question at a time, about the transform of which most rows are to be expecte
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import threading
@@ -31,7 +32,7 @@ END_S = 2.0
 # How many rows a second are expected of transforms. Where results came with the last question more
 # are likely; of those without any the earliest, as some servers do one transform after the other.
 ACTIVE_RATE = 1.0
-SILENT_RATES = (0.5, 0.1, 0.05, 0.02)
+SILENT_RATES = (0.5, 0.3, 0.1, 0.02)
 
 
 class Polled(Protocol):
@@ -256,6 +257,25 @@ class Poller:
             if self._turns.get(id(watch)) is turn:  # not if somebody waits again by now
                 del self._turns[id(watch)]
                 self._changed.notify_all()
+
+
+_numbers = itertools.count()
+_submitted: dict[str, int] = {}
+
+
+def next_number() -> int:
+    """Return the number of the submission that begins now."""
+    return next(_numbers)
+
+
+def remember(request_id: str, number: int) -> None:
+    """Remember which submission of this process a transform is."""
+    _submitted[request_id] = number
+
+
+def number_of(request_id: str) -> int:
+    """Return which submission a transform is, as servers work on them in this order."""
+    return _submitted.get(request_id, next(_numbers))
 
 
 _pollers: weakref.WeakValueDictionary[str, Poller] = weakref.WeakValueDictionary()

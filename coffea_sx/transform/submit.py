@@ -19,6 +19,7 @@ from ..errors import (
 from ..query import Selection, select
 from .access import Access
 from .client import DATASETS, ServiceXClient
+from .poller import next_number, remember
 from .submissions import Submissions
 from .unanswered import find_unanswered, undecided
 
@@ -115,7 +116,10 @@ def _posted(client: ServiceXClient, selection: Selection, dataset: Dataset) -> s
     files = None if dataset.files is None else dataset.files.paths
     try:
         with _submitting:
-            return client.submit(selection, did=dataset.did, files=files)
+            number = next_number()
+            request_id = client.submit(selection, did=dataset.did, files=files)
+        remember(request_id, number)
+        return request_id
     except RequestRefused as error:
         if "generate translation code" in str(error):
             raise QueryError(f"ServiceX cannot translate the query. {error}") from None

@@ -7,7 +7,6 @@ before somebody waits.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import threading
 import weakref
@@ -27,7 +26,7 @@ from .course import Counts, Course, Pace, Question
 from .findings import SLICE_S, Findings
 from .outcomes import Delivered, Failed, Outcome, Read
 from .patience import is_passing, patiently, tell_of_outage
-from .poller import poller_of
+from .poller import LEAST_QUESTION_S, number_of, poller_of
 from .source import TransformAddress
 from .tolerance import STRICT, Tolerance
 
@@ -37,7 +36,6 @@ Listener = Callable[[Sequence[Outcome], "ServiceXError | None"], None]
 
 # How long readers wait for a server that gives no URLs now, seconds: less than workers wait for us.
 GRANT_PATIENCE_S = 45.0
-_numbers = itertools.count()
 # Between requests for URLs, in pauses between other questions.
 URL_PAUSES = 2
 # After so long without anybody who waits the server is left alone, seconds.
@@ -72,7 +70,9 @@ class Watch:
         self.pace = pace or Pace()
         self.findings = Findings(address.request_id)
         self._poller = poller_of(client.endpoint.url)
-        self.access = Access(client, address.request_id, files, result_format)
+        self.access = Access(
+            client, address.request_id, files, result_format, self._patience_for_urls_s
+        )
         # How each partition was last read, by how many there are and which.
         self.reads: dict[tuple[int, int], Read] = {}
         # Names of the layers of graphs that resolve its files.
@@ -83,7 +83,7 @@ class Watch:
         self._closed = threading.Event()
         self._is_asking = False
         self._is_away = False
-        self.number = next(_numbers)
+        self.number = number_of(address.request_id)
         self.n_asked = 0
         self._listeners: list[Listener] = []
         source.own(address, self)
@@ -173,10 +173,14 @@ class Watch:
         """Return permission to read objects, and ask for the others' on the way."""
         turn = partial(self._poller.take_turn_for_urls, URL_PAUSES * self.pace.busy_s, self._sleep)
         ask = partial(self.access.grants, names, refresh=refresh, also=self._readable, turn=turn)
-        patience_s = min(self.pace.outage_s, GRANT_PATIENCE_S)
+        patience_s = self._patience_for_urls_s
         return patiently(
             ask, patience_s, self.pace.idle_s, is_passing=_may_be_granted, rest=self._sleep
         )
+
+    @property
+    def _patience_for_urls_s(self) -> float:
+        return min(max(self.pace.outage_s, LEAST_QUESTION_S), GRANT_PATIENCE_S)
 
     def _sleep(self, seconds: float) -> None:
         if self._closed.wait(seconds):
@@ -223,6 +227,7 @@ class Watch:
         """Go on at another pace, for whoever waits."""
         with self.findings.news:
             self.pace = self._course.pace = pace
+            self.access.timeout_s = self._patience_for_urls_s
 
     def close(self) -> None:
         """Stop asking. Whoever still waits gets an error."""
