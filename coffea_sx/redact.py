@@ -17,13 +17,16 @@ from traceback import format_exception
 from typing import Any, NoReturn
 from urllib.parse import quote, quote_plus
 
+# Patterns look at a word at a time: in a text without spaces they would begin at every letter.
+_WORD = re.compile(r"[^\s'\"<>]+")
+_LONGEST_WORD = 8000
 _URL_QUERY = re.compile(
-    r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?:[^/@\s'\"]*@)?(?P<rest>[^?\s'\"<>]*)\?[^\s'\"<>)]*"
+    r"(?P<scheme>[a-z][a-z0-9+.-]{0,30}://)(?:[^/@\s'\"]*@)?(?P<rest>[^?\s'\"<>]*)\?[^\s'\"<>)]*"
 )
 _SIGNED_QUERY = re.compile(
     r"(?i)\?[^\s'\"<>)]*(?:x-amz-|x-goog-|signature=|awsaccesskeyid=|token=|authz=)[^\s'\"<>)]*"
 )
-_USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)[^/@\s'\"]+@")
+_USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]{0,30}://)[^/@\s'\"]+@")
 _BEARER = re.compile(r"(?i)(bearer\s+)[A-Za-z0-9._~+/=-]+")
 # Shorter values are in texts by chance.
 _SHORTEST = 8
@@ -87,11 +90,20 @@ def redact(text: str) -> str:
     >>> redact("GET http://host/bucket/a.root?X-Amz-Signature=abc failed")
     'GET http://host/bucket/a.root?... failed'
     """
-    text = _known.hide(text)
+    text = _WORD.sub(_without_urls_secrets, _known.hide(text))
+    return _BEARER.sub(r"\1...", text)
+
+
+def _without_urls_secrets(word: re.Match[str]) -> str:
+    """Drop what is secret in the URLs of a word, and all of a word that is too long for a URL."""
+    text = word[0]
+    if "?" not in text and "@" not in text:
+        return text
+    if len(text) > _LONGEST_WORD:
+        return "..."
     text = _URL_QUERY.sub(r"\g<scheme>\g<rest>?...", text)
     text = _SIGNED_QUERY.sub("?...", text)
-    text = _USERINFO.sub(r"\g<scheme>", text)
-    return _BEARER.sub(r"\1...", text)
+    return _USERINFO.sub(r"\g<scheme>", text)
 
 
 def redact_all(value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import threading
 
 import pytest
 from hypothesis import given
@@ -152,3 +153,17 @@ def test_secrets_compare_by_value():
     assert len({Secret("a"), Secret("a")}) == 1
     assert Secret("a")
     assert not Secret("")
+
+
+@pytest.mark.parametrize(
+    "text", ["a://" * 50_000, "?" * 200_000, "a://b?c" * 50_000, "a://b@" * 50_000, "x" * 10**6]
+)
+def test_long_texts_of_others_are_redacted_in_no_time(text):
+    """Patterns that begin at every letter take hours."""
+    done = threading.Event()
+    threading.Thread(target=lambda: (redact(text), done.set()), daemon=True).start()
+    assert done.wait(20)
+
+
+def test_a_word_that_is_too_long_for_a_url_is_not_shown():
+    assert redact(f"see http://host/a?Signature={'x' * 9000} for more") == "see ... for more"

@@ -204,15 +204,14 @@ class Language:
         QueryError
             For a text or a list, and for a result of too many bits.
         """
-        if isinstance(left, _PLAIN) and isinstance(right, _PLAIN):
-            for value in (left, right):
-                if not isinstance(value, _NUMBERS):
-                    raise QueryError(
-                        f"The query calculates with a {type(value).__name__}, which is no number "
-                        "and no column."
-                    )
-            if isinstance(left, (int, np.integer)) and isinstance(right, (int, np.integer)):
-                self._bound(kind, int(left), int(right))
+        for value in (left, right):
+            if isinstance(value, _PLAIN) and not isinstance(value, _NUMBERS):
+                raise QueryError(
+                    f"The query calculates with a {type(value).__name__}, which is no number and "
+                    "no column."
+                )
+        if isinstance(left, (int, np.integer)) and isinstance(right, (int, np.integer)):
+            self._bound(kind, int(left), int(right))
         return BINARY[kind](left, right)
 
     def _bound(self, kind: type[ast.operator], left: int, right: int) -> None:

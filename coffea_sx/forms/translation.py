@@ -63,6 +63,7 @@ _ADVICE: Advice = (
     ),
 )
 _COLUMNS_SHOWN = 10
+_MESSAGE_LENGTH = 2000
 
 
 def translated_form(selection: str, form: Any) -> Any:
@@ -139,7 +140,7 @@ def _refuse_overflow(result: Any) -> None:
 
 
 def _explained(error: Exception, query: Program, form: Any) -> QueryError:
-    found = _MISSING_FIELD.search(str(error).strip().strip("'\""))
+    found = _MISSING_FIELD.search(str(error)[:_MESSAGE_LENGTH].strip().strip("'\""))
     column = (found["a"] or found["b"]) if found else None
     if column is not None and column not in form.fields:
         if column in query.methods:

@@ -152,8 +152,9 @@ def transform_within_limits(
 
 def describe_error(error: BaseException) -> str:
     """Return the type and the message of an error, without secrets of URLs."""
-    text = redact(f"{type(error).__name__}: {error}".strip())
-    return text[:REASON_LENGTH]
+    text = f"{type(error).__name__}: {error}".strip()
+    # Twice, as a secret that is cut is not known any more.
+    return redact(text[: 10 * REASON_LENGTH])[:REASON_LENGTH]
 
 
 def begin_process() -> None:

@@ -46,6 +46,8 @@ _LONGEST_WAIT_S = 3600.0
 BLOCK = 1 << 16
 # Answers of whoever stands before a server that has not answered, and may be at work.
 UNANSWERED = {502, 504}
+# What of the words of an error is shown.
+MESSAGE_LENGTH = 2000
 TRANSFORMATION = "/servicex/transformation"
 # What servers say that tell the files of datasets and the rows of results; those of 2024 do not.
 DATASETS = "poll_local_transformation_results"
@@ -130,7 +132,9 @@ class _Answer:
         """Find the words in an error: handlers say ``message``, the token check ``msg``."""
         try:
             said = self.json()
-            return str(said.get("message") or said.get("msg") or said)
+            text = str(said.get("message") or said.get("msg") or said)
+            # Twice, as a secret that is cut is not known any more.
+            return redact(text[: 10 * MESSAGE_LENGTH])[:MESSAGE_LENGTH]
         except (ValueError, AttributeError):
             return _phrase(self.status)
 

@@ -21,7 +21,8 @@ from urllib.parse import urlsplit
 # The most that one question may take, seconds, and the least that it gets near the end of a wait.
 QUESTION_S = 60.0
 LEAST_QUESTION_S = 1.0
-JITTER = 0.1
+# Pauses are spread, so that processes do not ask all at once.
+JITTER = 0.4
 # Of our own: the global one belongs to users, who may have seeded it.
 _SPREAD = random.Random()  # noqa: S311
 # A question may come before its time by so much of the least pause, if the server is free.
@@ -30,9 +31,11 @@ SLACK = 0.5
 LOOK_S = 1.0
 END_S = 2.0
 # How many rows a second are expected of transforms. Where results came with the last question more
-# are likely; of those without any the earliest, as some servers do one transform after the other.
+# are likely; of those without any the earliest, as some servers do one transform after the other,
+# but less so while there is another with news.
 ACTIVE_RATE = 1.0
-SILENT_RATES = (0.5, 0.3, 0.1, 0.02)
+SILENT_RATES = (0.5, 0.2, 0.1, 0.02)
+BEHIND_OTHERS = 0.3
 
 
 class Polled(Protocol):
@@ -215,10 +218,11 @@ class Poller:
     def _rates(self, now: float) -> dict[int, float]:
         """Guess how many rows a second there are of each transform."""
         silent_rates, rates = iter(SILENT_RATES), {}
+        share = BEHIND_OTHERS if any(turn.has_news for turn in self._turns.values()) else 1.0
         for turn in sorted(self._turns.values(), key=lambda turn: turn.number):
             watch = turn.watch()
             if watch is None or not watch.n_known:
-                rates[turn.number] = next(silent_rates, SILENT_RATES[-1])
+                rates[turn.number] = share * next(silent_rates, SILENT_RATES[-1])
             else:
                 rates[turn.number] = watch.n_known / max(1e-3, now - turn.began_at)
             if turn.has_news:

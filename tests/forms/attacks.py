@@ -311,6 +311,7 @@ CALCULATED = {
     "pow": column("(call pow 9 (call int '999999999'))"),
     "np.power": column(f"(call (attr np 'power') 7 {2**70})"),
     "rounded": column("(call round 5 -1000000000)"),
+    "a text that is made long": column("(% '%2000000000s' (subscript e 'Muon_pt'))"),
     "a doubled text": column("(call (lambda (list a) (+ a a)) 'aaaa')"),
     "a product of variables": column("(call (lambda (list a b) (* a b)) (list 1) 1000000000)"),
     "a sum of lists": column("(call sum (list (list 1) (list 2)) (list))"),
