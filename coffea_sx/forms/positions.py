@@ -82,6 +82,11 @@ def func_adl_columns(selection: str, form: Any) -> dict[str, Column]:
         qastle.
     form : awkward.forms.RecordForm
         Form of the input events.
+
+    Returns
+    -------
+    dict of str to Column
+        Records are taken apart, as in a TTree: the pt of a record GenPart is GenPart_pt.
     """
     import qastle
 
@@ -116,9 +121,14 @@ def _input(form: Any) -> dict[str, Column]:
     }
 
 
-def _columns(result: Value) -> dict[str, Column]:
-    fields = result.fields if isinstance(result, Record) else {}
-    return {name: value for name, value in fields.items() if isinstance(value, Column)}
+def _columns(result: Value, name: str = "") -> dict[str, Column]:
+    """Return the columns of a result, named as uproot names the branches of records in a TTree."""
+    if isinstance(result, Column):
+        return {name: result}
+    columns: dict[str, Column] = {}
+    for field, value in result.fields.items():
+        columns.update(_columns(value, f"{name}_{field}" if name else field))
+    return columns
 
 
 def _lists_of(value: Value) -> Column:
@@ -210,10 +220,7 @@ class _FuncADL:
     def _select(self, node: _Node, names: Mapping[str, Value]) -> Value:
         source = self._value(node.source, names)
         lists = _lists_of(source)
-        made = self._applied(node.selector, source, names)
-        if isinstance(made, Record):
-            return Record({name: _entry(value, lists) for name, value in made.fields.items()})
-        return _entry(made, lists)
+        return _entry(self._applied(node.selector, source, names), lists)
 
 
 def _asks_entry(predicate: _Node) -> bool:
@@ -225,8 +232,9 @@ def _asks_entry(predicate: _Node) -> bool:
 
 def _entry(value: Value, lists: Column) -> Value:
     """Return lists of what a Select makes of each of their entries."""
-    is_of_entry = isinstance(value, Column) and replace(value, origin=None) == lists
-    return value if is_of_entry else lists
+    if isinstance(value, Record):
+        return Record({name: _entry(field, lists) for name, field in value.fields.items()})
+    return value if replace(value, origin=None) == lists else lists
 
 
 def _field(value: Value, name: Any) -> Value:

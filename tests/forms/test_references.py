@@ -58,26 +58,36 @@ def where(source: str, condition: str) -> str:
 
 
 def selecting(columns: dict[str, str], source: str = EVENTS) -> str:
-    names = " ".join(map(repr, columns))
-    return (
-        f"(call Select {source} (lambda (list e) "
-        f"(dict (list {names}) (list {' '.join(columns.values())}))))"
-    )
+    return f"(call Select {source} (lambda (list e) {dict_of(columns)}))"
 
 
 def whole(*names: str) -> dict[str, str]:
     return {name: column(name) for name in names}
 
 
-def zipped(*quantities: str) -> str:
-    values = " ".join(column(f"GenPart_{quantity}") for quantity in quantities)
-    return f"(call Zip (dict (list {' '.join(map(repr, quantities))}) (list {values})))"
+def dict_of(columns: dict[str, str]) -> str:
+    return f"(dict (list {' '.join(map(repr, columns))}) (list {' '.join(columns.values())}))"
+
+
+def zip_of(columns: dict[str, str]) -> str:
+    return f"(call Zip {dict_of(columns)})"
+
+
+def zipped(*quantities: str, collection: str = "GenPart") -> str:
+    return zip_of({quantity: column(f"{collection}_{quantity}") for quantity in quantities})
+
+
+def select(source: str, value: str) -> str:
+    return f"(call Select {source} (lambda (list g) {value}))"
 
 
 PT, ID = column("GenPart_pt"), column("GenPart_pdgId")
 HARD = where(PT, "(> g 5)")
 INDEX = whole("Muon_genPartIdx")
 HARD_GEN = where(zipped("pt", "pdgId"), "(> (attr g 'pt') 5)")
+SOME_OF_G = dict_of(
+    {"pt": "(attr g 'pt')", "id": "(attr g 'pdgId')", "twice": "(* (attr g 'pt') 2)"}
+)
 TWICE = f"(call Select {EVENTS} (lambda (list e) (dict (list 'gen' 'i') (list {{}} {{}}))))"
 
 # What is selected, and the columns that lead to other entries.
@@ -140,6 +150,59 @@ CUT: dict[str, tuple[str, list[str]]] = {
         "(dict (list 'GenPart_pt' 'GenPart_pdgId' 'Muon_genPartIdx') "
         "(list (attr (attr x 'gen') 'pt') (attr (attr x 'gen') 'pdgId') (attr x 'i')))))",
         ["Muon_genPartIdx"],
+    ),
+    "a record": (selecting({**INDEX, "GenPart": HARD_GEN}), ["Muon_genPartIdx"]),
+    "a record, then a dict": (
+        selecting({**INDEX, "GenPart": select(HARD_GEN, SOME_OF_G)}),
+        ["Muon_genPartIdx"],
+    ),
+    "a record of columns": (
+        selecting(
+            {
+                **INDEX,
+                "GenPart": zip_of({"pt": HARD, "eta": where(column("GenPart_eta"), f"(> {PT} 5)")}),
+            }
+        ),
+        ["Muon_genPartIdx"],
+    ),
+    "a record, sorted": (
+        selecting(
+            {**INDEX, "GenPart": f"(call OrderBy {zipped('pt')} (lambda (list g) (attr g 'pt')))"}
+        ),
+        ["Muon_genPartIdx"],
+    ),
+    "a record of vectors": (
+        selecting(
+            {
+                **INDEX,
+                "GenPart": where(
+                    f"(call (attr {zipped('pt', 'eta', 'phi', 'mass')} 'ToFourMomenta'))",
+                    "(> (attr g 'pt') 5)",
+                ),
+            }
+        ),
+        ["Muon_genPartIdx"],
+    ),
+    "a record in a record": (
+        selecting(
+            {
+                **INDEX,
+                "GenPart": where(
+                    zip_of({"p": zipped("pt", "eta"), "pdgId": ID}), "(== (attr g 'pdgId') 23)"
+                ),
+            }
+        ),
+        ["Muon_genPartIdx"],
+    ),
+    "the index in a record": (
+        selecting({"Muon": zipped("pt", "genPartIdx", collection="Muon"), "GenPart_pt": HARD}),
+        ["Muon_genPartIdx"],
+    ),
+    "a record with an index of itself": (
+        selecting(
+            {"GenPart": where(zipped("pt", "genPartIdxMother"), "(> (attr g 'pt') 5)")},
+        ),
+        ["GenPart_genPartIdxMother"],
     ),
     "a condition that counts others": (
         selecting(
@@ -224,6 +287,32 @@ FINE = {
             "GenPart_pt": f"(call Select {zipped('pt', 'eta')} (lambda (list g) (attr g 'pt')))",
         }
     ),
+    "a record": selecting({**INDEX, "GenPart": zipped("pt", "genPartIdxMother")}),
+    "a record, then a dict": selecting(
+        {**INDEX, "GenPart": select(zipped("pt", "pdgId"), SOME_OF_G)}
+    ),
+    "a record of columns": selecting(
+        {**INDEX, "GenPart": zip_of({"pt": f"(/ {PT} 1000.0)", "met": column("MET_pt")})}
+    ),
+    "a record in a record": selecting(
+        {**INDEX, "GenPart": zip_of({"p": zipped("pt", "eta"), "pdgId": ID})}
+    ),
+    "a record of events that are cut": selecting(
+        {**INDEX, "GenPart": zipped("pt", "genPartIdxMother")},
+        where(EVENTS, "(> (attr g 'MET_pt') 20)"),
+    ),
+    "a condition on the events of a record": selecting(
+        {**INDEX, "GenPart": where(zipped("pt"), f"(> {column('MET_pt')} 20)")}
+    ),
+    "the first of a record": selecting({**INDEX, "GenPart": f"(call First {HARD_GEN})"}),
+    "a record of the source is cut": selecting(
+        {
+            "Muon": where(zipped("pt", "genPartIdx", collection="Muon"), "(> (attr g 'pt') 5)"),
+            "GenPart": zipped("pt", "genPartIdxMother"),
+        }
+    ),
+    "a record of no index": selecting({"GenPart": HARD_GEN, **whole("Muon_pt")}),
+    "a record that is a copy": selecting({**INDEX, "GenPart": zipped("pt"), "hardGen": HARD_GEN}),
     "counted": selecting({**INDEX, **whole("GenPart_pt"), "n_hard": f"(call Count {HARD})"}),
     "compared": selecting({**INDEX, **whole("GenPart_pt"), "GenPart_hard": f"(> {PT} 5)"}),
     "conditional": selecting({**INDEX, "GenPart_pt": f"(if (> {PT} 5) {PT} {ID})"}),
@@ -255,6 +344,26 @@ def test_indices_into_lists_that_are_cut(name: str, schemaclass: Any) -> None:
 @pytest.mark.parametrize("name", FINE)
 def test_nothing_is_said_of_others(name: str, schemaclass: Any) -> None:
     assert said_of(FINE[name], schemaclass, "uproot") == []
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        dict_of({**INDEX, "GenPart": HARD_GEN, **whole("MET_pt")}),
+        dict_of({"GenPart": select(HARD_GEN, SOME_OF_G)}),
+        HARD_GEN,
+        where(
+            zip_of({"GenPart": zipped("pt", "eta"), "id": ID}),
+            "(> (attr (attr g 'GenPart') 'pt') 5)",
+        ),
+        select(HARD_GEN, dict_of({"GenPart": SOME_OF_G, "all": "g", "pt": "(attr g 'pt')"})),
+    ],
+)
+def test_columns_of_records_have_the_names_in_the_file(made: str) -> None:
+    query = f"(call Select {EVENTS} (lambda (list e) {made}))"
+    delivered = derive_form(query, FORM, "root-file", "uproot")
+    known = delivered.positions[delivered.tree]
+    assert list(known) == [c for c in delivered.columns if c not in delivered.counters]
 
 
 @pytest.mark.parametrize("is_cut", ["Jet", "JetPFCands"])
@@ -407,16 +516,26 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @settings(max_examples=25, deadline=None)
-@given(lists(3), st.booleans())
-def test_what_is_said_is_what_happens(places: Path, particles: str, cuts_events: bool) -> None:
+@given(lists(3), st.booleans(), st.sampled_from(["column", "record", "where", "select"]))
+def test_what_is_said_is_what_happens(
+    places: Path, particles: str, cuts_events: bool, kind: str
+) -> None:
     source = where(EVENTS, "(> (attr g 'MET_pt') 1)") if cuts_events else EVENTS
-    query = selecting({**INDEX, "GenPart_pdgId": particles}, source)
+    record = zip_of({"pdgId": particles})
+    if kind == "where":
+        record = where(record, "(> (attr g 'pdgId') 1)")
+    elif kind == "select":
+        record = select(record, dict_of({"pdgId": "(attr g 'pdgId')"}))
+    given = {"GenPart_pdgId": particles} if kind == "column" else {"GenPart": record}
+    query = selecting({**INDEX, **given}, source)
     said = said_of(query, NanoAODSchema, "uproot")
     output = str(places.with_name("out.parquet"))
     outcome = transform_file("uproot", generate_source(query), [str(places)], output, "parquet")
     assert not outcome.reason
     # The value of each particle is its place, unless it was moved.
-    found = ak.from_parquet(output).GenPart_pdgId.to_list()
+    delivered = ak.from_parquet(output)
+    values = delivered.GenPart_pdgId if kind == "column" else delivered.GenPart.pdgId
+    found = values.to_list()
     assert bool(said) == (found != [list(range(N_PARTICLES))] * len(found))
 
 
