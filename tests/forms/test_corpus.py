@@ -198,7 +198,8 @@ def same_cause(error: QueryError | FormError, reason: str) -> bool:
     kind, _, why = reason.partition(": ")
     if "translation code" in reason:
         kind, why = "translate", reason.partition("translation code: ")[2].removesuffix(") [500]")
-    return kind in str(error) and why.strip()[:60] in str(error)
+    is_ours = kind == QueryError.__name__  # what both sides refuse to calculate
+    return (is_ours or kind in str(error)) and why.strip()[:60] in str(error)
 
 
 def check_query(name, result_format, inputs, forms, delivery) -> None:
