@@ -171,7 +171,7 @@ def _grown(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
         st.builds("f'{{{}}}'".format, st.sampled_from(["e", "x", "open"])),
         st.builds("[{}]".format, inner),
         st.builds("({},)".format, inner),
-        st.builds("not {}".format, inner),
+        st.builds("(not {})".format, inner),
         st.builds("-({})".format, inner),
     )
 
