@@ -23,6 +23,7 @@ _DIGEST = re.compile("_[0-9a-f]{40}")
 _END = MAX_OBJECT_NAME - 41
 # What rows of results have for the object of an input file that failed.
 NO_OBJECT = "none"
+PARQUET = ".parquet"
 # Schemes of names that ServiceX looks up, and what makes datasets of these.
 LOOKED_UP = {"rucio": "Rucio", "cernopendata": "CERNOpenData"}
 # Schemes of paths of the machine that reads them.
@@ -147,6 +148,11 @@ def _enter(owners: dict[str, int | None], name: str, index: int) -> None:
     """Enter whose a name is: nobody's, if it is that of several files."""
     if owners.setdefault(name, index) != index:
         owners[name] = None
+
+
+def suffix_of(result_format: str) -> str:
+    """Return what the names of results have behind those of their input files."""
+    return PARQUET if result_format == "parquet" else ""
 
 
 def result_name(entry: str, suffix: str = "") -> str:

@@ -21,9 +21,10 @@ from urllib.parse import urlsplit
 from urllib3.exceptions import HTTPError
 
 from .. import wire
-from ..dataset import InputFiles, result_name
+from ..dataset import PARQUET, InputFiles, result_name, suffix_of
 from ..errors import AccessError, RequestRefused
 from .client import ServiceXClient
+from .patience import is_passing
 
 # A URL that we sign ourselves lives as long as a slow read of one file, not longer.
 SIGNED_FOR_S = 600
@@ -33,7 +34,6 @@ ALLOWED_HOSTS = "COFFEA_SX_STORE_HOSTS"
 BATCH = 500
 # Of so many files after the one that is read the results are expected next.
 EXPECTED = 10 * BATCH
-PARQUET = ".parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +94,7 @@ class Access:
         self._client = client
         self._request_id = request_id
         self._files = files
-        self._suffix: str | None = None
-        if result_format is not None:
-            self._suffix = PARQUET if result_format == "parquet" else ""
+        self._suffix = None if result_format is None else suffix_of(result_format)
         self._grants: dict[str, Grant] = {}
         self._lock = threading.Lock()
         self._known_store: Any = None
@@ -177,8 +175,8 @@ class Access:
             return
         try:
             self._grants.update(self._make(wanted))
-        except RequestRefused:
-            if not set(wanted) - set(asked):
+        except RequestRefused as error:
+            if is_passing(error) or not set(wanted) - set(asked):
                 raise
             # Perhaps it gives URLs only of what is there.
             self._files = None

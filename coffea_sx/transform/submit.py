@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from ..dataset import Dataset, object_name
+from ..dataset import Dataset, result_name, suffix_of
 from ..errors import (
     AccessError,
     OutcomeUnknown,
@@ -145,8 +145,7 @@ def _likely(selection: Selection, dataset: Dataset) -> str | None:
     """Return what the result of the first input file is called, unless a server is special."""
     if dataset.files is None:
         return None
-    suffix = ".parquet" if selection.result_format == "parquet" else ""
-    return object_name(dataset.files.paths[0] + suffix)
+    return result_name(dataset.files.paths[0], suffix_of(selection.result_format))
 
 
 def _has_results(client: ServiceXClient, status: Mapping[str, Any], likely: str | None) -> bool:

@@ -11,7 +11,14 @@ import httpx
 import pytest
 from strategies import say
 
-from coffea_sx.errors import AccessError, NotAuthorized, ServiceXError, TransformGone
+from coffea_sx.dataset import InputFiles
+from coffea_sx.errors import (
+    AccessError,
+    NotAuthorized,
+    RequestRefused,
+    ServiceXError,
+    TransformGone,
+)
 from coffea_sx.transform.access import BATCH, SIGNED_FOR_S, Access, Grant
 from coffea_sx.transform.client import ServerInfo
 from coffea_sx.transform.endpoint import Endpoint, EndpointName
@@ -293,3 +300,27 @@ def test_no_store_on_the_users_own_machine_but_beside_its_servicex(
     assert caught.value.request_id == "d857"
     monkeypatch.setenv("COFFEA_SX_STORE_HOSTS", f"a.org, {urlsplit(store).hostname}")
     assert access._allowed("o", grant) is grant
+
+
+# -- URLs of what is not there yet
+
+
+@pytest.mark.parametrize(
+    ("status", "asked_last"), [(503, [":a.root", ":b.root"]), (400, [":a.root"])]
+)
+def test_only_a_refusal_ends_asking_for_what_is_expected(scripted, client_of, status, asked_last):
+    """A server that is away refuses nothing: it is not asked a second time for less."""
+
+    def play(asked):
+        if asked.path == "/servicex":
+            return say({**INFO, "capabilities": ["generate_file_urls"]})
+        return say({"message": "no"}, status)
+
+    server = scripted(play)
+    files = InputFiles(("/a.root", "/b.root"))
+    access = Access(client_of(server.url, 0.0), "d857", files, "root-file")
+    with pytest.raises(RequestRefused):
+        access.grants([":a.root"])
+    asked = [one.json["file_list"] for one in server.asked if one.method == "POST"]
+    assert asked[0] == [":a.root", ":b.root"]
+    assert asked[-1] == asked_last
