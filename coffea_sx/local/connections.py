@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import errno
 import logging
+import math
+import select
 import socket
 import time
 from functools import partial
@@ -80,28 +82,28 @@ class Connections:
                     return
                 await loop.connect_accepted_socket(partial(make, app_state={}), accepted)
             except OSError as error:
-                # The client has gone already, or there are no more open files.
-                if error.errno in _EXHAUSTED:
-                    for connection in [*self._answered, *self._fresh]:
-                        connection.drop()
+                # The client has gone already, or there are no more open files: the operating
+                # system says so even if nobody asks for a connection.
+                if error.errno in _EXHAUSTED and _is_asked(listener):
+                    self._drop_idle()
                 await asyncio.sleep(EXHAUSTED_S)
 
     async def _room(self) -> None:
-        """Wait until there may be one more."""
-        while len(self._open) >= self.most:
-            unsent = (one for one in self._answered if not one.transport.get_write_buffer_size())
-            answered = next(unsent, None)
-            if answered is not None:
-                answered.drop()
-                return
-            first, since = next(iter(self._fresh.items()), (None, 0.0))
-            left_s = since + PATIENCE_S - time.monotonic()
-            if first is not None and left_s <= 0:
-                first.drop()
-                return
+        """Wait until there may be another connection."""
+        while len(self._open) >= self.most and not self._drop_idle():
+            left_s = next(iter(self._fresh.values()), math.inf) + PATIENCE_S - time.monotonic()
             self._is_less.clear()
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._is_less.wait(), left_s if first else PATIENCE_S)
+                await asyncio.wait_for(self._is_less.wait(), min(max(left_s, 0), PATIENCE_S))
+
+    def _drop_idle(self) -> bool:
+        """Close a connection that has had its answer, or sent nothing for long; False if none."""
+        unsent = (one for one in self._answered if not one.transport.get_write_buffer_size())
+        late = (one for one, at in self._fresh.items() if at + PATIENCE_S <= time.monotonic())
+        idle = next(unsent, None) or next(late, None)
+        if idle is not None:
+            idle.drop()
+        return idle is not None
 
     def add(self, connection: Connection) -> None:
         """Count a new connection."""
@@ -122,6 +124,16 @@ class Connections:
         if is_idle and connection in self._open:
             self._answered[connection] = None
             self._is_less.set()
+
+
+def _is_asked(listener: socket.socket) -> bool:
+    """Return True if a client waits to be connected."""
+    # Neither of the two needs an open file, as an epoll does.
+    if not hasattr(select, "poll"):
+        return bool(select.select([listener], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(listener, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class Connection(H11Protocol):

@@ -61,6 +61,12 @@ class Limited:
     def get(self) -> httpx.Response:
         return httpx.get(f"{self.url}/servicex", timeout=60)
 
+    def do(self, what: str, answer: str) -> None:
+        """Have the process do something, and wait until it is done."""
+        self.process.stdin.write(f"{what}\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == f"{answer}\n"
+
     def connect(self, first: bytes) -> socket.socket:
         connected = socket.create_connection(("127.0.0.1", self.port), timeout=60)
         connected.sendall(first)
@@ -133,7 +139,7 @@ def test_many_requests_at_once(limited):
 
 
 EXHAUSTED = """
-import os, resource, sys
+import os, resource, sys, time
 from coffea_sx.local import LocalServiceX
 _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (200, most))
@@ -141,47 +147,67 @@ with LocalServiceX() as server:
     print(server.url, flush=True)
     taken = []
     for line in sys.stdin:
-        try:
-            while True:
+        # Also what the server frees meanwhile: its end of connections that clients have closed.
+        until = time.monotonic() + 1
+        while time.monotonic() < until:
+            try:
                 taken.append(os.open(os.devnull, os.O_RDONLY))
-        except OSError:
-            print("none left", flush=True)
-        sys.stdin.readline()
-        for number in taken:
-            os.close(number)
+                until = time.monotonic() + 1
+            except OSError:
+                time.sleep(0.01)
+        print("none left", flush=True)
+        for line in sys.stdin:
+            for _ in range(1 if line == "give one back\\n" else len(taken)):
+                os.close(taken.pop())
+            print("given back", flush=True)
 """
 
 
-def test_a_process_without_open_files_answers_when_there_are_some_again(tmp_path, environment):
+@pytest.fixture
+def exhausted(tmp_path: Path, environment: dict[str, str]) -> Iterator[Limited]:
+    """A server in a process that has used up its open files."""
     pytest.importorskip("resource", reason="open files are not limited here")
     errors = tmp_path / "stderr"
-    with (
-        errors.open("w") as file,
-        subprocess.Popen(
+    with errors.open("w") as file:
+        process = subprocess.Popen(
             [sys.executable, "-c", EXHAUSTED],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=file,
             text=True,
             env=environment,
-        ) as process,
-    ):
-        try:
-            server = Limited(process, errors)
-            process.stdin.write("take all\n")
-            process.stdin.flush()
-            assert process.stdout.readline() == "none left\n"
-            with server.connect(HEAD + b"\r\n") as waiting:
-                waiting.settimeout(1)
-                with pytest.raises(TimeoutError):
-                    waiting.recv(1)
-                process.stdin.write("give them back\n")
-                process.stdin.flush()
-                waiting.settimeout(30)
-                assert status_of(waiting)[0] == 200
-            assert server.errors == ""
-        finally:
-            process.kill()
+        )
+        with process:
+            try:
+                server = Limited(process, errors)
+                server.do("take all", "none left")
+                yield server
+                assert server.errors == ""
+            finally:
+                process.kill()
+
+
+def test_a_process_without_open_files_answers_when_there_are_some_again(exhausted):
+    with exhausted.connect(HEAD + b"\r\n") as waiting:
+        waiting.settimeout(1)
+        with pytest.raises(TimeoutError):
+            waiting.recv(1)
+        exhausted.do("give them back", "given back")
+        waiting.settimeout(30)
+        assert status_of(waiting)[0] == 200
+
+
+def test_a_new_connection_is_not_closed_for_lack_of_files(exhausted):
+    """A client that has taken the last open file keeps it while nobody else asks for one."""
+    with exhausted.connect(HEAD) as begun:
+        exhausted.do("give one back", "given back")
+        begun.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            begun.recv(1)
+        exhausted.do("give them back", "given back")
+        begun.settimeout(30)
+        begun.sendall(b"\r\n")
+        assert status_of(begun)[0] == 200
 
 
 def test_more_requests_than_are_answered_at_once_may_come_again(limited):
