@@ -20,7 +20,7 @@ import uproot
 from servicex import query
 
 from coffea_sx import derive_form
-from coffea_sx.forms.sample import input_form
+from coffea_sx.forms.input_form import input_form
 
 ROUNDS = 7
 PER_COLLECTION = 15

@@ -43,15 +43,15 @@ import uproot
 from coffea.nanoevents import BaseSchema
 from coffea.nanoevents.factory import _map_schema_uproot
 
-from coffea_sx.forms import DeliveredForm
-from coffea_sx.forms.observed import observed_forms
+from coffea_sx.forms import OutputForm
+from coffea_sx.forms.file_forms import observed_forms
+from coffea_sx.polling.outcomes import Delivered
 from coffea_sx.readers.parquet import open_parquet
 from coffea_sx.readers.partition import blockwise_reader, read
 from coffea_sx.readers.root import open_root
+from coffea_sx.servicex.urls import SignedUrl
 from coffea_sx.storage.stored import stored_object
 from coffea_sx.testing import FaultProxy, S3Store
-from coffea_sx.transform.access import Grant
-from coffea_sx.transform.outcomes import Delivered
 
 BUCKET = "benchmark"
 TREE = "servicex"
@@ -161,16 +161,16 @@ class Presigned:
     def __init__(self, task: Task) -> None:
         self._url = task.url
 
-    def grant(self, object_name: str, *, refresh: bool = False) -> Grant:
+    def grant(self, object_name: str, *, refresh: bool = False) -> SignedUrl:
         """Return it."""
-        return Grant(self._url, {}, time.time() + 600)
+        return SignedUrl(self._url, {}, time.time() + 600)
 
 
-def promised(task: Task) -> tuple[DeliveredForm, int]:
+def promised(task: Task) -> tuple[OutputForm, int]:
     """Tell what is in a task's object, and its size in bytes."""
     sample = task.sample
     trees = observed_forms(sample.path, sample.result_format)
-    delivered = DeliveredForm(trees, next(iter(trees)), sample.result_format)
+    delivered = OutputForm(trees, next(iter(trees)), sample.result_format)
     return delivered, Path(sample.path).stat().st_size
 
 

@@ -16,14 +16,14 @@ from .redact import RedactingHandler as _RedactingHandler
 if TYPE_CHECKING:
     from . import errors
     from .factory import ServiceXEventsFactory
-    from .forms import DeliveredForm, derive_form
+    from .forms import OutputForm, derive_form
+    from .policy import PollPolicy
     from .report import Report
     from .samples import from_spec
-    from .transform.course import Pace
 
 __all__ = [
-    "DeliveredForm",
-    "Pace",
+    "OutputForm",
+    "PollPolicy",
     "Report",
     "ServiceXEventsFactory",
     "__version__",
@@ -34,8 +34,8 @@ __all__ = [
 
 # In which module each name is; a module itself is in none.
 _WHERE = {
-    "DeliveredForm": "forms",
-    "Pace": "transform.course",
+    "OutputForm": "forms",
+    "PollPolicy": "policy",
     "Report": "report",
     "ServiceXEventsFactory": "factory",
     "derive_form": "forms",

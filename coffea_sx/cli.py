@@ -105,7 +105,7 @@ def _sample(text: str) -> dict[str, str]:
 
 
 def _form(options: argparse.Namespace) -> int:
-    from .forms.sample import input_form
+    from .forms.input_form import input_form
 
     form = input_form(options.sample, None)
     if options.save is None:
@@ -123,8 +123,8 @@ def _form(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     import coffea.nanoevents
 
-    from .forms.delivered import derive_form
-    from .forms.references import misdirected
+    from .forms.cross_references import misdirected
+    from .forms.output_form import derive_form
     from .forms.schema import form_mapping, missing
 
     schemaclass = getattr(coffea.nanoevents, options.schema, None)

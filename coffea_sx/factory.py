@@ -12,31 +12,25 @@ from typing import Any, Protocol, runtime_checkable
 
 from coffea.nanoevents import NanoAODSchema, NanoEventsFactory
 
-from . import graph
 from .dataset import Dataset, InputFiles, identify
-from .errors import (
-    BadInput,
-    DeadlineExceeded,
-    ProtocolError,
-    TransformError,
-    TransformStalled,
-)
-from .forms.delivered import DeliveredForm
+from .errors import BadInput, DeadlineExceeded, ProtocolError, TransformError, TransformStalled
+from .forms.output_form import OutputForm
+from .graph import layers
+from .graph.routing import Routing, TransformHandle
 from .plan import Plan, endpoint_of, expect, make_plan, make_terms, planned, schema_of, warn
+from .policy import LENIENT, PollPolicy
+from .polling.lookup import UNNAMED, files_of
+from .polling.outcomes import Delivered, Failed, Outcome, Read
+from .polling.poller import Poller
+from .polling.registry import TransformAddress, owned
+from .polling.state import TERMINAL, Counts
 from .query import Selection
 from .readers.partition import form_of_first
 from .report import Report, add_up, check_requests, rows_of
-from .transform.client import DATASETS, ServiceXClient
-from .transform.clients import client_of
-from .transform.course import TERMINAL, Counts, Pace
-from .transform.deliveries import Deliveries, TransformHandle
-from .transform.endpoint import Endpoint
-from .transform.lookup import UNNAMED, files_of
-from .transform.outcomes import Delivered, Failed, Outcome, Read
-from .transform.source import TransformAddress, owned
-from .transform.submit import check_acceptable, selection_of, submit
-from .transform.tolerance import LENIENT
-from .transform.watch import Watch
+from .servicex.client import DATASETS, ServiceXClient
+from .servicex.clients import client_of
+from .servicex.config import Endpoint
+from .servicex.submit import check_acceptable, selection_of, submit
 
 # How ServiceX writes the id of a request.
 _REQUEST_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -71,22 +65,22 @@ class EventSource:
     Attributes
     ----------
     selection : Selection
-    deliveries : Deliveries
-    delivered : DeliveredForm
+    deliveries : Routing
+    delivered : OutputForm
     files : InputFiles
     steps_per_file : int
     """
 
     selection: Selection
-    deliveries: Deliveries
-    delivered: DeliveredForm
+    routing: Routing
+    delivered: OutputForm
     files: InputFiles
     steps_per_file: int
 
     def __call__(self, form_mapping: Any) -> Any:
         """Build the graph of the events. No request is made."""
-        return graph.build(
-            self.deliveries, self.delivered, form_mapping, len(self.files), self.steps_per_file
+        return layers.build(
+            self.routing, self.delivered, form_mapping, len(self.files), self.steps_per_file
         )
 
 
@@ -131,7 +125,7 @@ class ServiceXEventsFactory(NanoEventsFactory):
         max_failed: int | float | None = None,
         steps_per_file: int = 1,
         ignore_cache: bool = False,
-        pace: Pace | None = None,
+        pace: PollPolicy | None = None,
         progress: ShowsProgress | None = None,
     ) -> ServiceXEventsFactory:
         """Submit a query to ServiceX and define the events that it will deliver.
@@ -153,7 +147,7 @@ class ServiceXEventsFactory(NanoEventsFactory):
             can be opened from here. ``"probe"`` asks ServiceX itself, with a transform of one
             file, where its servers can read the input and you cannot. Not needed for xAOD, whose
             types the query tells.
-        form : form, dict, path or DeliveredForm, optional
+        form : form, dict, path or OutputForm, optional
             What the delivered files look like, if you know it; nothing is derived then. Where
             nothing can be derived (PythonFunction, TopCP) and no form is given, this waits for the
             first delivered file.
@@ -183,7 +177,7 @@ class ServiceXEventsFactory(NanoEventsFactory):
         ignore_cache : bool
             Transform again, even if the same query was submitted before: by this process, or, with
             a ``servicex.yaml``, by `from_servicex` or ``servicex.deliver`` in any.
-        pace : Pace, optional
+        pace : PollPolicy, optional
             How often ServiceX is asked, and how long to wait for it.
         progress : TransformProgress, optional
             Shows how far the look-up, the transform and the reading are.
@@ -249,7 +243,7 @@ class ServiceXEventsFactory(NanoEventsFactory):
             plan.selection,
             plan.dataset,
             ignore_cache=ignore_cache,
-            skips=plan.terms.tolerance.skips,
+            skips=plan.terms.failure_policy.skips,
         )
         return cls._watching(plan, client, request_id, progress)
 
@@ -266,15 +260,17 @@ class ServiceXEventsFactory(NanoEventsFactory):
                 "when a transform is over: nothing can be read before that."
             )
         pace = plan.terms.pace
-        files = plan.dataset.files or files_of(client, request_id, pace or Pace(), told)
-        watch = _watched(client, request_id, files, plan.selection, pace)
+        files = plan.dataset.files or files_of(client, request_id, pace or PollPolicy(), told)
+        poller = _watched(client, request_id, files, plan.selection, pace)
         delivered, schema = plan.delivered, plan.schema
         if delivered is None:
-            delivered = form_of_first(watch, plan.selection.result_format)
+            delivered = form_of_first(poller, plan.selection.result_format)
             schema = schema_of(delivered, plan.terms)
-        handle = TransformHandle(watch.address, plan.terms.tolerance.among(len(files)), watch)
+        handle = TransformHandle(
+            poller.address, plan.terms.failure_policy.among(len(files)), poller
+        )
         source = EventSource(
-            plan.selection, Deliveries((handle,)), delivered, files, plan.terms.steps_per_file
+            plan.selection, Routing((handle,)), delivered, files, plan.terms.steps_per_file
         )
         factory = cls(schema, source, None, mode="dask")
         if progress is not None:
@@ -299,7 +295,7 @@ class ServiceXEventsFactory(NanoEventsFactory):
         on_failure: str = "raise",
         max_failed: int | float | None = None,
         steps_per_file: int = 1,
-        pace: Pace | None = None,
+        pace: PollPolicy | None = None,
         progress: ShowsProgress | None = None,
     ) -> ServiceXEventsFactory:
         """Define the events of a transform that was submitted before, here or elsewhere.
@@ -344,7 +340,7 @@ max_failed, steps_per_file, pace, progress
         client = client_of(endpoint_of(backend, url, config_path))
         selection = selection_of(client, request_id, codegen)
         told = None if progress is None else partial(progress.look_up, request_id)
-        files = files_of(client, request_id, pace or Pace(), told, listed)
+        files = files_of(client, request_id, pace or PollPolicy(), told, listed)
         plan = planned(selection, Dataset(None, files), terms, input_form, form)
         return cls._watching(plan, client, request_id, progress)
 
@@ -397,21 +393,19 @@ max_failed, steps_per_file, pace, progress
                 "This server does not name the files that failed, so they cannot be submitted "
                 "again; submit the whole query with ignore_cache=True."
             )
-        first = self._mapping.deliveries.handles[0]
+        first = self._mapping.routing.handles[0]
         files = InputFiles(tuple(self._mapping.files.paths[i] for i in lost))
-        client = self._watch.client
+        client = self._poller.client
         request_id = submit(
             client, self._mapping.selection, Dataset(None, files), ignore_cache=True
         )
-        watch = _watched(client, request_id, files, self._mapping.selection, self._watch.pace)
-        tolerance = first.tolerance.among(len(self._mapping.files))
-        handle = TransformHandle(watch.address, tolerance, watch)
-        deliveries = self._mapping.deliveries.rerouted(
+        poller = _watched(client, request_id, files, self._mapping.selection, self._poller.pace)
+        failure_policy = first.failure_policy.among(len(self._mapping.files))
+        handle = TransformHandle(poller.address, failure_policy, poller)
+        routing = self._mapping.routing.rerouted(
             len(self._mapping.files), {index: number for number, index in enumerate(lost)}, handle
         )
-        return type(self)(
-            self._schema, replace(self._mapping, deliveries=deliveries), None, mode="dask"
-        )
+        return type(self)(self._schema, replace(self._mapping, routing=routing), None, mode="dask")
 
     def _learn_endings(self) -> None:
         """Find out what became of files whose transform has ended while nobody waited for it.
@@ -421,18 +415,18 @@ max_failed, steps_per_file, pace, progress
         BadInput
             If it has not ended, and was given up.
         """
-        deliveries = self._mapping.deliveries
-        places = [deliveries.of(index) for index in range(len(self._mapping.files))]
-        for handle in deliveries.handles:
-            watch = _owned_watch(handle)
+        routing = self._mapping.routing
+        places = [routing.of(index) for index in range(len(self._mapping.files))]
+        for handle in routing.handles:
+            poller = _owned_watch(handle)
             numbers = (number for its, number in places if its is handle)
-            waiting = [number for number in numbers if number not in watch.outcomes]
+            waiting = [number for number in numbers if number not in poller.outcomes]
             if not waiting:
                 continue
             request_id = handle.address.request_id
-            if watch.client.status(request_id)["status"] in TERMINAL:
-                _wait_for_all(watch, waiting)
-            elif isinstance(watch.ending, (TransformStalled, DeadlineExceeded)):
+            if poller.client.status(request_id)["status"] in TERMINAL:
+                _wait_for_all(poller, waiting)
+            elif isinstance(poller.ending, (TransformStalled, DeadlineExceeded)):
                 raise BadInput(
                     f"Request {request_id} was given up here, but goes on at the server, and has "
                     f"not delivered {len(waiting)} input files. End it before they are submitted "
@@ -479,7 +473,7 @@ max_failed, steps_per_file, pace, progress
     @property
     def request_id(self) -> str:
         """What ServiceX calls the transform; after `retry_failed`, the last one."""
-        return self._mapping.deliveries.handles[-1].address.request_id
+        return self._mapping.routing.handles[-1].address.request_id
 
     @property
     def files(self) -> list[dict[str, Any]]:
@@ -501,8 +495,8 @@ max_failed, steps_per_file, pace, progress
 
         No request is made: it says what computations have learned so far.
         """
-        if self._mapping.deliveries.routes is None:
-            return self._watch.counts
+        if self._mapping.routing.routes is None:
+            return self._poller.counts
         outcomes = [self._outcome(i)[1] for i in range(len(self._mapping.files))]
         n_failed = sum(isinstance(outcome, Failed) for outcome in outcomes)
         n_known = sum(outcome is not None for outcome in outcomes)
@@ -519,7 +513,7 @@ max_failed, steps_per_file, pace, progress
             If it does not say what it is doing with how many files.
         ServerError
         """
-        said = self._watch.client.status(self.request_id)
+        said = self._poller.client.status(self.request_id)
         n_files = _counted(said, "files")
         n_failed = min(_counted(said, "files-failed"), n_files)
         n_completed = min(_counted(said, "files-completed"), n_files - n_failed)
@@ -542,33 +536,33 @@ max_failed, steps_per_file, pace, progress
             If it has ended already.
         ServerError, TransformGone
         """
-        self._watch.client.cancel(self.request_id)
+        self._poller.client.cancel(self.request_id)
 
     @property
     def reads(self) -> list[Read]:
         """When each partition was last read, in the order of the partitions."""
-        deliveries, steps = self._mapping.deliveries, self._mapping.steps_per_file
+        routing, steps = self._mapping.routing, self._mapping.steps_per_file
         found = [
             read
-            for handle in deliveries.handles
-            if handle.watch is not None
-            for (npartitions, partition), read in list(handle.watch.reads.items())
+            for handle in routing.handles
+            if handle.poller is not None
+            for (npartitions, partition), read in list(handle.poller.reads.items())
             # Those of other factories of the transform, or of a file that it does no longer.
-            if npartitions == self.npartitions and deliveries.of(partition // steps)[0] is handle
+            if npartitions == self.npartitions and routing.of(partition // steps)[0] is handle
         ]
         return sorted(found, key=lambda read: read.partition)
 
     @property
     def _request_ids(self) -> set[str]:
-        return {handle.address.request_id for handle in self._mapping.deliveries.handles}
+        return {handle.address.request_id for handle in self._mapping.routing.handles}
 
     @property
-    def _watch(self) -> Watch:
-        return _owned_watch(self._mapping.deliveries.handles[-1])
+    def _poller(self) -> Poller:
+        return _owned_watch(self._mapping.routing.handles[-1])
 
     def _outcome(self, index: int) -> tuple[str, Outcome | None]:
         """Return the request that does an input file, and what is known of the file there."""
-        handle, number = self._mapping.deliveries.of(index)
+        handle, number = self._mapping.routing.of(index)
         return handle.address.request_id, _owned_watch(handle).outcomes.get(number)
 
     def __repr__(self) -> str:
@@ -584,7 +578,7 @@ max_failed, steps_per_file, pace, progress
             "partitions": self.npartitions,
             "columns": ", ".join(self.form.fields),
         }
-        if self._mapping.deliveries.handles[-1].watch is not None:
+        if self._mapping.routing.handles[-1].poller is not None:
             counts = self.counts
             rows.update({"delivered": counts.delivered, "failed": counts.failed})
         cells = "".join(
@@ -627,36 +621,36 @@ def _watched(
     request_id: str,
     files: InputFiles,
     selection: Selection,
-    pace: Pace | None,
-) -> Watch:
+    pace: PollPolicy | None,
+) -> Poller:
     """Return the watch of a transform: the one that this process has, if there is one."""
     address = TransformAddress(request_id, client.endpoint.name, files.order)
-    watch: Watch | None = owned(address)
-    if watch is None:
-        return Watch(client, address, files, pace, selection.result_format)
+    poller: Poller | None = owned(address)
+    if poller is None:
+        return Poller(client, address, files, pace, selection.result_format)
     if pace is not None:
-        watch.keep(pace)
-    return watch
+        poller.keep(pace)
+    return poller
 
 
-def _wait_for_all(watch: Watch, numbers: Sequence[int]) -> None:
+def _wait_for_all(poller: Poller, numbers: Sequence[int]) -> None:
     """Wait until it is known of files what became of them, by the end of the transform."""
     for number in numbers:
         try:
-            watch.wait(number, tolerance=LENIENT)
+            poller.wait(number, failure_policy=LENIENT)
         except TransformError:
             # How it ended is known by now of every file, or of none.
-            if number not in watch.outcomes:
+            if number not in poller.outcomes:
                 raise
 
 
-def _owned_watch(handle: TransformHandle) -> Watch:
-    if handle.watch is None:
+def _owned_watch(handle: TransformHandle) -> Poller:
+    if handle.poller is None:
         raise BadInput(
             "This factory was pickled and is now in a process that did not submit the query; "
             "ask the one that did."
         )
-    return handle.watch
+    return handle.poller
 
 
 def _row_of(read: Read, of_file: tuple[str, Outcome | None]) -> dict[str, Any]:

@@ -12,16 +12,15 @@ from typing import Any
 
 from .dataset import Dataset, identify, refuse_converted_twins, refuse_patterns
 from .errors import BadInput, ConfigurationError, MisdirectedIndices
-from .forms.delivered import DeliveredForm, delivered_form, is_derivable, known_form
-from .forms.raw import input_trees
-from .forms.references import misdirected
+from .forms.cross_references import misdirected
+from .forms.output_form import OutputForm, delivered_form, is_derivable, known_form
 from .forms.schema import form_mapping, missing
+from .forms.uproot_raw import input_trees
+from .policy import FailurePolicy, PollPolicy
 from .probe import probe_forms
 from .query import Selection, select
-from .transform.clients import client_of
-from .transform.course import Pace
-from .transform.endpoint import Endpoint, EndpointName, find_endpoint
-from .transform.tolerance import Tolerance
+from .servicex.clients import client_of
+from .servicex.config import Endpoint, EndpointName, find_endpoint
 
 PROBE = "probe"
 # Code generators whose results ServiceX does not convert to Parquet.
@@ -36,16 +35,16 @@ class Terms:
     ----------
     schemaclass : coffea schema
     metadata : dict or None
-    tolerance : Tolerance
+    tolerance : FailurePolicy
     steps_per_file : int
-    pace : Pace or None
+    pace : PollPolicy or None
     """
 
     schemaclass: Any
     metadata: dict[str, Any] | None
-    tolerance: Tolerance
+    failure_policy: FailurePolicy
     steps_per_file: int
-    pace: Pace | None
+    pace: PollPolicy | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ class Plan:
     ----------
     selection : Selection
     dataset : Dataset
-    delivered : DeliveredForm or None
+    delivered : OutputForm or None
         None if the first delivered file has to tell.
     schema : object or None
         What makes events of columns: coffea's ``_map_schema_uproot``.
@@ -65,7 +64,7 @@ class Plan:
 
     selection: Selection
     dataset: Dataset
-    delivered: DeliveredForm | None
+    delivered: OutputForm | None
     schema: Any
     terms: Terms
 
@@ -77,7 +76,7 @@ def make_terms(
     on_failure: str,
     max_failed: int | float | None,
     steps_per_file: int,
-    pace: Pace | None,
+    pace: PollPolicy | None,
 ) -> Terms:
     """Check what does not depend on a query.
 
@@ -94,9 +93,9 @@ def make_terms(
     if steps_per_file < 1:
         raise BadInput(f"steps_per_file must be at least 1, got {steps_per_file}.")
     expect("metadata", metadata, (Mapping, type(None)), "a dict")
-    expect("pace", pace, (Pace, type(None)), "a coffea_sx.Pace")
-    tolerance = Tolerance(on_failure, max_failed)
-    return Terms(schemaclass, metadata, tolerance, int(steps_per_file), pace)
+    expect("pace", pace, (PollPolicy, type(None)), "a coffea_sx.PollPolicy")
+    failure_policy = FailurePolicy(on_failure, max_failed)
+    return Terms(schemaclass, metadata, failure_policy, int(steps_per_file), pace)
 
 
 def expect(name: str, value: Any, kind: type | tuple[type, ...], what: str) -> None:
@@ -161,7 +160,7 @@ def planned(
     return Plan(selection, dataset, delivered, schema, terms)
 
 
-def schema_of(delivered: DeliveredForm, terms: Terms) -> Any:
+def schema_of(delivered: OutputForm, terms: Terms) -> Any:
     """Apply the schema to delivered columns, and say what it has to say about them."""
     mapping = form_mapping(delivered, terms.schemaclass, terms.metadata)
     sentences = missing(delivered, mapping)
@@ -174,7 +173,7 @@ def schema_of(delivered: DeliveredForm, terms: Terms) -> Any:
 
 def _delivered(
     selection: Selection, form: Any, input_form: Any, dataset: Dataset
-) -> DeliveredForm | None:
+) -> OutputForm | None:
     """Tell what will be delivered; None if the first delivered file has to tell."""
     if form is not None:
         return known_form(form, selection.result_format)
@@ -191,7 +190,7 @@ def _delivered(
     return None
 
 
-def _say_which_trees(selection: Selection, delivered: DeliveredForm) -> None:
+def _say_which_trees(selection: Selection, delivered: OutputForm) -> None:
     """Say which trees events are made of, if the query reads several."""
     trees = input_trees(selection.text) if selection.codegen == "uproot-raw" else []
     if len(trees) < 2:

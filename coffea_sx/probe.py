@@ -11,14 +11,14 @@ from typing import Any
 
 from .dataset import Dataset, InputFiles
 from .errors import FormError, QueryError, ReadError, TransformError
+from .policy import PollPolicy
+from .polling.lookup import files_of
+from .polling.poller import Poller
+from .polling.registry import TransformAddress, owned
 from .query import Selection
+from .servicex.client import ServiceXClient
+from .servicex.submit import submit
 from .storage.filesystem import ServiceXFileSystem, address
-from .transform.client import ServiceXClient
-from .transform.course import Pace
-from .transform.lookup import files_of
-from .transform.source import TransformAddress, owned
-from .transform.submit import submit
-from .transform.watch import Watch
 
 INSTEAD = 'Give input_form= instead: a sample file {"sample.root": "Events"}, or a saved form.'
 
@@ -65,7 +65,7 @@ def run_query(path: str) -> object:
             names = columns_of(tree)
             forms = [tree[name].interpretation.awkward_form(tree.file) for name in names]
             for path in tree.keys(filter_branch=is_unreadable):
-                # As `coffea_sx.forms.sample` marks such a column.
+                # As `coffea_sx.forms.input_form` marks such a column.
                 kind = tree[path].typename
                 about = {"__record__": kind, "typename": kind, "unreadable": True}
                 names.append(path.rpartition("/")[2])
@@ -128,14 +128,14 @@ def _delivered(client: ServiceXClient, dataset: Dataset, patience_s: float) -> b
     text = b64encode(source.encode("ascii")).decode()
     selection = Selection(text, "python", "parquet", None, "coffea_sx: forms of the input")
     request_id = submit(client, selection, dataset)
-    pace = Pace(stall_s=patience_s)
+    pace = PollPolicy(stall_s=patience_s)
     files = dataset.files or files_of(client, request_id, pace)
     where = TransformAddress(request_id, client.endpoint.name, files.order)
-    watch = owned(where)
-    if watch is None:
-        watch = Watch(client, where, files, pace)
+    poller = owned(where)
+    if poller is None:
+        poller = Poller(client, where, files, pace)
     try:
-        name = watch.wait_for_any().object_name
+        name = poller.wait_for_any().object_name
         return bytes(ServiceXFileSystem().cat_file(address(request_id, name)))
     except (TransformError, ReadError) as error:
         path = error.facts.get("input_file", files.paths[0])

@@ -1,4 +1,4 @@
-"""What became of partitions and input files: rows next to the events, and what they add up to."""
+"""Report of a computation: what became of each input file."""
 
 from __future__ import annotations
 
@@ -9,56 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import BadInput
-from .transform.outcomes import Delivered, Failed, Outcome
-from .transform.resolve import Place
+from .polling.outcomes import Delivered, Failed, Outcome
 
 SHOWN = 20
-
-
-# -- rows, one for each partition, made where it is read
-
-
-def success(place: Place, n_events: int, duration_s: float) -> Any:
-    """Make the row of a partition that was read."""
-    return _row(place, n_events=n_events, duration=duration_s)
-
-
-def not_transformed(place: Place, failed: Failed) -> Any:
-    """Make the row of a partition without a file."""
-    reason = failed.reason or "no reason given"
-    return _row(place, stage="transform", exception=failed.kind, message=reason)
-
-
-def not_read(place: Place, error: Exception) -> Any:
-    """Make the row of a partition whose file could not be read."""
-    return _row(place, stage="read", exception=type(error).__name__, message=str(error))
-
-
-def _row(
-    place: Place,
-    *,
-    n_events: int = 0,
-    duration: float | None = None,
-    stage: str | None = None,
-    exception: str | None = None,
-    message: str | None = None,
-) -> Any:
-    import awkward as ak
-
-    row = {
-        "partition": place.partition,
-        "input_file": place.outcome.input_file,
-        "request_id": place.handle.address.request_id,
-        "n_events": n_events,
-        "duration": duration,
-        "failed_at": stage,
-        "exception": exception,
-        "message": message,
-    }
-    return ak.Array([row])
-
-
-# -- what they add up to
 
 
 @dataclass(frozen=True, slots=True)

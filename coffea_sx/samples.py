@@ -14,10 +14,10 @@ from coffea.nanoevents import NanoAODSchema
 from .errors import BadInput, ServiceXError
 from .factory import ServiceXEventsFactory, ShowsProgress
 from .plan import Plan, endpoint_of, expect, make_plan, make_terms
-from .transform.clients import client_of
-from .transform.course import Pace
-from .transform.endpoint import Endpoint
-from .transform.submit import check_acceptable
+from .policy import PollPolicy
+from .servicex.clients import client_of
+from .servicex.config import Endpoint
+from .servicex.submit import check_acceptable
 
 # How many are submitted and looked up at the same time.
 AT_ONCE = 16
@@ -64,7 +64,7 @@ def from_spec(
     max_failed: int | float | None = None,
     steps_per_file: int = 1,
     ignore_cache: bool = False,
-    pace: Pace | None = None,
+    pace: PollPolicy | None = None,
     progress: ShowsProgress | None = None,
 ) -> dict[str, ServiceXEventsFactory]:
     """Submit all samples of a specification, and define the events of each.

@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from strategies import Play, ScriptedServer, columns, connected
+from support.strategies import Play, ScriptedServer, columns, connected
 
 from coffea_sx.dataset import InputFiles
 from coffea_sx.demo.samples import make_samples
 from coffea_sx.errors import ConfigurationError
 from coffea_sx.local import LocalServiceX
+from coffea_sx.policy import PollPolicy
+from coffea_sx.polling.poller import Poller
+from coffea_sx.polling.registry import TransformAddress
 from coffea_sx.query import Selection, select
+from coffea_sx.servicex.client import ServiceXClient
 from coffea_sx.testing.store import S3Store
-from coffea_sx.transform.client import ServiceXClient
-from coffea_sx.transform.course import Pace
-from coffea_sx.transform.source import TransformAddress
-from coffea_sx.transform.watch import Watch
 
 # Where tests run in the background of a shell, Ctrl-C is ignored, and so it would be by the
 # processes that tests start and interrupt.
@@ -84,12 +84,12 @@ def no_tokens() -> Iterator[None]:
 def hurried() -> Iterator[None]:
     """Servers on this machine may be asked more often than others: it is the tests that wait."""
     with pytest.MonkeyPatch.context() as patch:
-        defaults = Pace.__init__.__defaults__ or ()
-        patch.setattr(Pace.__init__, "__defaults__", (0.05, 0.5, *defaults[2:]))
+        defaults = PollPolicy.__init__.__defaults__ or ()
+        patch.setattr(PollPolicy.__init__, "__defaults__", (0.05, 0.5, *defaults[2:]))
         yield
 
 
-FAST = Pace(busy_s=0.02, idle_s=0.1, stall_s=60.0, settle_s=0.3, outage_s=2.0)
+FAST = PollPolicy(busy_s=0.02, idle_s=0.1, stall_s=60.0, settle_s=0.3, outage_s=2.0)
 
 
 @pytest.fixture
@@ -107,25 +107,25 @@ def client_of() -> Iterator[Callable[..., ServiceXClient]]:
 
 
 @pytest.fixture
-def watching() -> Iterator[Callable[..., Watch]]:
+def watching() -> Iterator[Callable[..., Poller]]:
     """Submit a selection and watch it: ``watching(server, selection, files)``."""
-    watches: list[Watch] = []
+    pollers: list[Poller] = []
 
     def start(
         server: LocalServiceX,
         selection: Selection,
         files: Sequence[str],
-        pace: Pace = FAST,
-    ) -> Watch:
+        pace: PollPolicy = FAST,
+    ) -> Poller:
         client = connected(server.url)
         request_id = client.submit(selection, did=None, files=files)
         address = TransformAddress(request_id, client.endpoint.name)
-        watches.append(Watch(client, address, InputFiles(tuple(files)), pace))
-        return watches[-1]
+        pollers.append(Poller(client, address, InputFiles(tuple(files)), pace))
+        return pollers[-1]
 
     yield start
-    for watch in watches:
-        watch.close()
+    for poller in pollers:
+        poller.close()
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from coffea.nanoevents import BaseSchema, NanoAODSchema, NanoEventsFactory
 from servicex import query
 from servicex.configuration import Configuration
 from servicex.query_cache import QueryCache
-from strategies import submit_dimuons
+from support.strategies import submit_dimuons
 
 from coffea_sx import ServiceXEventsFactory
 from coffea_sx.dataset import object_name
@@ -44,11 +44,11 @@ from coffea_sx.errors import (
     TransformStalled,
 )
 from coffea_sx.local import LocalServiceX
-from coffea_sx.transform import submissions
-from coffea_sx.transform.course import Pace
+from coffea_sx.policy import PollPolicy
+from coffea_sx.servicex import cache as submission_cache
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
-PACE = Pace(busy_s=0.02, idle_s=0.1, settle_s=0.3)
+PACE = PollPolicy(busy_s=0.02, idle_s=0.1, settle_s=0.3)
 
 # A notebook: submits and computes, and says how far it is.
 NOTEBOOK = """
@@ -125,7 +125,7 @@ def submit(config: Path, nano_files: list[str]) -> Submit:
 @pytest.fixture
 def forget(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Let this process know as little of what was submitted as another one."""
-    return lambda: monkeypatch.setattr(submissions, "_submitted", {})
+    return lambda: monkeypatch.setattr(submission_cache, "_submitted", {})
 
 
 def n_submitted(server: LocalServiceX) -> int:

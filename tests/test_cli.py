@@ -17,8 +17,8 @@ import pytest
 import yaml
 
 from coffea_sx.cli import main
-from coffea_sx.transform.client import ServiceXClient
-from coffea_sx.transform.endpoint import EndpointName, find_endpoint
+from coffea_sx.servicex.client import ServiceXClient
+from coffea_sx.servicex.config import EndpointName, find_endpoint
 
 COMMAND = [sys.executable, "-m", "coffea_sx"]
 
@@ -151,7 +151,7 @@ def test_a_form_that_cannot_be_saved(
 def test_a_saved_form_is_an_input_form(
     nano_files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from coffea_sx.forms.sample import input_form
+    from coffea_sx.forms.input_form import input_form
 
     saved = tmp_path / "form.json"
     assert main(["form", f"{nano_files[0]}:Events", "--save", str(saved)]) == 0

@@ -25,15 +25,16 @@ import psutil
 import pytest
 from dask_awkward.lib.core import dak_cache
 from distributed import Client, LocalCluster
-from strategies import submit_dimuons
-from test_report import spoil, spoil_result
+from support.spoiled import spoil, spoil_result
+from support.strategies import submit_dimuons
 
-from coffea_sx import Pace, ServiceXEventsFactory
+from coffea_sx import PollPolicy, ServiceXEventsFactory
+from coffea_sx.cluster import plugin, publisher
 from coffea_sx.demo.analysis import SelectionSchema, dimuon_query
 from coffea_sx.demo.samples import make_samples
 from coffea_sx.errors import CorruptFile, OwnerLost, TransformFailed, TransformStalled
 from coffea_sx.local import LocalServiceX
-from coffea_sx.transform import board, herald, source
+from coffea_sx.polling import registry
 
 # distributed 2025.3 with its own dependencies, when clusters come and go in one process
 pytestmark = [
@@ -342,10 +343,10 @@ def test_two_clients_and_two_transforms_at_once(
 
 def _be_impatient(seconds: float, poll_s: float) -> tuple[float, float]:
     """Let a worker give up an owner soon; return what was before."""
-    from coffea_sx.transform import listener
+    from coffea_sx.cluster import subscriber
 
-    before = listener.OWNER_PATIENCE_S, listener.POLL_S
-    listener.OWNER_PATIENCE_S, listener.POLL_S = seconds, poll_s
+    before = subscriber.OWNER_PATIENCE_S, subscriber.POLL_S
+    subscriber.OWNER_PATIENCE_S, subscriber.POLL_S = seconds, poll_s
     return before
 
 
@@ -409,7 +410,7 @@ def test_what_is_defined_anew_is_told_to_workers(
 def test_tasks_outlive_what_they_were_made_of(
     cluster: LocalCluster, client: Client, nano_files: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (board, herald):
+    for module in (plugin, publisher):
         monkeypatch.setattr(module, "POLL_S", 0.2)
     with LocalServiceX() as server:
 
@@ -423,12 +424,12 @@ def test_tasks_outlive_what_they_were_made_of(
         dak_cache.clear()  # it keeps graphs, too
         # All files are found at once, and nobody waits; but most are read much later.
         assert set((future.result(60) // 500).to_list()) == set(range(8))
-        assert source.known(request_id) is not None
+        assert registry.known(request_id) is not None
         del future
 
         def is_forgotten() -> bool:
             gc.collect()
-            return source.known(request_id) is None
+            return registry.known(request_id) is None
 
         until(is_forgotten)
 
@@ -453,7 +454,7 @@ def test_computing_again_after_a_stall_waits_again(client: Client, nano_files: l
     files = nano_files[:3]
     held = Held(files, first=1)
     with LocalServiceX(before_report=held) as server:
-        pace = Pace(busy_s=0.02, idle_s=0.1, stall_s=1.0)
+        pace = PollPolicy(busy_s=0.02, idle_s=0.1, stall_s=1.0)
         numbers = submit_dimuons(server, files, pace=pace).events().event
         for _ in range(2):
             start = time.monotonic()

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from servicex import dataset as d
 from servicex.minio_adapter import MinioAdapter
-from strategies import input_files
+from support.strategies import input_files
 from uproot._util import _regularize_files_inner
 from uproot.behaviors.TBranch import HasBranches
 

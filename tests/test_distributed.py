@@ -15,7 +15,7 @@ import dask
 import pytest
 from coffea.nanoevents import NanoEventsFactory
 from distributed import Client, LocalCluster, wait
-from strategies import submit_dimuons
+from support.strategies import submit_dimuons
 
 from coffea_sx.demo.analysis import DimuonProcessor, SelectionSchema, dimuon_query
 from coffea_sx.demo.samples import make_samples

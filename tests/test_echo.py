@@ -11,15 +11,15 @@ import traceback
 from urllib.parse import quote
 
 import pytest
-from raw import RawServer
-from strategies import Answer, say
+from support.raw import RawServer
+from support.strategies import Answer, say
 
 from coffea_sx.errors import ConfigurationError, ReadError, ServerError, ServiceXError
 from coffea_sx.redact import Secret, redact
+from coffea_sx.servicex.client import ServiceXClient
+from coffea_sx.servicex.config import EndpointName, find_endpoint
+from coffea_sx.servicex.urls import SignedUrl
 from coffea_sx.storage.transport import fetch
-from coffea_sx.transform.access import Grant
-from coffea_sx.transform.client import ServiceXClient
-from coffea_sx.transform.endpoint import EndpointName, find_endpoint
 
 HEADER = base64.urlsafe_b64encode(b'{"alg":"HS256","typ":"JWT"}').decode().rstrip("=")
 
@@ -161,7 +161,7 @@ def test_keys_of_a_store_that_repeats_them(scripted, log):
     client = ServiceXClient(find_endpoint(EndpointName(None, server.url, None)))
     client.status("d857")
     client.close()
-    grant = Grant(f"{server.url}/b/o", {}, 1e12)
+    grant = SignedUrl(f"{server.url}/b/o", {}, 1e12)
     with pytest.raises(ReadError, match="403") as caught:
         fetch(f"o-{key}.root", lambda refresh: grant, 0, 10, patience_s=0.3)
     assert_silent(everything_of(caught.value) + log.text, f"{key}.{key}.{key}")
@@ -211,7 +211,7 @@ def test_facts_are_redacted_in_all_depths():
 
 def test_our_logs_are_redacted_for_handlers_of_users(log):
     Secret("CANARY-of-logs")
-    logger = logging.getLogger("coffea_sx.transform.anything")
+    logger = logging.getLogger("coffea_sx.polling.anything")
     logger.warning("to %s", "CANARY-of-logs")
     logger.warning("with CANARY-of-logs %s")
     try:

@@ -319,14 +319,14 @@ def test_the_input_form_is_asked_of_servicex(nano_files: list[str], direct_event
 
 
 def test_what_cannot_be_told_waits_for_the_first_file(submit: Submit) -> None:
-    from coffea_sx.forms import delivered
+    from coffea_sx.forms import output_form
 
     told = submit()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("coffea_sx.plan.is_derivable", lambda selection: False)
         with pytest.warns(UserWarning, match="waits for the first file"):
             waited = submit(title="waited")
-    assert delivered.is_derivable(sx_selection("uproot"))
+    assert output_form.is_derivable(sx_selection("uproot"))
     assert waited.form == told.form
     assert equal(waited.events().event, told.events().event)
 
@@ -497,7 +497,7 @@ class TestBadInput:
             ({"steps_per_file": 1.5}, "steps_per_file= must be a number of partitions, got 1.5"),
             ({"steps_per_file": True}, "steps_per_file="),
             ({"metadata": [1]}, "metadata= must be a dict"),
-            ({"pace": 5}, r"pace= must be a coffea_sx\.Pace, got 5"),
+            ({"pace": 5}, r"pace= must be a coffea_sx\.PollPolicy, got 5"),
             ({"progress": True}, "progress= must be a TransformProgress"),
             ({"ignore_cache": "no"}, "ignore_cache= must be True or False, got 'no'"),
             ({"schemaclass": "NanoAODSchema"}, "is no class: give that itself"),

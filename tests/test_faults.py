@@ -26,7 +26,7 @@ import uproot
 import urllib3
 from bokeh.core.templates import get_env
 from distributed import Client, LocalCluster, performance_report
-from faulty import (
+from support.faulty import (
     ASKING,
     OBJECTS,
     OF_VICTIM,
@@ -42,8 +42,8 @@ from faulty import (
     said_by_worker,
     watched,
 )
-from strategies import say
-from test_leaks import Canaries
+from support.leaks import Canaries
+from support.strategies import say
 
 from coffea_sx.errors import (
     AccessError,
@@ -60,7 +60,10 @@ from coffea_sx.errors import (
 )
 from coffea_sx.forms.writers import write
 from coffea_sx.local import LocalServiceX
+from coffea_sx.policy import PollPolicy
 from coffea_sx.query import RESULT_FORMATS
+from coffea_sx.servicex import clients
+from coffea_sx.servicex.client import ServiceXClient
 from coffea_sx.storage import transport
 from coffea_sx.storage.filesystem import address
 from coffea_sx.testing import (
@@ -82,9 +85,6 @@ from coffea_sx.testing import (
     When,
 )
 from coffea_sx.testing.faults import Ask
-from coffea_sx.transform import clients
-from coffea_sx.transform.client import ServiceXClient
-from coffea_sx.transform.course import Pace
 
 TOKENS = When("^/token/refresh$")
 URLS = When("/file-urls$")
@@ -162,7 +162,9 @@ def test_servicex_fails_for_a_while(
     patient = partial(ServiceXClient, patience_s=5)
     monkeypatch.setattr(clients, "ServiceXClient", patient)
     proxy.script = [Fault(action, RESULTS, times=1), Fault(action, ASKING, times=1)]
-    analysis.assert_right(ignore_cache=True, pace=Pace(busy_s=0.02, idle_s=0.1, outage_s=10.0))
+    analysis.assert_right(
+        ignore_cache=True, pace=PollPolicy(busy_s=0.02, idle_s=0.1, outage_s=10.0)
+    )
     assert proxy.provoked == [1, 1]
 
 
@@ -218,7 +220,7 @@ def test_2_refused_connections_to_the_store(analysis: Analysis, proxy: FaultProx
     factory = analysis.factory()
     events = factory.events()
     events.event.compute(scheduler="synchronous")
-    factory._watch.grants([file["object_name"] for file in factory.files])
+    factory._poller.grants([file["object_name"] for file in factory.files])
     proxy.stop()
     back = threading.Timer(0.5, proxy.start)
     back.start()

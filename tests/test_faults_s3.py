@@ -17,14 +17,14 @@ from urllib.parse import urlsplit
 import awkward as ak
 import pytest
 import uproot
-from faulty import OBJECTS, OF_VICTIM, VICTIM, Analysis, requests_for, watched
+from support.faulty import OBJECTS, OF_VICTIM, VICTIM, Analysis, requests_for, watched
 
 from coffea_sx.errors import AccessError, ObjectGone
 from coffea_sx.local import LocalServiceX
+from coffea_sx.servicex import urls
 from coffea_sx.storage import transport
 from coffea_sx.testing import Answer, Delay, Fault, FaultProxy, Request, S3Store, Truncate
 from coffea_sx.testing.faults import Ask
-from coffea_sx.transform import access
 
 pytestmark = pytest.mark.usefixtures("s3_store")
 
@@ -95,7 +95,7 @@ def stored(analysis: Analysis, s3_store: S3Store, proxy: FaultProxy) -> Iterator
 @pytest.fixture
 def short_lived(monkeypatch: pytest.MonkeyPatch) -> None:
     """URLs are good for a second."""
-    monkeypatch.setattr(access, "SIGNED_FOR_S", 1)
+    monkeypatch.setattr(urls, "SIGNED_FOR_S", 1)
 
 
 # On its way a request takes longer than its URL lives.

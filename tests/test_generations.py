@@ -21,7 +21,7 @@ import dask
 import pytest
 from coffea.nanoevents import NanoEventsFactory
 from servicex import dataset
-from strategies import submit_dimuons
+from support.strategies import submit_dimuons
 
 from coffea_sx import ServiceXEventsFactory
 from coffea_sx.demo.analysis import DimuonProcessor, SelectionSchema
@@ -29,12 +29,12 @@ from coffea_sx.errors import BadInput, TransformFailed
 from coffea_sx.local import LocalServiceX
 from coffea_sx.local.generations import GENERATIONS
 from coffea_sx.local.pool import Slot
-from coffea_sx.transform.course import Pace
+from coffea_sx.policy import PollPolicy
 
 EACH = list(GENERATIONS)
 BAD = 2
 # A server of 2024 is asked until nothing more can come.
-PACE = Pace(busy_s=0.02, idle_s=0.1, settle_s=0.3)
+PACE = PollPolicy(busy_s=0.02, idle_s=0.1, settle_s=0.3)
 ONLY_WHEN_OVER = "only when a transform is over"
 
 

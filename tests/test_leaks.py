@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import pickle
 import shutil
@@ -16,65 +15,16 @@ import dask
 import pytest
 from coffea.nanoevents import NanoEventsFactory
 from distributed import Client, LocalCluster
+from support.leaks import Canaries
 
 from coffea_sx.demo.analysis import SelectionSchema, dimuon_query
 from coffea_sx.local import LocalServiceX
-from coffea_sx.transform.access import Access, Grant
+from coffea_sx.servicex.urls import SignedUrl
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Running on a single-machine scheduler:UserWarning"),
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
 ]
-
-
-class Canaries:
-    """Everything that must not be seen, and everything that was said."""
-
-    def __init__(self, server: LocalServiceX, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.secrets: set[str] = {str(server.refresh_token)}
-        self.log = io.StringIO()
-        self._watch_grants(monkeypatch)
-        self._watch_client(monkeypatch)
-
-    def _watch_grants(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        made = Access._make
-
-        def make(access: Access, names: Any) -> dict[str, Grant]:
-            grants = made(access, names)
-            for grant in grants.values():
-                query = grant.url.partition("?")[2]
-                self.secrets.update(
-                    part.partition("=")[2]
-                    for part in query.split("&")
-                    if part.startswith(("Signature", "AWSAccessKeyId", "X-Amz-Signature"))
-                )
-            return grants
-
-        monkeypatch.setattr(Access, "_make", make)
-
-    def _watch_client(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from coffea_sx.transform.client import ServiceXClient
-
-        status, exchanged = ServiceXClient.status, ServiceXClient._exchanged
-
-        def noted_status(client: Any, request_id: str, **options: Any) -> Any:
-            said = status(client, request_id, **options)
-            self.secrets.update((said["minio-access-key"], said["minio-secret-key"]))
-            return said
-
-        def noted_token(client: Any, refresh_token: Any, end: float) -> Any:
-            token = exchanged(client, refresh_token, end)
-            self.secrets.add(token.reveal())
-            return token
-
-        monkeypatch.setattr(ServiceXClient, "status", noted_status)
-        monkeypatch.setattr(ServiceXClient, "_exchanged", noted_token)
-
-    def assert_absent(self, where: str, what: str | bytes) -> None:
-        text = what.decode("latin-1") if isinstance(what, bytes) else what
-        assert len(self.secrets) > 1  # the refresh token and the access token at least
-        seen = [secret for secret in self.secrets if secret in text]
-        assert not seen, f"{len(seen)} secrets in {where}"
 
 
 @pytest.fixture
@@ -122,11 +72,11 @@ def test_success_on_a_cluster(
     found.assert_absent("the pickled graph", cloudpickle.dumps(events.dask))
     found.assert_absent("the optimised graph", cloudpickle.dumps(graph))
     found.assert_absent("the pickled factory", cloudpickle.dumps(factory))
-    for thing in (factory, events, events.dask, factory.files, factory.status(), factory._watch):
+    for thing in (factory, events, events.dask, factory.files, factory.status(), factory._poller):
         found.assert_absent(f"repr of {type(thing).__name__}", repr(thing))
         html = getattr(thing, "_repr_html_", str)()
         found.assert_absent(f"HTML of {type(thing).__name__}", html)
-    for thing in factory._watch.access._grants.values():
+    for thing in factory._poller.access._grants.values():
         found.assert_absent("repr of a grant", repr(thing))
     found.assert_absent("the logs of workers", worker_logs)
     found.assert_absent("our log", found.log.getvalue())
@@ -160,15 +110,15 @@ def test_faults(
 
 def _provoke(fault: str, server: LocalServiceX, factory: Any) -> None:
     objects = sorted((server.directory / "objects" / factory.request_id).iterdir())
-    access = factory._watch.access
+    access = factory._poller.access
     if fault == "gone":
-        client = factory._watch.client
+        client = factory._poller.client
         client._request("DELETE", f"/servicex/transformation/{factory.request_id}")
     elif fault == "corrupt":
         objects[0].write_bytes(bytes(objects[0].stat().st_size))
     else:
         stale = {
-            name: Grant(grant.url.replace("Signature=", "Signature=0"), {}, 2e9)
+            name: SignedUrl(grant.url.replace("Signature=", "Signature=0"), {}, 2e9)
             for name, grant in access._grants.items()
         }
         access._grants.update(stale)

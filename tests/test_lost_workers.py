@@ -9,7 +9,7 @@ import pytest
 from distributed import Client, LocalCluster
 from distributed.chaos import KillWorker
 from distributed.scheduler import NoWorkerError
-from strategies import submit_dimuons
+from support.strategies import submit_dimuons
 
 from coffea_sx.local import LocalServiceX
 

@@ -15,7 +15,7 @@ from coffea.nanoevents import BaseSchema, NanoEventsFactory
 from servicex import query as sx_query
 
 from coffea_sx.errors import FormMismatch
-from coffea_sx.forms import DeliveredForm, derive_form
+from coffea_sx.forms import OutputForm, derive_form
 from coffea_sx.local import LocalServiceX
 
 Write = Callable[..., str]
@@ -158,7 +158,7 @@ def test_the_form_of_another_query(servicex: LocalServiceX, write: Write) -> Non
 def test_the_form_of_another_tree(servicex: LocalServiceX, write: Write) -> None:
     files = [write("a", "float32")]
     form = derive_form(asked(), {files[0]: "Events"})
-    renamed = DeliveredForm({"reco": form.base_form}, "reco")
+    renamed = OutputForm({"reco": form.base_form}, "reco")
     events = submitted(servicex, files, form=renamed).events()
     with pytest.raises(FormMismatch, match=r"tree 'reco'.*'servicex'") as caught:
         events.pt.compute(scheduler="synchronous")

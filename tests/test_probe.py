@@ -12,12 +12,12 @@ import awkward as ak
 import numpy as np
 import pytest
 import uproot
-from unreadable import write_unreadable
+from support.unreadable import write_unreadable
 
 from coffea_sx import probe
 from coffea_sx.dataset import Dataset, InputFiles, identify
 from coffea_sx.errors import BadDataset, EmptyDataset, FormError, QueryError, Unreachable
-from coffea_sx.forms.sample import form_of_tree, sample_forms
+from coffea_sx.forms.input_form import form_of_tree, sample_forms
 from coffea_sx.forms.writers import write
 from coffea_sx.local import LocalServiceX
 from coffea_sx.probe import probe_forms, run_query

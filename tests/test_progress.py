@@ -18,8 +18,8 @@ import pytest
 from coffea.nanoevents import NanoEventsFactory
 from rich.console import Console
 from servicex import dataset
-from strategies import submit_dimuons
-from test_report import spoil, spoil_result
+from support.spoiled import spoil, spoil_result
+from support.strategies import submit_dimuons
 
 from coffea_sx import from_spec
 from coffea_sx.demo.analysis import SelectionSchema, dimuon_query

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from servicex import query as q
 from servicex.models import ResultFormat
-from strategies import columns
+from support.strategies import columns
 
 from coffea_sx.errors import QueryError
 from coffea_sx.query import RESULT_FORMATS, select, unreadable

@@ -10,7 +10,7 @@ import threading
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import TOKEN, secret_urls
+from support.strategies import TOKEN, secret_urls
 
 from coffea_sx.redact import Secret, redact
 

@@ -14,17 +14,16 @@ from typing import Any
 import awkward as ak
 import dask
 import pytest
-import uproot
 from rich.console import Console
-from strategies import submit_dimuons
+from support.spoiled import spoil, spoil_result
+from support.strategies import submit_dimuons
 
 from coffea_sx.errors import BadInput, TransformFailed
 from coffea_sx.local import LocalServiceX
+from coffea_sx.policy import LENIENT
 from coffea_sx.report import InputReport, Report
-from coffea_sx.transform.tolerance import LENIENT
 
 BAD, UNREADABLE = 1, 2
-N_EVENTS = 500  # of each input file
 Submit = Callable[..., Any]
 
 
@@ -45,22 +44,6 @@ def submit(server: LocalServiceX) -> Submit:
     return partial(submit_dimuons, server, on_failure="skip")
 
 
-def spoil(path: str | Path) -> None:
-    Path(path).write_bytes(b"root" + bytes(2000))
-
-
-def spoil_result(server: LocalServiceX, factory: Any, index: int) -> Callable[[], object]:
-    """Spoil the delivered file of an input file of the demo; return what mends it."""
-    for path in (server.directory / "objects" / factory.request_id).iterdir():
-        with uproot.open({path: "servicex"}) as tree:
-            first = tree["event"].array(entry_stop=1)[0]
-        if first // N_EVENTS == index:
-            good = path.read_bytes()
-            path.write_bytes(bytes(len(good)))
-            return partial(path.write_bytes, good)
-    raise AssertionError(f"there is no result of input file {index}")
-
-
 def computed(factory: Any) -> tuple[Any, Any]:
     events, rows = factory.events()
     found: tuple[Any, Any] = dask.compute(events.event, rows, scheduler="synchronous")
@@ -71,7 +54,7 @@ def told(factory: Any) -> None:
     """Let the watch learn what became of every file, reading the first only."""
     events, _ = factory.events()
     for index in range(factory.counts.total):
-        factory._watch.wait(index, tolerance=LENIENT)
+        factory._poller.wait(index, failure_policy=LENIENT)
     events.partitions[0].event.compute(scheduler="synchronous")
 
 

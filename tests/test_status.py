@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from faulty import Rewrite
-from strategies import submit_dimuons
+from support.faulty import Rewrite
+from support.strategies import submit_dimuons
 
 from coffea_sx.errors import ProtocolError
 from coffea_sx.local import LocalServiceX

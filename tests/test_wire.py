@@ -14,16 +14,16 @@ from types import SimpleNamespace
 
 import pytest
 import trustme
-from raw import RawServer, encrypted, full_backlog, handshake_in_trickles
+from support.raw import RawServer, encrypted, full_backlog, handshake_in_trickles
 
 from coffea_sx import wire
 from coffea_sx.errors import ReadError, ServerError, Unreachable
 from coffea_sx.redact import Secret
+from coffea_sx.servicex.client import ServiceXClient
+from coffea_sx.servicex.config import Endpoint, EndpointName
+from coffea_sx.servicex.urls import SignedUrl
 from coffea_sx.storage import transport
 from coffea_sx.storage.transport import fetch
-from coffea_sx.transform.access import Grant
-from coffea_sx.transform.client import ServiceXClient
-from coffea_sx.transform.endpoint import Endpoint, EndpointName
 from coffea_sx.wire import Limits, retry_after
 
 LIMIT_S = 1.0
@@ -153,11 +153,11 @@ def client_of(url, limits, patience_s=0.0, token=None):
 
 
 def fetched(url, limits, patience_s=0.0):
-    grant = Grant(f"{url}/o?Signature=CANARY", {}, math.inf)
+    grant = SignedUrl(f"{url}/o?Signature=CANARY", {}, math.inf)
     return fetch("o.root", lambda refresh: grant, 0, 10**6, None, patience_s, limits)
 
 
-class Watch:
+class Poller:
     """Measures how long something takes."""
 
     def __enter__(self):
@@ -171,21 +171,24 @@ class Watch:
 @every_wait
 def test_a_question_ends(raw, play, limits):
     client = client_of(raw(play).url, limits)
-    with Watch() as watch, pytest.raises(Unreachable, match=r"in time: it sent \d+ bytes in [0-3]"):
+    with (
+        Poller() as poller,
+        pytest.raises(Unreachable, match=r"in time: it sent \d+ bytes in [0-3]"),
+    ):
         client.status("d857")
     client.close()
-    assert LIMIT_S <= watch.seconds < LIMIT_S + SLACK_S
+    assert LIMIT_S <= poller.seconds < LIMIT_S + SLACK_S
 
 
 @every_wait
 def test_fetching_ends(raw, play, limits):
     server = raw(play)
     with (
-        Watch() as watch,
+        Poller() as poller,
         pytest.raises(ReadError, match=r"in time: it sent \d+ bytes in [0-3]") as caught,
     ):
         fetched(server.url, limits)
-    assert LIMIT_S <= watch.seconds < LIMIT_S + SLACK_S
+    assert LIMIT_S <= poller.seconds < LIMIT_S + SLACK_S
     assert "o.root" in str(caught.value)
     assert "CANARY" not in str(caught.value)
 
@@ -194,9 +197,12 @@ def test_a_head_without_end_ends(raw):
     url = raw(informed_without_end).url
     client = client_of(url, TOTAL)
     for ask in (lambda: client.status("d857"), lambda: fetched(url, TOTAL)):
-        with Watch() as watch, pytest.raises((Unreachable, ReadError), match="all of them headers"):
+        with (
+            Poller() as poller,
+            pytest.raises((Unreachable, ReadError), match="all of them headers"),
+        ):
             ask()
-        assert watch.seconds < LIMIT_S + SLACK_S
+        assert poller.seconds < LIMIT_S + SLACK_S
     client.close()
 
 
@@ -215,9 +221,9 @@ def test_encrypted_connections_end(raw, context, what):
     url = raw(ways_of_tls(context)[what]).url.replace("http", "https")
     client = client_of(url, TOTAL)
     for ask in (lambda: client.status("d857"), lambda: fetched(url, TOTAL)):
-        with Watch() as watch, pytest.raises((Unreachable, ReadError), match="in time: it sent"):
+        with Poller() as poller, pytest.raises((Unreachable, ReadError), match="in time: it sent"):
             ask()
-        assert LIMIT_S <= watch.seconds < LIMIT_S + SLACK_S
+        assert LIMIT_S <= poller.seconds < LIMIT_S + SLACK_S
     client.close()
 
 
@@ -240,9 +246,9 @@ def test_connecting_ends():
     with full_backlog() as port:
         client = client_of(f"http://127.0.0.1:{port}", limits)
         for ask in (lambda: client.status("d857"), lambda: fetched(client.endpoint.url, limits)):
-            with Watch() as watch, pytest.raises((Unreachable, ReadError)):
+            with Poller() as poller, pytest.raises((Unreachable, ReadError)):
                 ask()
-            assert LIMIT_S <= watch.seconds < LIMIT_S + SLACK_S
+            assert LIMIT_S <= poller.seconds < LIMIT_S + SLACK_S
         client.close()
 
 
@@ -254,18 +260,18 @@ def test_looking_up_a_name_ends(monkeypatch):
         return []
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    with Watch() as watch, pytest.raises(Unreachable, match="in time"):
+    with Poller() as poller, pytest.raises(Unreachable, match="in time"):
         client_of("http://servicex.example.org", TOTAL).status("d857")
     over.set()
-    assert watch.seconds < LIMIT_S + SLACK_S
+    assert poller.seconds < LIMIT_S + SLACK_S
 
 
 def test_a_store_that_trickles_ends_within_the_patience_and_a_request(raw):
     patience_s = 1.5
     server = raw(trickled_body)
-    with Watch() as watch, pytest.raises(ReadError, match="in time"):
+    with Poller() as poller, pytest.raises(ReadError, match="in time"):
         fetched(server.url, TOTAL, patience_s)
-    assert patience_s / 2 < watch.seconds < patience_s + LIMIT_S + SLACK_S
+    assert patience_s / 2 < poller.seconds < patience_s + LIMIT_S + SLACK_S
     assert server.n_connections > 1
 
 
@@ -281,9 +287,9 @@ def test_a_slow_store_that_is_fast_enough_is_waited_for(raw):
             connection.send(content[i : i + 64])
 
     limits = Limits(total_s=0.5, bytes_per_s=300, least_rate=100, window_s=0.5)
-    with Watch() as watch:
+    with Poller() as poller:
         assert fetched(raw(play).url, limits).data == content
-    assert watch.seconds > 1.5
+    assert poller.seconds > 1.5
 
 
 def test_time_in_which_nobody_waits_does_not_count(raw):
@@ -331,9 +337,9 @@ QUESTIONS = {
 @pytest.mark.parametrize("token", [None, "a refresh token"])
 def test_a_question_takes_no_longer_than_the_caller_wants(raw, question, play, token):
     client = client_of(raw(play).url, Limits(), patience_s=20, token=token)
-    with Watch() as watch, pytest.raises(ServerError):
+    with Poller() as poller, pytest.raises(ServerError):
         QUESTIONS[question](client, 0.7)
-    assert watch.seconds < 0.7 + SLACK_S
+    assert poller.seconds < 0.7 + SLACK_S
     client.close()
 
 
@@ -343,9 +349,9 @@ def test_whoever_waits_for_the_token_of_another_thread_waits_no_longer(raw):
     with ThreadPoolExecutor(1) as threads:
         other = threads.submit(client.status, "d857", timeout_s=3)
         server.connected.wait(5)
-        with Watch() as watch, pytest.raises(Unreachable, match="in time"):
+        with Poller() as poller, pytest.raises(Unreachable, match="in time"):
             client.status("d857", timeout_s=0.5)
-        assert watch.seconds < SLACK_S
+        assert poller.seconds < SLACK_S
         client.close()
         assert isinstance(other.exception(5), ServerError)
 
@@ -360,10 +366,10 @@ def test_closing_ends_a_question_at_once(raw, play):
     with ThreadPoolExecutor(1) as threads:
         asked = threads.submit(client.results, "d857")
         assert server.connected.wait(5)
-        with Watch() as watch:
+        with Poller() as poller:
             client.close()
             assert isinstance(asked.exception(5), ServerError)
-    assert watch.seconds < SLACK_S
+    assert poller.seconds < SLACK_S
     with pytest.raises(ServerError, match="was closed"):
         client.results("d857")
 
@@ -382,11 +388,11 @@ def test_closing_ends_connecting_at_once():
         client = Noted(Endpoint(url, None, EndpointName(None, url, None)), 60)
         asked = threads.submit(client.results, "d857")
         assert begun.wait(5)
-        with Watch() as watch:
+        with Poller() as poller:
             client.close()
             with pytest.raises(ServerError, match="was closed"):
                 asked.result(5)
-        assert watch.seconds < SLACK_S
+        assert poller.seconds < SLACK_S
 
 
 # -- what is not HTTP
@@ -421,17 +427,17 @@ def once(answer):
 @pytest.mark.parametrize("answer", MALFORMED.values(), ids=MALFORMED)
 def test_an_answer_that_is_none_is_an_error_of_the_server(raw, answer):
     client = client_of(raw(once(answer)).url, TOTAL, patience_s=0.5)
-    with Watch() as watch, pytest.raises(ServerError):
+    with Poller() as poller, pytest.raises(ServerError):
         client.results("d857")
-    assert watch.seconds < 0.5 + LIMIT_S + SLACK_S
+    assert poller.seconds < 0.5 + LIMIT_S + SLACK_S
     client.close()
 
 
 @pytest.mark.parametrize("name", sorted(set(MALFORMED) - {"gzip", "nested", "line", "lines"}))
 def test_an_object_that_is_none_is_an_error_of_reading(raw, name):
-    with Watch() as watch, pytest.raises(ReadError):
+    with Poller() as poller, pytest.raises(ReadError):
         fetched(raw(once(MALFORMED[name])).url, TOTAL, patience_s=0.5)
-    assert watch.seconds < 0.5 + LIMIT_S + SLACK_S
+    assert poller.seconds < 0.5 + LIMIT_S + SLACK_S
 
 
 @pytest.mark.parametrize(
@@ -451,20 +457,20 @@ def test_an_object_that_is_none_is_an_error_of_reading(raw, name):
 def test_a_range_that_is_none_is_an_error_of_reading(raw, where, status):
     answer = f"HTTP/1.1 {status} X\r\nContent-Range: {where}\r\nContent-Length: 5\r\n\r\nabcde"
     server = raw(once(answer.encode("latin-1")))
-    with Watch() as watch:
+    with Poller() as poller:
         if status == 416:  # nothing is there
             assert fetched(server.url, TOTAL, 0.5).data == b""
         else:
             with pytest.raises(ReadError):
                 fetched(server.url, TOTAL, 0.5)
-    assert watch.seconds < 0.5 + LIMIT_S + SLACK_S
+    assert poller.seconds < 0.5 + LIMIT_S + SLACK_S
 
 
 @pytest.mark.parametrize(
     "header", [{"X-Key": "CANARY\r\nX: y"}, {"X-Key": "CANARY\u2028"}, {"X-Key CANARY\n": "x"}]
 )
 def test_headers_that_cannot_be_sent(raw, header):
-    grant = Grant(f"{raw(once(BUSY)).url}/o", header, math.inf)
+    grant = SignedUrl(f"{raw(once(BUSY)).url}/o", header, math.inf)
     with pytest.raises(ReadError, match="cannot be sent as it is") as caught:
         fetch("o.root", lambda refresh: grant, 0, 10, patience_s=0.3)
     assert "CANARY" not in str(caught.value)
@@ -510,9 +516,9 @@ def test_a_senseless_pause_does_no_harm(raw, value):
     url = raw(always(busy)).url
     client = client_of(url, TOTAL, patience_s=0.5)
     for ask in (lambda: client.results("d857"), lambda: fetched(url, TOTAL, 0.5)):
-        with Watch() as watch, pytest.raises((ServerError, ReadError), match="503"):
+        with Poller() as poller, pytest.raises((ServerError, ReadError), match="503"):
             ask()
-        assert watch.seconds < 0.5 + SLACK_S
+        assert poller.seconds < 0.5 + SLACK_S
     client.close()
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from ..factory import ServiceXEventsFactory
 from ..local import LocalServiceX
+from ..policy import PollPolicy
 from ..progress import TransformProgress
-from ..transform.course import Pace
 from .analysis import DimuonProcessor, SelectionSchema, dimuon_query
 from .pictures import check_picture, draw_histograms
 from .samples import make_samples
@@ -77,7 +77,7 @@ def run(n_files: int, n_workers: int, n_events: int, picture: str | None = None)
                 metadata={"dataset": "demo"},
                 title="coffea_sx demo",
                 # A server of one's own may be asked more often than those that many share.
-                pace=Pace(busy_s=0.25),
+                pace=PollPolicy(busy_s=0.25),
             )
             histograms, timeline = _analysed(factory)
     if picture is not None:

@@ -1,5 +1,5 @@
 """What a query delivers, known before it is delivered."""
 
-from .delivered import DeliveredForm, derive_form
+from .output_form import OutputForm, derive_form
 
-__all__ = ["DeliveredForm", "derive_form"]
+__all__ = ["OutputForm", "derive_form"]

@@ -14,7 +14,7 @@ from typing import Any
 import uproot
 
 from ..errors import QueryError
-from .evaluation import Language, Scope, Step, not_too_deep, shortened
+from .interpreter import Language, Scope, Step, not_too_deep, shortened
 
 GETTER = "get"
 KEYWORDS = frozenset(

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import QueryError
 from ..query import Advice, advice, said
-from .evaluation import (
+from .interpreter import (
     Language,
     Names,
     Scope,

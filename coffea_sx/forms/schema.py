@@ -22,7 +22,7 @@ from coffea.nanoevents.mapping.uproot import _lazify_form
 from coffea.nanoevents.util import quote
 
 from ..errors import BadInput, FormError
-from .delivered import DeliveredForm
+from .output_form import OutputForm
 from .writers import TREENAME
 
 # What the checks of coffea's vector behaviours say, and the columns that would satisfy them.
@@ -182,13 +182,13 @@ def _column_of(form: Any) -> str | None:
 
 
 def form_mapping(
-    delivered: DeliveredForm, schemaclass: Any, metadata: Mapping[str, Any] | None = None
+    delivered: OutputForm, schemaclass: Any, metadata: Mapping[str, Any] | None = None
 ) -> Any:
     """Return what makes coffea's events of delivered columns.
 
     Parameters
     ----------
-    delivered : DeliveredForm
+    delivered : OutputForm
     schemaclass : coffea schema
     metadata : mapping, optional
         Becomes ``events.metadata``.
@@ -227,12 +227,12 @@ def form_mapping(
     return mapping
 
 
-def missing(delivered: DeliveredForm, mapping: Any) -> list[str]:
+def missing(delivered: OutputForm, mapping: Any) -> list[str]:
     """Say what the behaviours of the events will miss, and what the writer will replace.
 
     Parameters
     ----------
-    delivered : DeliveredForm
+    delivered : OutputForm
     mapping : object
         From `form_mapping`.
 
@@ -274,7 +274,7 @@ def _replaced(column: str) -> str:
     )
 
 
-def _taken_for_counters(form: Any, delivered: DeliveredForm, schemaclass: Any) -> list[str]:
+def _taken_for_counters(form: Any, delivered: OutputForm, schemaclass: Any) -> list[str]:
     """Name the columns that a schema drops because they are called as counters are."""
     schemaclass = getattr(schemaclass, "schemaclass", schemaclass)
     if not _is_a(schemaclass, NanoAODSchema):
@@ -288,7 +288,7 @@ def _taken_for_counters(form: Any, delivered: DeliveredForm, schemaclass: Any) -
     ]
 
 
-def _apply(mapping: Any, delivered: DeliveredForm) -> Any:
+def _apply(mapping: Any, delivered: OutputForm) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # said again, once, where the events are made
         form, _ = mapping(delivered.events_form)
@@ -299,7 +299,7 @@ def _is_a(schemaclass: Any, *kinds: Any) -> bool:
     return isinstance(schemaclass, type) and issubclass(schemaclass, kinds)
 
 
-def _check_event_ids(delivered: DeliveredForm, schemaclass: Any) -> None:
+def _check_event_ids(delivered: OutputForm, schemaclass: Any) -> None:
     if not _is_a(schemaclass, NanoAODSchema) or not schemaclass.error_missing_event_ids:
         return
     lacking = [name for name in schemaclass.event_ids if name not in delivered.columns]
@@ -381,7 +381,7 @@ def _counted(columns: dict[str, Any], schemaclass: Any) -> set[str]:
 
 
 def _columns_of(
-    collection: str, wanted: list[str], delivered: DeliveredForm, schemaclass: Any
+    collection: str, wanted: list[str], delivered: OutputForm, schemaclass: Any
 ) -> list[str]:
     """Name the columns of the input that a collection wants; none where names cannot be known."""
     schemaclass = getattr(schemaclass, "schemaclass", schemaclass)

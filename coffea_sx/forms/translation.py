@@ -15,8 +15,8 @@ from uuid import uuid4
 
 from ..errors import QueryError, UnknownColumn
 from ..query import Advice, advice, said
+from .empty import without_rows
 from .program import LIST_METHODS, Program, program
-from .rowless import without_rows
 
 logger = logging.getLogger(__name__)
 

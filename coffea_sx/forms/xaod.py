@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError, QueryError
 from ..query import Selection
-from .evaluation import refuse_unsaid
+from .interpreter import refuse_unsaid
 
 if TYPE_CHECKING:
-    from .delivered import DeliveredForm
+    from .output_form import OutputForm
 
 # Code generators by name, and the part of the translator that each of them is built on. All ATLAS
 # releases share one.
@@ -71,7 +71,7 @@ def is_xaod(selection: Selection) -> bool:
     return any(pattern.match(selection.codegen) for pattern, _, _ in _EXECUTORS)
 
 
-def xaod_form(selection: Selection) -> DeliveredForm:
+def xaod_form(selection: Selection) -> OutputForm:
     """Derive the form of the delivered files from the query, without a server.
 
     Parameters
@@ -87,7 +87,7 @@ def xaod_form(selection: Selection) -> DeliveredForm:
     ConfigurationError
         If the translator is not installed.
     """
-    from .delivered import DeliveredForm
+    from .output_form import OutputForm
 
     if selection.result_format not in ("root-file", "parquet"):
         raise QueryError(
@@ -101,7 +101,7 @@ def xaod_form(selection: Selection) -> DeliveredForm:
     trees = {booking.tree: _tree_form(booking.columns())}
     if selection.result_format == "parquet":
         trees = _converted(booking.columns())
-    return DeliveredForm(trees, next(iter(trees)), selection.result_format)
+    return OutputForm(trees, next(iter(trees)), selection.result_format)
 
 
 class _Booking:
@@ -254,7 +254,7 @@ def _converted(columns: dict[str, str]) -> dict[str, Any]:
     """Convert a tree without rows to Parquet, as the server does for what writes only ROOT."""
     import awkward as ak
 
-    from .observed import observed_forms
+    from .file_forms import observed_forms
 
     contents = [_branch(name, cpp)[0] for name, cpp in columns.items()]
     form = ak.forms.RecordForm(contents, list(columns))

@@ -30,7 +30,7 @@ PRELOADED = [
     "distributed",
     "coffea_sx.local.transformer",
     "coffea_sx.forms.program",
-    "coffea_sx.forms.raw",
+    "coffea_sx.forms.uproot_raw",
     "coffea_sx.forms.writers",
 ]
 

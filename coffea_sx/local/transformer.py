@@ -76,7 +76,7 @@ def generate_source(selection: str, codegen: str = "uproot") -> str:
     if len(selection) == 0:
         raise ValueError("Requested codegen for an empty string.")
     if codegen == "uproot-raw":
-        from ..forms.raw import check
+        from ..forms.uproot_raw import check
 
         check(selection)
         return selection
@@ -173,11 +173,11 @@ def begin_process() -> None:
     if parent is None:
         return
 
-    def watch() -> None:
+    def poller() -> None:
         wait([parent.sentinel])
         os._exit(1)
 
-    threading.Thread(target=watch, name="parent watch", daemon=True).start()
+    threading.Thread(target=poller, name="parent watch", daemon=True).start()
 
 
 def process_id() -> int:
@@ -226,7 +226,7 @@ def _is_interpretable(branch: Any) -> bool:
 def _transform_raw(selection: str, path: str, output_path: str, result_format: str) -> int:
     import uproot
 
-    from ..forms.raw import read_objects, read_trees
+    from ..forms.uproot_raw import read_objects, read_trees
     from ..forms.writers import write_trees
 
     with uproot.open({path: None}) as file:

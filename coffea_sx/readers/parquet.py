@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any
 
 from ..errors import CorruptFile
-from ..forms import DeliveredForm
+from ..forms import OutputForm
 from ..forms.counters import counted_columns
-from ..forms.observed import parquet_form
+from ..forms.file_forms import parquet_form
 from ..forms.writers import TREENAME
 from ..storage.stored import StoredObject
 from .columns import Columns
@@ -26,14 +26,14 @@ _LENGTH = 4
 
 @contextmanager
 def open_parquet(
-    stored: StoredObject, delivered: DeliveredForm, share: float
+    stored: StoredObject, delivered: OutputForm, share: float
 ) -> Iterator[Columns | None]:
     """Open a delivered Parquet file.
 
     Parameters
     ----------
     stored : StoredObject
-    delivered : DeliveredForm
+    delivered : OutputForm
     share : float
         How much of the file will be read, about.
 
@@ -67,7 +67,7 @@ def open_parquet(
         yield Columns(stored.name, stop - first, names, forms_of, read, counted)
 
 
-def _rows_of_tree(stored: StoredObject, file: Any, delivered: DeliveredForm) -> tuple[int, int]:
+def _rows_of_tree(stored: StoredObject, file: Any, delivered: OutputForm) -> tuple[int, int]:
     """Return the rows of the tree that events are made of, which are one after the other."""
     if len(delivered.trees) == 1:
         return 0, file.metadata.num_rows

@@ -9,13 +9,13 @@ from contextlib import ExitStack
 from typing import Any
 
 from ..errors import FormError, ObjectReplaced, ReadError
-from ..forms import DeliveredForm
-from ..forms.guard import check
-from ..forms.observed import DOCUMENTATION, observed_forms
+from ..forms import OutputForm
+from ..forms.file_forms import DOCUMENTATION, observed_forms
+from ..forms.mismatch import check
+from ..polling.outcomes import Delivered
+from ..polling.poller import Poller
 from ..storage.filesystem import address
 from ..storage.stored import StoredObject
-from ..transform.outcomes import Delivered
-from ..transform.watch import Watch
 from .columns import understanding
 from .parquet import open_parquet
 from .root import no_tree, open_root
@@ -25,7 +25,7 @@ from .root import no_tree, open_root
 _preparing = threading.Lock()
 
 
-def blockwise_reader(delivered: DeliveredForm, form_mapping: Any) -> Any:
+def blockwise_reader(delivered: OutputForm, form_mapping: Any) -> Any:
     """Return the function with which ``uproot.dask`` reads a partition of this form.
 
     It implements dask-awkward's protocols for mocking and projection; its ``read_tree`` reads the
@@ -45,7 +45,7 @@ def blockwise_reader(delivered: DeliveredForm, form_mapping: Any) -> Any:
     return layer.io_func
 
 
-def form_of_first(watch: Watch, result_format: str) -> DeliveredForm:
+def form_of_first(poller: Poller, result_format: str) -> OutputForm:
     """Wait for the first delivered file of a transform, and take its form for that of all.
 
     Raises
@@ -57,21 +57,21 @@ def form_of_first(watch: Watch, result_format: str) -> DeliveredForm:
     FormError
         If it holds no tree.
     """
-    first = watch.wait_for_any()
-    where = address(watch.address.request_id, first.object_name)
+    first = poller.wait_for_any()
+    where = address(poller.address.request_id, first.object_name)
     trees = observed_forms(where, result_format)
     if not trees:
         raise FormError(
             f"The file made of {first.input_file} holds no tree; give the form as form=.",
             input_file=first.input_file,
         )
-    return DeliveredForm(trees, next(iter(trees)), result_format)
+    return OutputForm(trees, next(iter(trees)), result_format)
 
 
 def read(
     stored: StoredObject,
     outcome: Delivered,
-    delivered: DeliveredForm,
+    delivered: OutputForm,
     reader: Any,
     step: int,
     steps: int,
@@ -88,7 +88,7 @@ def read(
         The bytes of the file.
     outcome : Delivered
         What the server says of it.
-    delivered : DeliveredForm
+    delivered : OutputForm
     reader : object
         From `blockwise_reader`, projected to the columns to read.
     step, steps : int
@@ -122,7 +122,7 @@ def read(
 def _read(
     stored: StoredObject,
     outcome: Delivered,
-    delivered: DeliveredForm,
+    delivered: OutputForm,
     reader: Any,
     step: int,
     steps: int,

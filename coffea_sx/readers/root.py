@@ -16,7 +16,7 @@ import uproot
 from uproot.source.chunk import Chunk, Source
 
 from ..errors import CorruptFile, FormMismatch
-from ..forms import DeliveredForm
+from ..forms import OutputForm
 from ..forms.counters import counted_columns
 from ..storage.stored import SMALL, StoredObject
 from .columns import Columns
@@ -83,14 +83,14 @@ class StoredSource(Source):
 
 @contextmanager
 def open_root(
-    stored: StoredObject, delivered: DeliveredForm, share: float
+    stored: StoredObject, delivered: OutputForm, share: float
 ) -> Iterator[Columns | None]:
     """Open the tree of a delivered file.
 
     Parameters
     ----------
     stored : StoredObject
-    delivered : DeliveredForm
+    delivered : OutputForm
     share : float
         How much of the file will be read, about.
 
@@ -143,7 +143,7 @@ def no_tree(expected: str, held: Sequence[str]) -> FormMismatch:
     )
 
 
-def _fetch_first(stored: StoredObject, delivered: DeliveredForm, share: float) -> None:
+def _fetch_first(stored: StoredObject, delivered: OutputForm, share: float) -> None:
     """Fetch what tells where the columns are, or all."""
     head = HEAD + HEAD_PER_COLUMN * len(delivered.columns)
     if delivered.is_rntuple and stored.size > SMALL:
@@ -194,7 +194,7 @@ def _read_baskets(
     return arrays
 
 
-def _ntuple(ntuple: Any, stored: StoredObject, delivered: DeliveredForm) -> Columns:
+def _ntuple(ntuple: Any, stored: StoredObject, delivered: OutputForm) -> Columns:
     fields = _Fields(ntuple, stored)
     names = frozenset(field.name for field in ntuple.fields)
     counted = counted_columns(delivered.base_form)

@@ -18,9 +18,9 @@ from fsspec import AbstractFileSystem
 from fsspec.spec import AbstractBufferedFile
 
 from ..errors import AccessError, ObjectGone, ObjectReplaced, ReadError, ServiceXError
-from ..transform.outcomes import Delivered, Failed
-from ..transform.source import ResultSource, known
-from ..transform.tolerance import LENIENT
+from ..policy import LENIENT
+from ..polling.outcomes import Delivered, Failed
+from ..polling.registry import ResultSource, known
 from .stored import Fetch, fetcher, stored_object
 
 PROTOCOL = "servicex"

@@ -14,8 +14,8 @@ from functools import lru_cache, partial
 from typing import Protocol
 
 from ..errors import CorruptFile, ObjectReplaced, Truncated
-from ..transform.access import Grant
-from ..transform.source import ResultSource
+from ..polling.registry import ResultSource
+from ..servicex.urls import SignedUrl
 from .transport import CONNECTIONS, Part, Range, fetch
 
 # What a store sends in the time of a round trip, bytes: 10 ms at 100 MB/s.
@@ -235,5 +235,5 @@ def fetcher(source: ResultSource, object_name: str) -> Fetch:
     return partial(fetch, object_name, partial(_grant, source, object_name))
 
 
-def _grant(source: ResultSource, object_name: str, refresh: bool) -> Grant:
+def _grant(source: ResultSource, object_name: str, refresh: bool) -> SignedUrl:
     return source.grant(object_name, refresh=refresh)

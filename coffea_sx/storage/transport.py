@@ -20,7 +20,7 @@ import urllib3
 
 from .. import wire
 from ..errors import AccessError, ObjectGone, ReadError, Truncated
-from ..transform.access import Grant
+from ..servicex.urls import SignedUrl
 from ..wire import Clock, Limits
 
 Range = tuple[int, int]
@@ -94,7 +94,7 @@ def _connections() -> urllib3.PoolManager:
 
 def fetch(
     object_name: str,
-    grant: Callable[[bool], Grant],
+    grant: Callable[[bool], SignedUrl],
     start: int = 0,
     stop: int | None = None,
     wanted: Sequence[Range] | None = None,
@@ -200,7 +200,7 @@ class _Transfer:
         self._position = position
         self._pieces = [bytearray() for _ in self._wanted]
 
-    def go_on(self, grant: Grant) -> Part:
+    def go_on(self, grant: SignedUrl) -> Part:
         """Ask for what is missing."""
         self._host = _host(grant.url)
         headers = dict(grant.headers)

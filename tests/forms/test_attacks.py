@@ -11,17 +11,17 @@ import uuid
 from base64 import b64encode
 from pathlib import Path
 
-import attacks
 import httpx
 import pytest
-from corpus import written
+from support import attacks
+from support.corpus import written
 
 from coffea_sx import ServiceXEventsFactory, derive_form
 from coffea_sx.errors import QueryError
+from coffea_sx.forms.input_form import input_form
 from coffea_sx.forms.program import program
-from coffea_sx.forms.raw import raw_forms
-from coffea_sx.forms.sample import input_form
 from coffea_sx.forms.translation import translated_form
+from coffea_sx.forms.uproot_raw import raw_forms
 from coffea_sx.local import LocalServiceX
 from coffea_sx.local.database import Database
 from coffea_sx.local.state import RUNNING, State
@@ -206,10 +206,10 @@ def test_a_stored_function_runs_only_where_functions_do(is_offered, tmp_path, na
 WATCHED = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
-import attacks
+from support import attacks
 from coffea_sx.errors import QueryError
-from coffea_sx.forms.raw import raw_forms
-from coffea_sx.forms.sample import input_form
+from coffea_sx.forms.uproot_raw import raw_forms
+from coffea_sx.forms.input_form import input_form
 from coffea_sx.forms.translation import translated_form
 from coffea_sx.forms.xaod import xaod_form
 from coffea_sx.local.transformer import generate_source
@@ -276,7 +276,7 @@ def test_python_evaluates_nothing(nano_files, tmp_path):
     import coffea_sx
 
     (package,) = coffea_sx.__path__
-    arguments = [str(Path(attacks.__file__).parent), str(nano_files[0]), json.dumps(GOOD)]
+    arguments = [str(Path(attacks.__file__).parents[1]), str(nano_files[0]), json.dumps(GOOD)]
     done = subprocess.run(
         [sys.executable, "-c", WATCHED, *arguments],
         capture_output=True,

@@ -13,17 +13,17 @@ from hashlib import sha256
 from pathlib import Path
 
 import awkward as ak
-import corpus
 import pytest
 import uproot
-from corpus import CORPUS
-from strategies import connected
+from support import corpus
+from support.corpus import CORPUS
+from support.strategies import connected
 
 from coffea_sx import derive_form
 from coffea_sx.errors import FormError, QueryError, RequestRefused, UnknownColumn
-from coffea_sx.forms import DeliveredForm
-from coffea_sx.forms.observed import observed_forms
-from coffea_sx.forms.sample import form_of_file
+from coffea_sx.forms import OutputForm
+from coffea_sx.forms.file_forms import observed_forms
+from coffea_sx.forms.input_form import form_of_file
 from coffea_sx.local import LocalServiceX
 from coffea_sx.query import RESULT_FORMATS, Selection, select
 
@@ -50,7 +50,7 @@ def selection_of(name: str) -> Selection:
     return select(CORPUS[name], codegen="uproot")
 
 
-class Deliveries:
+class Routing:
     """Requests that are submitted at once, and looked at when their test comes."""
 
     def __init__(self, server: LocalServiceX, path: str) -> None:
@@ -104,18 +104,18 @@ def forms(inputs):
 
 
 @pytest.fixture(scope="module")
-def deliveries(inputs) -> Iterator[Deliveries]:
+def routing(inputs) -> Iterator[Routing]:
     yield from delivered(inputs[FULL])
 
 
 @pytest.fixture(scope="module")
-def deliveries_without_events(inputs) -> Iterator[Deliveries]:
+def deliveries_without_events(inputs) -> Iterator[Routing]:
     yield from delivered(inputs[EMPTY])
 
 
-def delivered(path: str) -> Iterator[Deliveries]:
+def delivered(path: str) -> Iterator[Routing]:
     with LocalServiceX(workers=2) as server:
-        submitted = Deliveries(server, path)
+        submitted = Routing(server, path)
         yield submitted
         submitted.close()
 
@@ -174,7 +174,7 @@ def without_documentation(form):
 # -- the test
 
 
-def check(derived: DeliveredForm, path: Path, result_format: str) -> None:
+def check(derived: OutputForm, path: Path, result_format: str) -> None:
     """Check that a file has the form that was derived."""
     found = observed_forms(str(path), result_format)
     assert list(derived.trees) == list(found)
@@ -221,8 +221,8 @@ def check_query(name, result_format, inputs, forms, delivery) -> None:
 
 @pytest.mark.parametrize("result_format", RESULT_FORMATS)
 @pytest.mark.parametrize("name", CORPUS)
-def test_the_derived_form_is_the_delivered_one(name, result_format, inputs, forms, deliveries):
-    check_query(name, result_format, inputs, forms, deliveries[name, result_format])
+def test_the_derived_form_is_the_delivered_one(name, result_format, inputs, forms, routing):
+    check_query(name, result_format, inputs, forms, routing[name, result_format])
 
 
 @pytest.mark.slow

@@ -9,17 +9,17 @@ import warnings
 from typing import Any
 
 import awkward as ak
-import corpus
 import pytest
 import uproot
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from support import corpus
 
 from coffea_sx.errors import QueryError
-from coffea_sx.forms import raw
+from coffea_sx.forms import uproot_raw
 from coffea_sx.forms.expressions import ColumnLanguage, read
 
-FUNCTIONS = raw._functions(standard_axis=False)
+FUNCTIONS = uproot_raw._functions(standard_axis=False)
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +106,9 @@ def test_a_column_is_no_expression():
     names = ["__import__('os').getcwd()", "[x for x in y]", "a b", "(lambda: 1)()"]
     form = ak.forms.RecordForm([ak.forms.NumpyForm("float64")] * len(names), names)
     text = json.dumps([{"treename": "t", "expressions": names}])
-    assert raw.raw_forms(text, {"t": form})["t"].fields == names
+    assert uproot_raw.raw_forms(text, {"t": form})["t"].fields == names
     by_getter = json.dumps([{"treename": "t", "expressions": [f"get({n!r})*2" for n in names]}])
-    assert len(raw.raw_forms(by_getter, {"t": form})["t"].fields) == len(names)
+    assert len(uproot_raw.raw_forms(by_getter, {"t": form})["t"].fields) == len(names)
 
 
 def test_a_function_is_no_value():

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from coffea_sx import derive_form
 from coffea_sx.errors import QueryError
-from coffea_sx.forms.observed import observed_forms
-from coffea_sx.forms.sample import form_of_file
+from coffea_sx.forms.file_forms import observed_forms
+from coffea_sx.forms.input_form import form_of_file
 from coffea_sx.local.transformer import generate_source, transform_file
 from coffea_sx.query import RESULT_FORMATS
 

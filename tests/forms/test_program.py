@@ -10,22 +10,22 @@ import warnings
 from typing import Any
 
 import awkward as ak
-import corpus
 import dask
 import dask_awkward as dak
 import numpy as np
 import pytest
 import uproot
 import vector
-from corpus import CORPUS
 from func_adl_uproot import transformer
 from func_adl_uproot.translation import generate_function
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from support import corpus
+from support.corpus import CORPUS
 
 from coffea_sx.errors import QueryError
 from coffea_sx.forms import program as language
-from coffea_sx.forms.evaluation import BINARY, COMPARED, UNARY
+from coffea_sx.forms.interpreter import BINARY, COMPARED, UNARY
 from coffea_sx.forms.program import program
 from coffea_sx.query import select
 

@@ -18,12 +18,12 @@ from coffea.nanoevents import (
     TreeMakerSchema,
 )
 from coffea.util import _is_interpretable
-from experiments import EXPERIMENTS, Experiment, path_in_file
 from servicex import query
+from support.experiments import EXPERIMENTS, Experiment, path_in_file
 
 from coffea_sx import derive_form
 from coffea_sx.errors import FormError
-from coffea_sx.forms.observed import DOCUMENTATION
+from coffea_sx.forms.file_forms import DOCUMENTATION
 from coffea_sx.forms.schema import form_mapping, missing
 from coffea_sx.local import LocalServiceX
 from coffea_sx.storage.filesystem import address

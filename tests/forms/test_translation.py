@@ -5,10 +5,10 @@ from __future__ import annotations
 import awkward as ak
 import pytest
 from servicex import query as q
-from strategies import columns
+from support.strategies import columns
 
 from coffea_sx.errors import QueryError, UnknownColumn
-from coffea_sx.forms.sample import input_form
+from coffea_sx.forms.input_form import input_form
 from coffea_sx.forms.translation import translated_form, unknown_column
 from coffea_sx.query import select
 

@@ -13,7 +13,7 @@ from awkward.forms import from_dict
 from servicex import query as q
 
 from coffea_sx.errors import ConfigurationError, QueryError
-from coffea_sx.forms import DeliveredForm
+from coffea_sx.forms import OutputForm
 from coffea_sx.forms.xaod import is_xaod, xaod_form
 from coffea_sx.query import Selection, select
 
@@ -394,7 +394,7 @@ def read(name, cpp):
     return "var * " * depth + kind, name if depth else f"{name}/{letter}", typename
 
 
-def described(delivered: DeliveredForm):
+def described(delivered: OutputForm):
     """Say the same of a derived form."""
     columns = {}
     for name, content in zip(delivered.columns, delivered.base_form.contents, strict=True):

@@ -253,7 +253,7 @@ def test_a_server_of_2026_signs_urls_of_another_store(serve, inputs, s3_store):
 @pytest.mark.parametrize("generation", OLD)
 @pytest.mark.parametrize("delivery", ["LocalCache", "URLs"])
 def test_the_servicex_client(delivery, generation, serve, inputs, tmp_path):
-    from test_local_servicex import DELIVER, run
+    from support.deliver import DELIVER, run
 
     client = serve(generation=generation)
     cache = f"cache_path: {tmp_path / 'cache'}\n"

@@ -390,7 +390,7 @@ def test_failed_files_are_skipped(events_of, of_2025, nano_files, corrupt):
 @pytest.mark.slow
 @pytest.mark.parametrize("delivery", ["LocalCache", "URLs"])
 def test_the_servicex_client(delivery, s3_store, serve, inputs, tmp_path):
-    from test_local_servicex import DELIVER, run
+    from support.deliver import DELIVER, run
 
     client = serve(object_store=s3_store.url)
     cache = f"cache_path: {tmp_path / 'cache'}\n"

@@ -2,33 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.deliver import DELIVER, run
 
 pytestmark = pytest.mark.slow
-
-DELIVER = """
-import sys
-from servicex import deliver, query, dataset
-
-spec = {
-    "General": {"Delivery": sys.argv[1], "OutputFormat": sys.argv[2], "Codegen": "uproot"},
-    "Sample": [{
-        "Name": "sample",
-        "Dataset": dataset.FileList(sys.argv[3:]),
-        "Query": query.FuncADL_Uproot().FromTree("Events").Select(
-            lambda e: {"Muon_pt": e["Muon_pt"], "MET_pt": e["MET_pt"]}
-        ),
-    }],
-}
-if __name__ == "__main__":
-    found = deliver(spec, config_path="servicex.yaml", progress_bar="none")
-    print(*found["sample"], sep="\\n")
-"""
 
 
 @pytest.fixture
@@ -39,19 +19,6 @@ def folder(serve, tmp_path, monkeypatch):
     (tmp_path / "servicex.yaml").write_text(client.server.servicex_yaml() + cache)
     (tmp_path / "deliver.py").write_text(DELIVER)
     return tmp_path
-
-
-def run(folder: Path, *arguments: object) -> str:
-    done = subprocess.run(
-        [str(argument) for argument in arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        env={**os.environ, "HOME": str(folder), "COLUMNS": "300"},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def servicex(folder: Path, *arguments: str) -> str:

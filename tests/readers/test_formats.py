@@ -21,22 +21,22 @@ import pyarrow.parquet
 import pytest
 import uproot
 from coffea.nanoevents import NanoAODSchema
-from strategies import columns
+from support.strategies import columns
 
 from coffea_sx.errors import CorruptFile, FormMismatch, ReadError, Truncated
-from coffea_sx.forms import DeliveredForm
-from coffea_sx.forms.delivered import delivered_form
-from coffea_sx.forms.sample import input_form
+from coffea_sx.forms import OutputForm
+from coffea_sx.forms.input_form import input_form
+from coffea_sx.forms.output_form import delivered_form
 from coffea_sx.forms.schema import form_mapping
 from coffea_sx.forms.writers import write
 from coffea_sx.local import LocalServiceX
+from coffea_sx.polling.outcomes import Delivered
 from coffea_sx.query import RESULT_FORMATS, select
 from coffea_sx.readers.partition import blockwise_reader, read
+from coffea_sx.servicex.urls import SignedUrl
 from coffea_sx.storage.stored import StoredObject, stored_object
 from coffea_sx.storage.transport import Part
 from coffea_sx.testing import S3Store
-from coffea_sx.transform.access import Grant
-from coffea_sx.transform.outcomes import Delivered
 
 MUON = [f"Muon_{name}" for name in ("pt", "eta", "phi", "mass", "charge")]
 NAMES = ["run", "luminosityBlock", "event", "MET_pt", "MET_phi", *MUON]
@@ -74,18 +74,18 @@ class LocalFiles:
 class FileURLs:
     """Objects of the embedded ServiceX, which gives URLs for them."""
 
-    def __init__(self, servicex: LocalServiceX, watch: Any, directory: Path) -> None:
-        self._watch = watch
+    def __init__(self, servicex: LocalServiceX, poller: Any, directory: Path) -> None:
+        self._poller = poller
         self._directory = directory
         self._buckets = servicex._running._buckets
 
     def put(self, content: bytes) -> StoredObject:
         written = self._directory / uuid4().hex
         written.write_bytes(content)
-        request_id = self._watch.address.request_id
+        request_id = self._poller.address.request_id
         md5 = hashlib.md5(content).hexdigest()
         asyncio.run(self._buckets.put(request_id, written.name, written, md5))
-        return stored_object(self._watch, written.name, len(content))
+        return stored_object(self._poller, written.name, len(content))
 
 
 class S3Objects:
@@ -101,10 +101,10 @@ class S3Objects:
         self._store.client().put_object(self._bucket, name, io.BytesIO(content), len(content))
         return stored_object(self, name, len(content))
 
-    def grant(self, object_name: str, *, refresh: bool = False) -> Grant:
+    def grant(self, object_name: str, *, refresh: bool = False) -> SignedUrl:
         expires = timedelta(seconds=60)
         url = self._store.client().presigned_get_object(self._bucket, object_name, expires=expires)
-        return Grant(url, {}, time.time() + 60)
+        return SignedUrl(url, {}, time.time() + 60)
 
 
 @pytest.fixture(params=["file-urls", "S3", "local file"])
@@ -119,9 +119,9 @@ def put(request: pytest.FixtureRequest, tmp_path: Path) -> Put:
         servicex, watching, files = map(
             request.getfixturevalue, ("servicex", "watching", "nano_files")
         )
-        watch = watching(servicex, select(columns("MET_pt"), codegen="uproot"), files[:1])
-        watch.wait(0)
-        store = FileURLs(servicex, watch, tmp_path)
+        poller = watching(servicex, select(columns("MET_pt"), codegen="uproot"), files[:1])
+        poller.wait(0)
+        store = FileURLs(servicex, poller, tmp_path)
     put: Put = store.put
     return put
 
@@ -136,12 +136,12 @@ def truth(nano_files: list[str]) -> Any:
 
 
 @pytest.fixture(scope="module", params=RESULT_FORMATS)
-def delivered(request: pytest.FixtureRequest, nano_files: list[str]) -> DeliveredForm:
+def delivered(request: pytest.FixtureRequest, nano_files: list[str]) -> OutputForm:
     selection = select(columns(*NAMES), codegen="uproot", result_format=request.param)
     return delivered_form(selection, input_form({nano_files[0]: "Events"}, None))
 
 
-def written(events: Any, delivered: DeliveredForm) -> bytes:
+def written(events: Any, delivered: OutputForm) -> bytes:
     """Write events as a server does."""
     file = Unclosed()
     write(events, file, delivered.result_format)
@@ -156,13 +156,13 @@ class Unclosed(io.BytesIO):
 
 
 @pytest.fixture(scope="module")
-def content(truth: Any, delivered: DeliveredForm) -> bytes:
+def content(truth: Any, delivered: OutputForm) -> bytes:
     return written(truth, delivered)
 
 
 def events_of(
     stored: StoredObject,
-    delivered: DeliveredForm,
+    delivered: OutputForm,
     only: list[str] | None = None,
     step: int = 0,
     steps: int = 1,
@@ -181,7 +181,7 @@ def events_of(
 # -- the suite
 
 
-def test_plain(put: Put, content: bytes, delivered: DeliveredForm, truth: Any) -> None:
+def test_plain(put: Put, content: bytes, delivered: OutputForm, truth: Any) -> None:
     stored = put(content)
     events = events_of(stored, delivered)
     assert len(events) == len(truth) == 500
@@ -195,7 +195,7 @@ def test_plain(put: Put, content: bytes, delivered: DeliveredForm, truth: Any) -
 
 @pytest.mark.parametrize("only", [["MET_pt"], ["Muon_pt"], ["Muon_pt", "Muon_charge", "run"], []])
 def test_projected(
-    put: Put, content: bytes, delivered: DeliveredForm, truth: Any, only: list[str]
+    put: Put, content: bytes, delivered: OutputForm, truth: Any, only: list[str]
 ) -> None:
     events = events_of(put(content), delivered, only)
     assert len(events) == 500
@@ -206,21 +206,19 @@ def test_projected(
 
 
 @pytest.mark.parametrize("steps", [2, 3, 7])
-def test_in_steps(
-    put: Put, content: bytes, delivered: DeliveredForm, truth: Any, steps: int
-) -> None:
+def test_in_steps(put: Put, content: bytes, delivered: OutputForm, truth: Any, steps: int) -> None:
     parts = [events_of(put(content), delivered, None, i, steps) for i in range(steps)]
     assert ak.array_equal(ak.without_parameters(ak.concatenate(parts).Muon.pt), truth.Muon_pt)
     assert [event for part in parts for event in part.event] == truth.event.to_list()
 
 
-def test_no_events(put: Put, delivered: DeliveredForm, truth: Any) -> None:
+def test_no_events(put: Put, delivered: OutputForm, truth: Any) -> None:
     events = events_of(put(written(truth[:0], delivered)), delivered)
     assert len(events) == 0
     assert set(events.Muon.fields) == {"pt", "eta", "phi", "mass", "charge"}
 
 
-def nothing_in(delivered: DeliveredForm) -> bytes:
+def nothing_in(delivered: OutputForm) -> bytes:
     file = Unclosed()
     if delivered.result_format == "parquet":
         pyarrow.parquet.write_table(pyarrow.table({}), file)
@@ -230,7 +228,7 @@ def nothing_in(delivered: DeliveredForm) -> bytes:
     return file.getvalue()
 
 
-def test_nothing_at_all(put: Put, delivered: DeliveredForm) -> None:
+def test_nothing_at_all(put: Put, delivered: OutputForm) -> None:
     """What servers write of an input file without the tree."""
     stored = put(nothing_in(delivered))
     assert len(events_of(stored, delivered, n_events=0)) == 0
@@ -258,7 +256,7 @@ def noise(n: int) -> bytes:
     ],
 )
 def test_spoilt(
-    put: Put, content: bytes, delivered: DeliveredForm, spoil: Callable[[bytes], bytes]
+    put: Put, content: bytes, delivered: OutputForm, spoil: Callable[[bytes], bytes]
 ) -> None:
     stored = put(spoil(content))
     with pytest.raises((CorruptFile, Truncated), match=r"/data/in\.root") as caught:
@@ -268,14 +266,14 @@ def test_spoilt(
     assert caught.value.object_name == stored.name
 
 
-def test_a_missing_column(put: Put, delivered: DeliveredForm, truth: Any) -> None:
+def test_a_missing_column(put: Put, delivered: OutputForm, truth: Any) -> None:
     stored = put(written(truth[[name for name in NAMES if name != "Muon_pt"]], delivered))
     with pytest.raises(FormMismatch, match=r"'Muon_pt' should be var \* float32, found no such"):
         events_of(stored, delivered)
     assert len(events_of(stored, delivered, ["MET_pt", "Muon_charge"])) == 500
 
 
-def test_another_dtype(put: Put, delivered: DeliveredForm, truth: Any) -> None:
+def test_another_dtype(put: Put, delivered: OutputForm, truth: Any) -> None:
     """Doubles in a file whose form promised floats are never read as floats."""
     doubles = ak.with_field(truth, ak.values_astype(truth.Muon_pt, np.float64), "Muon_pt")
     stored = put(written(doubles, delivered))
@@ -289,7 +287,7 @@ def test_another_dtype(put: Put, delivered: DeliveredForm, truth: Any) -> None:
     )
 
 
-def test_a_narrower_dtype_is_widened(put: Put, delivered: DeliveredForm, truth: Any) -> None:
+def test_a_narrower_dtype_is_widened(put: Put, delivered: OutputForm, truth: Any) -> None:
     narrow = ak.with_field(truth, ak.values_astype(truth.Muon_charge, np.int16), "Muon_charge")
     events = events_of(put(written(narrow, delivered)), delivered)
     assert "int32" in str(events.Muon.charge.type)
@@ -297,7 +295,7 @@ def test_a_narrower_dtype_is_widened(put: Put, delivered: DeliveredForm, truth: 
 
 
 def test_a_size_that_the_server_got_wrong(
-    put: Put, content: bytes, delivered: DeliveredForm, truth: Any
+    put: Put, content: bytes, delivered: OutputForm, truth: Any
 ) -> None:
     for wrong in (0, 10, len(content) - 100, len(content) + 1000, 100 * len(content)):
         stored = put(content)

@@ -12,18 +12,18 @@ import pytest
 import uproot
 from coffea.nanoevents import BaseSchema
 from coffea.nanoevents.factory import _map_schema_uproot
-from strategies import Answer, ScriptedServer, columns, serve_file
+from support.strategies import Answer, ScriptedServer, columns, serve_file
 
 from coffea_sx.errors import CorruptFile, FormMismatch, ObjectGone, ReadError
-from coffea_sx.forms import DeliveredForm
-from coffea_sx.forms.delivered import delivered_form, known_form
-from coffea_sx.forms.sample import input_form
+from coffea_sx.forms import OutputForm
+from coffea_sx.forms.input_form import input_form
+from coffea_sx.forms.output_form import delivered_form, known_form
 from coffea_sx.forms.writers import write
+from coffea_sx.polling.outcomes import Delivered
 from coffea_sx.query import select
 from coffea_sx.readers.partition import blockwise_reader, read
+from coffea_sx.servicex.urls import SignedUrl
 from coffea_sx.storage.stored import stored_object
-from coffea_sx.transform.access import Grant
-from coffea_sx.transform.outcomes import Delivered
 
 NAMES = ["MET_pt", "Muon_pt", "event"]
 
@@ -36,7 +36,7 @@ class Bench:
         self.server = scripted(lambda asked: serve_file(self.content)(asked))
 
     def grant(self, object_name, *, refresh=False):
-        return Grant(f"{self.server.url}/o?Signature=CANARY", {}, time.time() + 600)
+        return SignedUrl(f"{self.server.url}/o?Signature=CANARY", {}, time.time() + 600)
 
     def read(self, step=0, steps=1, delivered=None, only=None):
         delivered = delivered or self.delivered
@@ -99,7 +99,7 @@ def test_only_the_columns_asked_for(bench):
 
 
 def test_another_tree_name(bench):
-    promised = DeliveredForm({"other": bench.delivered.base_form}, "other")
+    promised = OutputForm({"other": bench.delivered.base_form}, "other")
     with pytest.raises(FormMismatch, match=r"tree 'other'.*'servicex'") as caught:
         bench.read(delivered=promised)
     assert caught.value.input_file == bench.outcome.input_file

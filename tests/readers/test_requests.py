@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import uproot
 
-from coffea_sx.forms import DeliveredForm
-from coffea_sx.forms.observed import observed_forms
+from coffea_sx.forms import OutputForm
+from coffea_sx.forms.file_forms import observed_forms
 from coffea_sx.forms.writers import write
 from coffea_sx.query import RESULT_FORMATS
 from coffea_sx.readers import root
@@ -31,7 +31,7 @@ class Counted:
     def __init__(self, path: Path, result_format: str) -> None:
         self.content = path.read_bytes()
         trees = observed_forms(str(path), result_format)
-        self.form = DeliveredForm(trees, next(iter(trees)), result_format)
+        self.form = OutputForm(trees, next(iter(trees)), result_format)
         self.asked: list[tuple[int, int | None]] = []
 
     def fetch(self, start: int, stop: int | None, wanted: Any = None) -> Part:

@@ -26,7 +26,7 @@ from fsspec.callbacks import Callback
 from fsspec.tests.abstract import AbstractFixtures, AbstractGetTests
 from hypothesis import example, given
 from hypothesis import strategies as st
-from strategies import columns, serve_file
+from support.strategies import columns, serve_file
 
 from coffea_sx.dataset import InputFiles
 from coffea_sx.errors import (
@@ -37,16 +37,16 @@ from coffea_sx.errors import (
     ServiceXError,
 )
 from coffea_sx.local import LocalServiceX
+from coffea_sx.polling import registry
+from coffea_sx.polling.outcomes import Delivered
+from coffea_sx.polling.poller import Poller
+from coffea_sx.polling.registry import TransformAddress
 from coffea_sx.query import select
+from coffea_sx.servicex.client import ServiceXClient
+from coffea_sx.servicex.config import EndpointName, find_endpoint
+from coffea_sx.servicex.urls import SignedUrl
 from coffea_sx.storage import transport
 from coffea_sx.storage.filesystem import ServiceXFileSystem, address
-from coffea_sx.transform import source
-from coffea_sx.transform.access import Grant
-from coffea_sx.transform.client import ServiceXClient
-from coffea_sx.transform.endpoint import EndpointName, find_endpoint
-from coffea_sx.transform.outcomes import Delivered
-from coffea_sx.transform.source import TransformAddress
-from coffea_sx.transform.watch import Watch
 
 
 @pytest.fixture(autouse=True)
@@ -62,13 +62,13 @@ def content_and_url(servicex, nano_files, selection):
     client = ServiceXClient(find_endpoint(EndpointName(None, servicex.url, None)))
     request_id = client.submit(selection, did=None, files=nano_files[:2])
     where = TransformAddress(request_id, client.endpoint.name)
-    watch = Watch(client, where, InputFiles(tuple(nano_files[:2])))
-    outcome = watch.wait(0)
-    grant = watch.grant(outcome.object_name)
+    poller = Poller(client, where, InputFiles(tuple(nano_files[:2])))
+    outcome = poller.wait(0)
+    grant = poller.grant(outcome.object_name)
     content = httpx.get(grant.url, headers=grant.headers).content
     assert len(content) == outcome.nbytes
-    yield content, address(request_id, outcome.object_name), watch
-    watch.close()
+    yield content, address(request_id, outcome.object_name), poller
+    poller.close()
 
 
 @pytest.fixture
@@ -89,9 +89,9 @@ def fs():
 @pytest.fixture
 def request_id(content_and_url):
     """A request of two files, which are both delivered."""
-    watch = content_and_url[2]
-    watch.wait(1)
-    return watch.address.request_id
+    poller = content_and_url[2]
+    poller.wait(1)
+    return poller.address.request_id
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ class Objects:
     def __init__(self):
         self.address = TransformAddress(uuid4().hex, EndpointName(None, "http://localhost", None))
         self.rows, self.urls = [], {}
-        source.own(self.address, self)
+        registry.own(self.address, self)
 
     def add(self, name, url, nbytes):
         i = len(self.rows)
@@ -122,7 +122,7 @@ class Objects:
         raise TimeoutError
 
     def grant(self, object_name, *, refresh=False):
-        return Grant(self.urls[object_name], {}, time.time() + 60)
+        return SignedUrl(self.urls[object_name], {}, time.time() + 60)
 
 
 def test_the_protocol_is_registered(fs):
@@ -154,8 +154,8 @@ def test_a_result_beside_a_file_that_failed(
 ):
     bad = tmp_path / "bad.root"
     bad.write_bytes(b"root" + bytes(300))
-    watch = watching(servicex, selection, [nano_files[0], str(bad)])
-    where = f"servicex://{watch.address.request_id}"
+    poller = watching(servicex, selection, [nano_files[0], str(bad)])
+    where = f"servicex://{poller.address.request_id}"
     assert fs.info(f"{where}/@0")["input_file"] == nano_files[0]
     with pytest.raises(ObjectGone, match=str(bad)):
         fs.info(f"{where}/@1")
@@ -179,10 +179,10 @@ def test_the_list_of_an_object(fs, url):
 
 
 def test_nothing_is_listed_before_it_is_delivered(fs, servicex, watching, selection, nano_files):
-    watch = watching(servicex, selection, nano_files[:2])
-    assert fs.ls(watch.address.request_id) == []
-    fs.info(f"{watch.address.request_id}/@1")
-    assert fs.ls(watch.address.request_id)
+    poller = watching(servicex, selection, nano_files[:2])
+    assert fs.ls(poller.address.request_id) == []
+    fs.info(f"{poller.address.request_id}/@1")
+    assert fs.ls(poller.address.request_id)
 
 
 def test_info_of_a_result_makes_no_request(fs, url, nano_files, content, asked):
@@ -448,8 +448,8 @@ def test_opening_waits_until_there_is_a_result(fs, watching, selection, nano_fil
             await asyncio.sleep(0.01)
 
     with LocalServiceX(before_report=before_report) as server:
-        watch = watching(server, selection, nano_files[:2])
-        address = f"servicex://{watch.address.request_id}/@"
+        poller = watching(server, selection, nano_files[:2])
+        address = f"servicex://{poller.address.request_id}/@"
         assert fs.cat_file(address + "1", 0, 4) == b"root"
         impatient = fsspec.filesystem("servicex", patience_s=0.3)
         begin = time.monotonic()
@@ -463,7 +463,7 @@ def test_opening_waits_until_there_is_a_result(fs, watching, selection, nano_fil
         with fs.open(address + "0") as file:
             assert file.read(4) == b"root"
             assert released.is_set()
-        watch.close()
+        poller.close()
 
 
 @pytest.fixture
@@ -474,12 +474,12 @@ def one_bad(nano_files, tmp_path):
 
 
 def test_an_input_file_that_failed(fs, servicex, watching, selection, one_bad):
-    watch = watching(servicex, selection, one_bad)
+    poller = watching(servicex, selection, one_bad)
     with pytest.raises(ObjectGone, match=r"no result of .*bad\.root: ServiceX could not") as caught:
-        fs.open(f"servicex://{watch.address.request_id}/@1")
+        fs.open(f"servicex://{poller.address.request_id}/@1")
     assert caught.value.input_file == one_bad[1]
-    assert not fs.exists(f"{watch.address.request_id}/@1")
-    paths = [f"{watch.address.request_id}/@{i}" for i in (0, 1)]
+    assert not fs.exists(f"{poller.address.request_id}/@1")
+    paths = [f"{poller.address.request_id}/@{i}" for i in (0, 1)]
     first, second = fs.cat_ranges(paths, 0, 4, on_error="return")
     assert first == b"root"
     assert isinstance(second, ObjectGone)
@@ -493,13 +493,13 @@ def test_a_failure_that_ends_all_hides_no_result(fs, watching, selection, one_ba
             await asyncio.sleep(0.01)
 
     with LocalServiceX(before_report=before_report) as server:
-        watch = watching(server, selection, one_bad)
-        watch.wait(0)
+        poller = watching(server, selection, one_bad)
+        poller.wait(0)
         released.set()
         with pytest.raises(ObjectGone, match=r"bad\.root"):
-            fs.open(f"servicex://{watch.address.request_id}/@1")
-        assert fs.cat_file(f"{watch.address.request_id}/@0", 0, 4) == b"root"
-        watch.close()
+            fs.open(f"servicex://{poller.address.request_id}/@1")
+        assert fs.cat_file(f"{poller.address.request_id}/@0", 0, 4) == b"root"
+        poller.close()
 
 
 # -- with others
@@ -508,22 +508,22 @@ def test_a_failure_that_ends_all_hides_no_result(fs, watching, selection, one_ba
 @pytest.fixture(scope="module")
 def by_index(servicex, nano_files):
     """Addresses of two files of a format: ``by_index("parquet")``."""
-    watches = {}
+    pollers = {}
 
     def submit(result_format):
-        if result_format not in watches:
+        if result_format not in pollers:
             selection = select(
                 columns("MET_pt", "Muon_pt"), codegen="uproot", result_format=result_format
             )
             client = ServiceXClient(find_endpoint(EndpointName(None, servicex.url, None)))
             request_id = client.submit(selection, did=None, files=nano_files[:2])
             where = TransformAddress(request_id, client.endpoint.name)
-            watches[result_format] = Watch(client, where, InputFiles(tuple(nano_files[:2])))
-        return [f"servicex://{watches[result_format].address.request_id}/@{i}" for i in range(2)]
+            pollers[result_format] = Poller(client, where, InputFiles(tuple(nano_files[:2])))
+        return [f"servicex://{pollers[result_format].address.request_id}/@{i}" for i in range(2)]
 
     yield submit
-    for watch in watches.values():
-        watch.close()
+    for poller in pollers.values():
+        poller.close()
 
 
 @pytest.fixture(scope="module")
@@ -624,10 +624,10 @@ def test_names_with_odd_characters(servicex, watching, selection, nano_files, tm
     paths = [str(tmp_path / name) for name in names]
     for path in paths:
         shutil.copyfile(nano_files[0], path)
-    watch = watching(servicex, selection, paths)
+    poller = watching(servicex, selection, paths)
     for i, name in enumerate(names):
-        outcome = watch.wait(i)
-        url = address(watch.address.request_id, outcome.object_name)
+        outcome = poller.wait(i)
+        url = address(poller.address.request_id, outcome.object_name)
         with uproot.open({url: "servicex"}) as tree:
             assert tree.num_entries == 500, name
 
@@ -662,9 +662,9 @@ def test_an_unknown_request():
 
 
 def test_after_the_watch_is_closed(servicex, watching, selection, nano_files, fs):
-    watch = watching(servicex, selection, nano_files[:1])
-    url = address(watch.address.request_id, watch.wait(0).object_name)
-    watch.close()
+    poller = watching(servicex, selection, nano_files[:1])
+    url = address(poller.address.request_id, poller.wait(0).object_name)
+    poller.close()
     with pytest.raises(ServiceXError):
         fs.cat_file(url)
 
@@ -690,8 +690,8 @@ def test_incomplete_addresses(fs, path):
 
 
 def test_the_address_holds_no_secret(content_and_url):
-    _, url, watch = content_and_url
-    assert url.startswith(f"servicex://{watch.address.request_id}/:")
+    _, url, poller = content_and_url
+    assert url.startswith(f"servicex://{poller.address.request_id}/:")
     assert "?" not in url
 
 

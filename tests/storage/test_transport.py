@@ -8,12 +8,12 @@ import time
 import traceback
 
 import pytest
-from strategies import Answer, serve_file
+from support.strategies import Answer, serve_file
 
 from coffea_sx.errors import AccessError, ObjectGone, ReadError, Truncated
+from coffea_sx.servicex.urls import SignedUrl
 from coffea_sx.storage import transport
 from coffea_sx.storage.transport import fetch
-from coffea_sx.transform.access import Grant
 from coffea_sx.wire import DEFAULT, Limits
 
 CONTENT = bytes(range(256)) * 40
@@ -49,7 +49,7 @@ class Store:
         self.refreshed.append(refresh)
         n = len(self.refreshed)
         url = f"{self.server.url}/b/o?X-Amz-Signature=CANARY{n}"
-        return Grant(url, {"X-Token": "CANARY"}, time.time() + 600)
+        return SignedUrl(url, {"X-Token": "CANARY"}, time.time() + 600)
 
     def fetch(self, start=100, stop=300, patience_s=3.0, wanted=None, limits=DEFAULT):
         return fetch(":data:o.root", self.grant, start, stop, wanted, patience_s, limits)
@@ -216,7 +216,7 @@ def test_a_store_that_never_answers(store):
 
 def test_a_store_that_nobody_runs(closed_port):
     def grant(refresh):
-        return Grant(f"http://127.0.0.1:{closed_port}/o?Signature=CANARY", {}, 0)
+        return SignedUrl(f"http://127.0.0.1:{closed_port}/o?Signature=CANARY", {}, 0)
 
     with pytest.raises(ReadError, match=r":o\.root") as caught:
         fetch(":o.root", grant, 0, 10, patience_s=0.5)
@@ -228,7 +228,7 @@ def test_a_store_that_nobody_runs(closed_port):
 )
 def test_an_address_that_is_none(url):
     with pytest.raises(ReadError) as caught:
-        fetch(":o.root", lambda refresh: Grant(url, {}, 0), 0, 10, patience_s=0.3)
+        fetch(":o.root", lambda refresh: SignedUrl(url, {}, 0), 0, 10, patience_s=0.3)
     assert "CANARY" not in text_of(caught.value)
 
 

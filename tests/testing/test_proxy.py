@@ -20,9 +20,9 @@ from xml.etree import ElementTree
 
 import minio
 import pytest
-import strategies
 import urllib3
-from strategies import Answer, serve_file
+from support import strategies
+from support.strategies import Answer, serve_file
 
 from coffea_sx.testing import (
     ChangeETag,

@@ -19,7 +19,7 @@ import minio
 import psutil
 import pytest
 from minio.error import S3Error
-from strategies import say
+from support.strategies import say
 
 from coffea_sx.errors import ConfigurationError
 from coffea_sx.testing import store as module

@@ -1,0 +1,1 @@
+"""Private API of other packages: a module for each, and a canary test for each function."""

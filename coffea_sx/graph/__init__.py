@@ -1,0 +1,1 @@
+"""Graph of the events: one task waits for an input file, the next one reads its result."""

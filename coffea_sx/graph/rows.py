@@ -1,0 +1,48 @@
+"""Rows of the report: one for each partition, made where the partition is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..polling.outcomes import Failed
+from .resolve import ResolvedPartition
+
+
+def success(place: ResolvedPartition, n_events: int, duration_s: float) -> Any:
+    """Build the row of a partition that was read."""
+    return _row(place, n_events=n_events, duration=duration_s)
+
+
+def not_transformed(place: ResolvedPartition, failed: Failed) -> Any:
+    """Build the row of a partition without a file."""
+    reason = failed.reason or "no reason given"
+    return _row(place, stage="transform", exception=failed.kind, message=reason)
+
+
+def not_read(place: ResolvedPartition, error: Exception) -> Any:
+    """Build the row of a partition whose file could not be read."""
+    return _row(place, stage="read", exception=type(error).__name__, message=str(error))
+
+
+def _row(
+    place: ResolvedPartition,
+    *,
+    n_events: int = 0,
+    duration: float | None = None,
+    stage: str | None = None,
+    exception: str | None = None,
+    message: str | None = None,
+) -> Any:
+    import awkward as ak
+
+    row = {
+        "partition": place.partition,
+        "input_file": place.outcome.input_file,
+        "request_id": place.handle.address.request_id,
+        "n_events": n_events,
+        "duration": duration,
+        "failed_at": stage,
+        "exception": exception,
+        "message": message,
+    }
+    return ak.Array([row])

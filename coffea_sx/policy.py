@@ -1,0 +1,206 @@
+"""Policies: how often a server is asked, what is repeated, and how many input files may fail."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from numbers import Integral, Real
+from time import sleep
+from typing import TypeVar
+
+import tenacity
+
+from .errors import AccessError, BadInput, ConfigurationError, ServiceXError
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class PollPolicy:
+    """How often a server is asked, and for how long; seconds. ``math.inf`` is no limit.
+
+    Attributes
+    ----------
+    busy_s : float
+        Minimum time between two requests of this process to a server, for all its transforms;
+        requests for URLs are at least twice as far apart.
+    idle_s : float
+        Maximum time between two requests of this process to a server while a task waits.
+    stall_s : float
+        A transform without news for this long has stalled.
+    deadline_s : float
+        Maximum time to wait for a transform, summed over all waits.
+    settle_s : float
+        Time for which the last rows of a transform that has ended may be missing.
+    outage_s : float
+        Time for which the server may be silent.
+
+    Raises
+    ------
+    BadInput
+        If a value is not a number of seconds, or if ``busy_s``, ``idle_s`` or ``settle_s`` is
+        infinite.
+    """
+
+    busy_s: float = 1.0
+    idle_s: float = 2.0
+    stall_s: float = 1800.0
+    deadline_s: float = math.inf
+    settle_s: float = 10.0
+    outage_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            seconds = getattr(self, name)
+            is_number = isinstance(seconds, Real) and not isinstance(seconds, bool)
+            if not is_number or not seconds >= 0:
+                raise BadInput(
+                    f"PollPolicy({name}=...) is a number of seconds, with math.inf for no limit; "
+                    f"got {seconds!r}."
+                )
+            # Without these limits the poller would never ask, or a transform never end.
+            if name in {"busy_s", "idle_s", "settle_s"} and math.isinf(seconds):
+                raise BadInput(
+                    f"PollPolicy({name}=...) must have a limit, or waiting would never end."
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class FailurePolicy:
+    """How many input files may fail.
+
+    Attributes
+    ----------
+    on_failure : {"raise", "skip"}
+        Whether failed files end a computation, or are left out of it.
+    max_failed : int or float or None
+        How many may be left out: a number of files, or as a float a fraction of them; None is any.
+    elsewhere : frozenset of int
+        Files of the transform that count no longer: another transform delivers them.
+    n_files : int
+        Of which a fraction is one.
+    """
+
+    on_failure: str
+    max_failed: int | float | None = None
+    elsewhere: frozenset[int] = frozenset()
+    n_files: int = 0
+
+    def __post_init__(self) -> None:
+        if self.on_failure not in ("raise", "skip"):
+            raise BadInput(f'on_failure must be "raise" or "skip", got {self.on_failure!r}.')
+        if self.max_failed is None:
+            return
+        if self.on_failure == "raise":
+            raise BadInput(
+                'max_failed= says how many files may be left out; use on_failure="skip".'
+            )
+        # numpy's numbers are numbers, too; bools are only to Python.
+        is_number = isinstance(self.max_failed, Real) and not isinstance(self.max_failed, bool)
+        is_count = isinstance(self.max_failed, Integral)
+        if not is_number or not 0 <= self.max_failed <= (math.inf if is_count else 1.0):
+            raise BadInput(
+                "max_failed must be a number of files (int), or a fraction of them (float, 0.0 to "
+                f"1.0), got {self.max_failed!r}."
+            )
+        plain = int(self.max_failed) if is_count else float(self.max_failed)
+        object.__setattr__(self, "max_failed", plain)
+
+    @property
+    def skips(self) -> bool:
+        """Whether failed files are left out."""
+        return self.on_failure == "skip"
+
+    @property
+    def limit(self) -> int | None:
+        """How many files may be left out; None is any."""
+        if isinstance(self.max_failed, float):
+            return int(self.max_failed * self.n_files)
+        return self.max_failed
+
+    def among(self, n_files: int) -> FailurePolicy:
+        """Return the same for so many files, none of which is delivered elsewhere."""
+        return replace(self, n_files=n_files, elsewhere=frozenset())
+
+    def without(self, indices: Iterable[int]) -> FailurePolicy:
+        """Return the same for a transform some of whose files another one delivers."""
+        return replace(self, elsewhere=self.elsewhere.union(indices))
+
+    def allows(self, n_failed: int) -> bool:
+        """Whether a computation goes on when so many of its input files have failed."""
+        return not n_failed or (self.skips and (self.limit is None or n_failed <= self.limit))
+
+
+STRICT = FailurePolicy("raise")
+LENIENT = FailurePolicy("skip")
+
+
+def is_transient(error: Exception) -> bool:
+    """Return True if the same request may succeed later."""
+    # A store that does not list a bucket, or a file that holds a token, may be there again.
+    if isinstance(error, (ConnectionError, AccessError, ConfigurationError)):
+        return True
+    return (getattr(error, "status", 0) or 0) >= 429
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Repeat a request while its server is away.
+
+    Attributes
+    ----------
+    limit_s : float
+        Time for which the request is repeated, seconds.
+    pause_s : float
+        Time between two attempts, seconds.
+    repeats : callable
+        Takes the error of an attempt; returns True if there is to be another one.
+    """
+
+    limit_s: float
+    pause_s: float
+    repeats: Callable[[Exception], bool] = is_transient
+
+    def call(
+        self, request: Callable[[], Answer], *, sleep: Callable[[float], None] = sleep
+    ) -> Answer:
+        """Return the answer to a request, after as many attempts as the policy allows.
+
+        Parameters
+        ----------
+        request : callable
+        sleep : callable
+            Called between two attempts with the seconds to sleep; its errors end the attempts.
+
+        Raises
+        ------
+        ServiceXError
+            The error of the last attempt.
+        """
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(self._is_repeated),
+            stop=tenacity.stop_after_delay(self.limit_s),
+            wait=tenacity.wait_fixed(self.pause_s),
+            before_sleep=self._warn_once,
+            sleep=sleep,
+            reraise=True,
+        )
+        return retrying(request)
+
+    def _is_repeated(self, error: BaseException) -> bool:
+        return isinstance(error, ServiceXError) and self.repeats(error)
+
+    def _warn_once(self, attempt: tenacity.RetryCallState) -> None:
+        error = attempt.outcome.exception() if attempt.outcome else None
+        if attempt.attempt_number == 1 and error is not None:
+            warn_of_outage(error, self.limit_s)
+
+
+def warn_of_outage(error: BaseException, limit_s: float) -> None:
+    """Warn that a server does not answer, and for how long it is asked again."""
+    # Where warnings are errors, this one must not end what may go on.
+    with suppress(UserWarning):
+        warnings.warn(f"{error} It is asked again for up to {limit_s:g} s.", stacklevel=2)

@@ -1,0 +1,1 @@
+"""Client of a ServiceX server: configuration, REST, submitting, and URLs of results."""

@@ -1,0 +1,283 @@
+"""What the tests of faults share: an analysis behind a proxy, and the search for secrets.
+
+A module of its own, because a conftest.py cannot be imported.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import pickle
+import re
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import awkward as ak
+import dask
+import pytest
+import uproot
+from coffea.nanoevents import BaseSchema, NanoEventsFactory
+from servicex import query as sx_query
+
+from coffea_sx.errors import ServiceXError
+from coffea_sx.forms import OutputForm, derive_form
+from coffea_sx.local import LocalServiceX
+from coffea_sx.policy import PollPolicy
+from coffea_sx.polling import monitor
+from coffea_sx.servicex import clients
+from coffea_sx.servicex.client import ServiceXClient
+from coffea_sx.storage import stored, transport
+from coffea_sx.testing import Answer, FaultProxy, Request, When
+from coffea_sx.testing.faults import Ask, whole
+from coffea_sx.wire import Limits
+from support.leaks import Canaries
+
+COLUMNS = ("event", "MET_pt", "Muon_pt")
+# The second of three input files is the one with the fault.
+VICTIM = 1
+BUCKET = r"^/[0-9a-f-]{36}/"
+
+
+def reading(path: str) -> Callable[[Request], bool]:
+    """Match requests for objects, but not those that only find out whether one is there."""
+    asks = When(path, method="GET")
+    return lambda request: asks(request) and request.range != "bytes=0-0"
+
+
+OBJECTS = reading(BUCKET)
+OF_VICTIM = reading(f"{BUCKET}.*nano_{VICTIM}")
+ASKING = When("^/servicex", method="GET")
+RESULTS = When("/results$")
+
+
+Kind = type[ServiceXError] | tuple[type[ServiceXError], ...]
+
+
+def query() -> Any:
+    return (
+        sx_query.FuncADL_Uproot()
+        .FromTree("Events")
+        .Select(lambda e: {"event": e["event"], "MET_pt": e["MET_pt"], "Muon_pt": e["Muon_pt"]})
+    )
+
+
+@lru_cache
+def form_of(path: str, result_format: str) -> OutputForm:
+    """Derive what is delivered, once for all tests."""
+    return derive_form(query(), {path: "Events"}, result_format=result_format)
+
+
+@lru_cache
+def truth(files: tuple[str, ...]) -> dict[str, Any]:
+    """Read the columns of the input files themselves."""
+    parts = []
+    for path in files:
+        with uproot.open({path: "Events"}) as tree:
+            parts.append(tree.arrays(COLUMNS))
+    joined = ak.concatenate(parts)
+    return {name: joined[name] for name in COLUMNS}
+
+
+class Analysis:
+    """An analysis of three files, what it should give, and everything that must not be said.
+
+    Parameters
+    ----------
+    server : LocalServiceX
+        With tokens.
+    url : str
+        Where the client finds it.
+    files : list of str
+    directory : Path
+        For its servicex.yaml.
+    """
+
+    def __init__(
+        self,
+        server: LocalServiceX,
+        url: str,
+        files: list[str],
+        directory: Path,
+        canaries: Canaries,
+    ) -> None:
+        self.files = files
+        self.truth = truth(tuple(files))
+        self.canaries = canaries
+        self._config = directory / "servicex.yaml"
+        text = server.servicex_yaml().replace(server.url, url)
+        self._config.write_text(f"{text}cache_path: {directory / 'cache'}\n")
+
+    def factory(self, **options: Any) -> Any:
+        return NanoEventsFactory.from_servicex(
+            query(),
+            self.files,
+            form=form_of(self.files[0], options.get("result_format", "root-file")),
+            config_path=self._config,
+            schemaclass=BaseSchema,
+            **options,
+        )
+
+    def compute(self, scheduler: str = "synchronous", **options: Any) -> dict[str, Any]:
+        events = self.factory(**options).events()
+        found = dask.compute(*(events[name] for name in COLUMNS), scheduler=scheduler)
+        return dict(zip(COLUMNS, found, strict=True))
+
+    def assert_right(self, scheduler: str = "synchronous", **options: Any) -> None:
+        """The values are those of the input files; nothing secret is said on the way."""
+        self._assert_equal(self.compute(scheduler, **options), self.truth)
+        self.assert_silent()
+
+    def assert_raises(
+        self,
+        kind: Kind,
+        says: str,
+        scheduler: str = "synchronous",
+        **options: Any,
+    ) -> Any:
+        """It ends with an error that can be pickled, and that holds nothing secret."""
+        with pytest.raises(kind, match=says) as caught:
+            self.compute(scheduler, **options)
+        error = caught.value
+        assert type(error) in _kinds(kind)
+        copy = pickle.loads(pickle.dumps(error))
+        assert (type(copy), str(copy), copy.facts) == (type(error), str(error), error.facts)
+        self.assert_silent(everything_in(error))
+        return error
+
+    def assert_raises_for_victim(
+        self, kind: Kind, says: str, scheduler: str = "synchronous", **options: Any
+    ) -> Any:
+        """The error names the input file too."""
+        error = self.assert_raises(kind, says, scheduler, **options)
+        assert error.input_file == self.files[VICTIM]
+        assert error.input_file in str(error)
+        assert error.object_name
+        return error
+
+    def assert_skips_victim(
+        self, kind: Kind, says: str, scheduler: str = "synchronous", **options: Any
+    ) -> None:
+        """The victim is a row of the report, and the other partitions are right."""
+        events, report = self.factory(on_failure="skip", **options).events()
+        *found, rows = dask.compute(
+            *(events[name] for name in COLUMNS), report, scheduler=scheduler
+        )
+        others = tuple(path for i, path in enumerate(self.files) if i != VICTIM)
+        self._assert_equal(dict(zip(COLUMNS, found, strict=True)), truth(others))
+        (failed,) = rows[~ak.is_none(rows.exception)].to_list()
+        assert (failed["partition"], failed["input_file"]) == (VICTIM, self.files[VICTIM])
+        assert failed["failed_at"] == "read"
+        assert failed["exception"] in [one.__name__ for one in _kinds(kind)]
+        assert re.search(says, failed["message"])
+        assert rows.n_events.to_list() == [500, 0, 500]
+        self.assert_silent(str(rows.to_list()))
+
+    def expect_no_token(self) -> None:
+        """Search for secrets even if no access token is given out."""
+        self.canaries.secrets.add("no access token")
+
+    def assert_silent(self, what: str = "") -> None:
+        """Neither what is given nor any log has a secret."""
+        self.canaries.assert_absent("what was raised or reported", what)
+        self.canaries.assert_absent("our log", self.canaries.log.getvalue())
+
+    def _assert_equal(self, found: dict[str, Any], expected: dict[str, Any]) -> None:
+        for name in COLUMNS:
+            assert ak.array_equal(ak.without_parameters(found[name]), expected[name]), name
+
+
+def _kinds(kind: Kind) -> tuple[type[ServiceXError], ...]:
+    return kind if isinstance(kind, tuple) else (kind,)
+
+
+def everything_in(error: BaseException) -> str:
+    """Return all that may be printed or sent of an error, its causes and its contexts."""
+    return "\n".join(
+        [
+            *traceback.format_exception(error),
+            *(f"{one!r} {one} {vars(one)}" for one in _chain(error, set())),
+            pickle.dumps(error).decode("latin-1"),
+        ]
+    )
+
+
+def _chain(error: BaseException | None, seen: set[int]) -> Iterator[BaseException]:
+    if error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        yield from _chain(error.__cause__, seen)
+        yield from _chain(error.__context__, seen)
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """An action: change the JSON of an answer."""
+
+    change: Callable[[Any], Any]
+
+    async def __call__(self, request: Request, ask: Ask) -> Answer:
+        answer = await ask()
+        content = b"".join([block async for block in answer.body])
+        if answer.status == 200:
+            content = json.dumps(self.change(json.loads(content))).encode()
+        return whole(answer.status, {"Content-Type": "application/json"}, content)
+
+
+@contextmanager
+def watched(server: LocalServiceX) -> Iterator[Canaries]:
+    """Note the secrets of a server and of its clients, and all logs at DEBUG."""
+    root = logging.getLogger()
+    level = root.level
+    with pytest.MonkeyPatch.context() as patch:
+        canaries = Canaries(server, patch)
+        handler = logging.StreamHandler(canaries.log)
+        root.addHandler(handler)
+        root.setLevel(logging.DEBUG)
+        yield canaries
+        root.removeHandler(handler)
+        root.setLevel(level)
+
+
+def of_rows(**facts: Any) -> Rewrite:
+    """Change all rows of results."""
+    changed = {name.replace("_", "-"): fact for name, fact in facts.items()}
+    return Rewrite(lambda said: {"results": [{**row, **changed} for row in said["results"]]})
+
+
+def requests_for(proxy: FaultProxy, when: Callable[[Request], bool]) -> list[Request]:
+    return [request for request in proxy.requests if when(request)]
+
+
+def make_impatient(patch: pytest.MonkeyPatch) -> None:
+    """Let nobody wait for long: faults for ever end in a second."""
+    quick = partial(transport.fetch, patience_s=0.5, limits=Limits(0.2, bytes_per_s=1e9))
+    patch.setattr(stored, "fetch", quick)
+    patch.setattr(transport, "MISSING_PAUSES_S", (0.01, 0.02))
+    # Submitting takes its time.
+    patch.setattr(ServiceXClient.__init__, "__defaults__", (5.0, Limits(total_s=1.0)))
+    patch.setattr(clients, "ServiceXClient", partial(ServiceXClient, patience_s=0.5))
+    fast = partial(PollPolicy, busy_s=0.02, idle_s=0.1, stall_s=10.0, settle_s=0.3, outage_s=0.2)
+    patch.setattr(monitor, "PollPolicy", fast)
+
+
+# -- in the processes of workers
+
+_log_of_worker = io.StringIO()
+
+
+def prepare_worker() -> None:
+    """Let a worker wait for nothing for long, and keep all that it logs at DEBUG."""
+    make_impatient(pytest.MonkeyPatch())
+    root = logging.getLogger()
+    root.addHandler(logging.StreamHandler(_log_of_worker))
+    root.setLevel(logging.DEBUG)
+
+
+def said_by_worker() -> str:
+    return _log_of_worker.getvalue()
