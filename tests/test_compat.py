@@ -260,9 +260,8 @@ def muons(source: Any) -> Any:
 )
 def test_the_translator_takes_queries_of_cpp_sources(query, same):
     pytest.importorskip("func_adl_xAOD")
-    from coffea_sx.forms.xaod import xaod_form
-
-    assert xaod_form(select(query())) == xaod_form(select(same()))
-    column = xaod_form(select(query())).columns[0]
-    ended = query().Select(f"lambda e: e.{column}").AsROOTTTree("f.root", "tree", ["pt"])
-    assert xaod_form(select(ended)).columns == ["pt"]
+    derived = derive_form(query(), None)
+    assert derived == derive_form(same(), None)
+    ended = query().Select(f"lambda e: e.{derived.columns[0]}")
+    ended = ended.AsROOTTTree("f.root", "tree", ["pt"])
+    assert derive_form(ended, None).columns == ["pt"]

@@ -1,63 +1,53 @@
-"""The expressions of uproot-raw queries: what uproot's own language is used for, and no more.
+"""Expressions of uproot-raw queries: the syntax of uproot's own language, without its evaluation.
 
-uproot evaluates the texts of a query as Python. Here they are read by its rules (a text that is the
-name of a column is that column, names with dots are columns too, ``get("...")`` reads a column of
-any name, aliases stand for expressions) and calculated step by step.
+uproot evaluates the texts of a query as Python. Here they are read by the same rules (a text that
+is the name of a column is that column, names with dots are columns too, ``get("...")`` reads a
+column of any name, aliases stand for expressions) and run step by step.
 """
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import uproot
 
 from ..errors import QueryError
-from .interpreter import Language, Scope, Step, not_too_deep, shortened
+from .interpreter import Interpreter, Scope, Step
+from .syntax import limited_nesting, shortened
+from .vocabulary import GETTER, LARGEST_SIZE, RAW_BITS, RAW_KEYWORDS, SIZED_FUNCTIONS
 
-GETTER = "get"
-KEYWORDS = frozenset(
-    (
-        *("array", "arrays", "axis", "ascending", "atol", "clip", "counts", "ddof", "decimals"),
-        *("depth_limit", "equal_nan", "fields", "initial", "keepdims", "lsb_order", "mask"),
-        *("mask_identity", "mergebool", "n", "nested", "replacement", "rtol", "stable", "target"),
-        *("valid_when", "value", "weight"),
-    )
-)
-# Python's whole numbers become those of columns here, which have no more bits.
-_BITS = 64
-# Functions that make as many entries as a number says.
-_SIZED = frozenset(("argcombinations", "combinations", "pad_none"))
-_LARGEST_SIZE = 1000
+Functions = Mapping[str, Callable[..., Any]]
 _MOST_READ = 10_000
 
 
 class ColumnLanguage(uproot.language.Language):
-    """What uproot asks where it would evaluate Python.
+    """Language of uproot that takes the place of its evaluation of Python.
 
     Parameters
     ----------
     functions : mapping of str to callable
-        What an expression may call.
+        The functions that an expression may call.
     """
 
-    def __init__(self, functions: Mapping[str, Callable[..., Any]]) -> None:
+    def __init__(self, functions: Functions) -> None:
         self._functions = functions
 
     def getter_of(self, name: str) -> str:
-        """Write the expression that reads a column of any name."""
+        """Return the expression that reads a column of any name."""
         return f"{GETTER}({name!r})"
 
     def free_symbols(
         self, expression: str, keys: Collection[str], aliases: Collection[str], *_: str
     ) -> list[str]:
-        """Name the columns and aliases that an expression reads.
+        """Return the columns and aliases that an expression reads.
 
         Raises
         ------
         QueryError
-            If the expression is not one of the language.
+            If anything in the expression is not allowed.
         uproot.KeyInFileError
             If there is no such column.
         """
@@ -81,9 +71,9 @@ class ColumnLanguage(uproot.language.Language):
                 for name in _names(branch, hasbranches):
                     if name in keys:
                         values[name] = arrays[branch.cache_key]
-        wanted = [(text, context) for text, context in expression_context if context["is_primary"]]
-        output = {text: values.of(text) for text, about in wanted if not about["is_cut"]}
-        for text, context in wanted:
+        primary = [(text, context) for text, context in expression_context if context["is_primary"]]
+        output = {text: values.of(text) for text, context in primary if not context["is_cut"]}
+        for text, context in primary:
             if context["is_cut"]:
                 passes = values.of(text) != 0
                 return {name: array[passes] for name, array in output.items()}
@@ -91,11 +81,11 @@ class ColumnLanguage(uproot.language.Language):
 
 
 class _Values(dict[str, Any]):
-    """Columns by name, and aliases as soon as they are asked for."""
+    """Columns by name, and aliases, which are calculated when they are first read."""
 
     def __init__(
         self,
-        functions: Mapping[str, Callable[..., Any]],
+        functions: Functions,
         keys: Collection[str],
         aliases: Mapping[str, str],
     ) -> None:
@@ -114,7 +104,7 @@ class _Values(dict[str, Any]):
 
 
 def _names(branch: Any, root: Any) -> Iterator[str]:
-    """Give the names that a branch has: its own, with each of those above it, and from the top."""
+    """Yield the names of a branch: its own, with each branch above it, and with its full path."""
     name = branch.name
     yield name
     while (branch := branch.parent) is not root:
@@ -123,60 +113,61 @@ def _names(branch: Any, root: Any) -> Iterator[str]:
     yield f"/{name}"
 
 
+@dataclass(frozen=True)
 class Expression:
-    """A text that may be calculated.
+    """An expression that was checked.
 
     Attributes
     ----------
     reads : dict of str to None
         The columns and aliases that it reads, in their order.
     step : callable
-        Takes the columns, gives the value.
+        Takes the columns by name and returns the value.
     """
 
-    def __init__(self, reads: dict[str, None], step: Step) -> None:
-        self.reads, self.step = reads, step
+    reads: dict[str, None]
+    step: Step
 
 
 def read(
     text: str,
-    functions: Mapping[str, Callable[..., Any]],
+    functions: Functions,
     columns: Collection[str] | None = None,
 ) -> Expression:
-    """Read an expression.
+    """Check the text of an expression.
 
     Parameters
     ----------
     text : str
     functions : mapping of str to callable
-        What it may call.
+        The functions that it may call.
     columns : collection of str, optional
-        The columns and aliases that there are. Without, every name may be one.
+        The columns and aliases of the tree. Without them, any name may be a column.
 
     Raises
     ------
     QueryError
-        For what is no expression, and for anything in it but columns, arithmetic and functions.
+        If the text is no expression, or has anything in it but columns, arithmetic and functions.
     uproot.KeyInFileError
-        For a column that is not there.
+        For a column that the tree does not have.
     """
-    with not_too_deep():
+    with limited_nesting():
         try:
             body = ast.parse(text).body
         except (SyntaxError, ValueError) as error:
-            why = getattr(error, "msg", None) or str(error)
-            raise QueryError(f"{shortened(text)!r} is no expression: {why}") from None
+            reason = getattr(error, "msg", None) or str(error)
+            raise QueryError(f"{shortened(text)!r} is no expression: {reason}") from None
         if len(body) != 1 or not isinstance(body[0], ast.Expr):
             raise QueryError(
                 f"{shortened(text)!r} is no expression: Python statements are not allowed."
             )
-        language = _Expressions(functions, columns)
-        return Expression(language.reads, language.step(body[0].value))
+        interpreter = ExpressionInterpreter(functions, columns)
+        return Expression(interpreter.reads, interpreter.interpret(body[0].value))
 
 
 def is_python(text: str) -> bool:
-    """Say whether a text could be an expression, or is at best the name of a column."""
-    with not_too_deep():
+    """Return False if a text is no Python, so that it can only be the name of a column."""
+    with limited_nesting():
         try:
             ast.parse(text)
         except SyntaxError:
@@ -186,25 +177,32 @@ def is_python(text: str) -> bool:
     return True
 
 
-class _Expressions(Language):
-    """Columns, arithmetic and functions."""
+class ExpressionInterpreter(Interpreter):
+    """Interpreter of columns, arithmetic and functions.
 
-    def __init__(
-        self, functions: Mapping[str, Callable[..., Any]], columns: Collection[str] | None
-    ) -> None:
-        super().__init__(_BITS)
+    Parameters
+    ----------
+    functions, columns
+        As for `read`.
+
+    Attributes
+    ----------
+    reads : dict of str to None
+        The columns and aliases that are read, in their order.
+    """
+
+    allowed = (
+        "Expressions are of columns and numbers: arithmetic, comparisons, & and | and ~ in place "
+        "of and, or and not, [...], and the functions that uproot and the server know, called by "
+        "their names."
+    )
+
+    def __init__(self, functions: Functions, columns: Collection[str] | None) -> None:
+        super().__init__(RAW_BITS)
         self._functions, self._columns = functions, columns
         self.reads: dict[str, None] = {}
 
-    def allowed(self) -> str:
-        return (
-            "Expressions are of columns and numbers: arithmetic, comparisons, & and | and ~ in "
-            "place of and, or and not, [...], and the functions that uproot and the server know, "
-            "called by their names."
-        )
-
-    def column(self, name: str, node: ast.AST) -> Step:
-        """Make the step that reads a column."""
+    def _column(self, name: str, node: ast.AST) -> Step:
         if self._columns is not None and name not in self._columns:
             if name in self._functions:
                 raise self.refusal(node, f"The function {name!r} is not called.")
@@ -213,19 +211,19 @@ class _Expressions(Language):
         return lambda names: names[name]
 
     def _name(self, node: ast.Name, scope: Scope) -> Step:
-        return self._plain(node.id, node)
+        return self._public_column(node.id, node)
 
     def _attribute(self, node: ast.Attribute, scope: Scope) -> Step:
-        name = _dotted(node)
+        name = _dotted_name(node)
         if name is None:
             raise self.refusal(node, f'A field is read by ["{node.attr}"].')
-        return self._plain(name, node)
+        return self._public_column(name, node)
 
-    def _plain(self, name: str, node: ast.AST) -> Step:
-        is_private = any(step.startswith("__") for step in name.split("."))
+    def _public_column(self, name: str, node: ast.AST) -> Step:
+        is_private = any(part.startswith("__") for part in name.split("."))
         if is_private and name not in (self._columns or ()):
             raise self.refusal(node)
-        return self.column(name, node)
+        return self._column(name, node)
 
     def _call(self, node: ast.Call, scope: Scope) -> Step:
         name = node.func.id if isinstance(node.func, ast.Name) else ""
@@ -235,80 +233,71 @@ class _Expressions(Language):
             raise self.refusal(
                 node, "Something else is called than a function that uproot or the server knows."
             )
-        function, values = self._functions[name], self.several(node.args, scope)
-        options = {}
-        for given in node.keywords:
-            if given.arg not in KEYWORDS:
-                raise self.refusal(node, f"{given.arg or '**'} is no keyword of a query.")
-            options[given.arg] = self.step(given.value, scope)
-        if name in _SIZED:
-            self._refuse_size(node)
-        return lambda names: function(
-            *map(self._argument, values(names)),
-            **{option: self._argument(step(names)) for option, step in options.items()},
+        if name in SIZED_FUNCTIONS:
+            self._check_size(node)
+        return self.interpret_call(
+            self._functions[name], node, scope, keywords=RAW_KEYWORDS, check=self._checked
         )
 
     def _get(self, node: ast.Call) -> Step:
-        (given,) = node.args if len(node.args) == 1 else (None,)
-        if node.keywords or not isinstance(given, ast.Constant) or not isinstance(given.value, str):
+        (name,) = node.args if len(node.args) == 1 else (None,)
+        if node.keywords or not isinstance(name, ast.Constant) or not isinstance(name.value, str):
             raise self.refusal(node, 'Write the name of a column: get("with blanks").')
-        return self.column(given.value, node)
+        return self._column(name.value, node)
 
-    def _refuse_size(self, node: ast.Call) -> None:
-        given = {option.arg: option.value for option in node.keywords}
-        size = node.args[1] if len(node.args) > 1 else given.get("n", given.get("target"))
+    def _check_size(self, node: ast.Call) -> None:
+        keywords = {keyword.arg: keyword.value for keyword in node.keywords}
+        size = node.args[1] if len(node.args) > 1 else keywords.get("n", keywords.get("target"))
         number = size.value if isinstance(size, ast.Constant) else None
-        if not isinstance(number, int) or number > _LARGEST_SIZE:
-            raise self.refusal(node, f"Write a number up to {_LARGEST_SIZE} for how many.")
+        if not isinstance(number, int) or number > LARGEST_SIZE:
+            raise self.refusal(node, f"Write a number up to {LARGEST_SIZE} for how many.")
 
-    def _argument(self, value: Any) -> Any:
-        if isinstance(value, int):
-            self.number(value, _BITS)
-        return value
+    def _checked(self, value: Any) -> Any:
+        return self.number(value, RAW_BITS) if isinstance(value, int) else value
 
     nodes = {
-        **Language.nodes,
+        **Interpreter.nodes,
         ast.Name: _name,
         ast.Attribute: _attribute,
         ast.Call: _call,
     }
 
 
-def _dotted(node: ast.AST) -> str | None:
-    """Return names with dots between them as one name, None for an attribute of anything else."""
+def _dotted_name(node: ast.AST) -> str | None:
+    """Return the text of names with dots between them, None for an attribute of anything else."""
     if isinstance(node, ast.Name):
         return node.id
     if not isinstance(node, ast.Attribute):
         return None
-    before = _dotted(node.value)
-    return None if before is None else f"{before}.{node.attr}"
+    owner = _dotted_name(node.value)
+    return None if owner is None else f"{owner}.{node.attr}"
 
 
-def refuse_endless(aliases: Mapping[str, Collection[str]]) -> None:
-    """Refuse aliases that read each other over and over.
+def check_aliases(aliases: Mapping[str, Collection[str]]) -> None:
+    """Refuse aliases that read other aliases too often.
 
     Parameters
     ----------
     aliases : mapping of str to collection of str
-        What each of them reads.
+        The columns and aliases that each alias reads.
 
     Raises
     ------
     QueryError
-        If a column would be looked up more than a few thousand times.
+        If an alias leads to more than ten thousand readings of columns.
     """
     reads: dict[str, int] = {}
 
     def count(name: str, path: tuple[str, ...]) -> int:
         if name in path:
-            return 0  # uproot finds these, unless the name is that of a column
+            return 0  # uproot refuses a circle, unless the name is that of a column
         if name not in reads:
-            read_by_it = aliases.get(name, ())
-            reads[name] = 1 + sum(count(other, (*path, name)) for other in read_by_it)
+            others = aliases.get(name, ())
+            reads[name] = 1 + sum(count(other, (*path, name)) for other in others)
         if reads[name] > _MOST_READ:
             raise QueryError(f"The alias {name!r} reads other aliases too often.")
         return reads[name]
 
-    with not_too_deep():
+    with limited_nesting():
         for name in aliases:
             count(name, ())

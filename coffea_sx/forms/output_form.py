@@ -17,12 +17,12 @@ from .alignment import Column, func_adl_columns, raw_columns
 from .counters import with_counters
 from .empty import without_rows
 from .file_forms import documented, observed_forms
+from .func_adl_uproot import func_adl_form
 from .input_form import input_form as sample_form
 from .input_form import readable, record_form, sample_forms, saved_form
-from .translation import translated_form
 from .uproot_raw import input_trees, raw_forms, requests_of
 from .writers import TREE, TREENAME, write, write_trees
-from .xaod import is_xaod, xaod_form
+from .xaod import is_xaod, xaod_forms
 
 _INSTEAD = (
     'take result_format="parquet", which has them, as None in the events; or ask for the lists, '
@@ -202,7 +202,8 @@ def delivered_form(selection: Selection, input_form: Any, paths: Sequence[str] =
         The input files, if they are known.
     """
     if is_xaod(selection):
-        return xaod_form(selection)
+        trees = xaod_forms(selection)
+        return OutputForm(trees, next(iter(trees)), selection.result_format)
     if selection.codegen == "uproot-raw":
         return _raw(selection, input_form, paths)
     if selection.is_func_adl_uproot:
@@ -214,7 +215,7 @@ def delivered_form(selection: Selection, input_form: Any, paths: Sequence[str] =
 
 
 def _func_adl(selection: Selection, input_form: Any) -> OutputForm:
-    form = translated_form(selection.text, readable(input_form))
+    form = func_adl_form(selection.text, readable(input_form))
     _refuse_unreadable(form, selection.tree)
     written = _written(partial(write, without_rows(form)), [form], selection.result_format)
     given = set(form.fields) if form.is_record else set()

@@ -18,9 +18,9 @@ from support.corpus import written
 
 from coffea_sx import ServiceXEventsFactory, derive_form
 from coffea_sx.errors import QueryError
+from coffea_sx.forms.func_adl_uproot import func_adl_form
 from coffea_sx.forms.input_form import input_form
 from coffea_sx.forms.program import program
-from coffea_sx.forms.translation import translated_form
 from coffea_sx.forms.uproot_raw import raw_forms
 from coffea_sx.local import LocalServiceX
 from coffea_sx.local.database import Database
@@ -77,7 +77,7 @@ def test_there_are_many():
 
 def derive(codegen, text, form):
     if codegen == "uproot":
-        return translated_form(text, form)
+        return func_adl_form(text, form)
     return raw_forms(text, {"Events": form})
 
 
@@ -210,8 +210,8 @@ from support import attacks
 from coffea_sx.errors import QueryError
 from coffea_sx.forms.uproot_raw import raw_forms
 from coffea_sx.forms.input_form import input_form
-from coffea_sx.forms.translation import translated_form
-from coffea_sx.forms.xaod import xaod_form
+from coffea_sx.forms.func_adl_uproot import func_adl_form
+from coffea_sx.forms.xaod import xaod_forms
 from coffea_sx.local.transformer import generate_source
 from coffea_sx.query import Selection
 import dis, logging
@@ -238,7 +238,7 @@ def refused(run, kind=QueryError):
 
 def derive(codegen, text):
     if codegen == "uproot":
-        return translated_form(text, form)
+        return func_adl_form(text, form)
     return raw_forms(text, {"Events": form})
 
 def all_of_it():
@@ -258,7 +258,7 @@ shown, seen[:] = list(seen), []
 all_of_it()
 ours, seen[:] = list(seen), []
 for text in attacks.FUNC_ADL.values():
-    refused(lambda: xaod_form(Selection(text, "atlasr21", "root-file", None, "")))
+    refused(lambda: xaod_forms(Selection(text, "atlasr21", "root-file", None, "")))
 xaod = [one for one in seen if one[1] == "<string>"]
 print(json.dumps({"shown": shown, "ours": ours, "xaod": xaod}))
 """
