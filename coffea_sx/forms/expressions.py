@@ -23,96 +23,6 @@ Functions = Mapping[str, Callable[..., Any]]
 _MOST_READ = 10_000
 
 
-class ColumnLanguage(uproot.language.Language):
-    """Language of uproot that takes the place of its evaluation of Python.
-
-    Parameters
-    ----------
-    functions : mapping of str to callable
-        The functions that an expression may call.
-    """
-
-    def __init__(self, functions: Functions) -> None:
-        self._functions = functions
-
-    def getter_of(self, name: str) -> str:
-        """Return the expression that reads a column of any name."""
-        return f"{GETTER}({name!r})"
-
-    def free_symbols(
-        self, expression: str, keys: Collection[str], aliases: Collection[str], *_: str
-    ) -> list[str]:
-        """Return the columns and aliases that an expression reads.
-
-        Raises
-        ------
-        QueryError
-            If anything in the expression is not allowed.
-        uproot.KeyInFileError
-            If there is no such column.
-        """
-        if expression in keys:
-            return [expression]
-        return list(read(expression, self._functions, {*keys, *aliases}).reads)
-
-    def compute_expressions(
-        self,
-        hasbranches: Any,
-        arrays: Mapping[str, Any],
-        expression_context: list[tuple[str, dict[str, Any]]],
-        keys: Collection[str],
-        aliases: Mapping[str, str],
-        *_: str,
-    ) -> dict[str, Any]:
-        """Calculate the expressions of a query from the columns that they read."""
-        values = _Values(self._functions, keys, aliases)
-        for _expression, context in expression_context:
-            for branch in context["branches"]:
-                for name in _names(branch, hasbranches):
-                    if name in keys:
-                        values[name] = arrays[branch.cache_key]
-        primary = [(text, context) for text, context in expression_context if context["is_primary"]]
-        output = {text: values.of(text) for text, context in primary if not context["is_cut"]}
-        for text, context in primary:
-            if context["is_cut"]:
-                passes = values.of(text) != 0
-                return {name: array[passes] for name, array in output.items()}
-        return output
-
-
-class _Values(dict[str, Any]):
-    """Columns by name, and aliases, which are calculated when they are first read."""
-
-    def __init__(
-        self,
-        functions: Functions,
-        keys: Collection[str],
-        aliases: Mapping[str, str],
-    ) -> None:
-        super().__init__()
-        self._functions, self._keys, self._aliases = functions, keys, aliases
-
-    def of(self, text: str) -> Any:
-        """Return the value of an expression."""
-        if text in self._keys:
-            return self[text]
-        return read(text, self._functions, {*self._keys, *self._aliases}).step(self)
-
-    def __missing__(self, name: str) -> Any:
-        self[name] = self.of(self._aliases[name])
-        return self[name]
-
-
-def _names(branch: Any, root: Any) -> Iterator[str]:
-    """Yield the names of a branch: its own, with each branch above it, and with its full path."""
-    name = branch.name
-    yield name
-    while (branch := branch.parent) is not root:
-        name = f"{branch.name}/{name}"
-        yield name
-    yield f"/{name}"
-
-
 @dataclass(frozen=True)
 class Expression:
     """An expression that was checked.
@@ -129,12 +39,10 @@ class Expression:
     step: Step
 
 
-def read(
-    text: str,
-    functions: Functions,
-    columns: Collection[str] | None = None,
+def parse_expression(
+    text: str, functions: Functions, columns: Collection[str] | None = None
 ) -> Expression:
-    """Check the text of an expression.
+    """Parse and check the text of an expression.
 
     Parameters
     ----------
@@ -183,7 +91,7 @@ class ExpressionInterpreter(Interpreter):
     Parameters
     ----------
     functions, columns
-        As for `read`.
+        As for `parse_expression`.
 
     Attributes
     ----------
@@ -193,8 +101,8 @@ class ExpressionInterpreter(Interpreter):
 
     allowed = (
         "Expressions are of columns and numbers: arithmetic, comparisons, & and | and ~ in place "
-        "of and, or and not, [...], and the functions that uproot and the server know, called by "
-        "their names."
+        "of and, or and not, [...], and the functions of uproot and of the server, called by their "
+        "names."
     )
 
     def __init__(self, functions: Functions, columns: Collection[str] | None) -> None:
@@ -230,9 +138,7 @@ class ExpressionInterpreter(Interpreter):
         if name == GETTER:
             return self._get(node)
         if name not in self._functions:
-            raise self.refusal(
-                node, "Something else is called than a function that uproot or the server knows."
-            )
+            raise self.refusal(node, "Only functions of uproot and of the server can be called.")
         if name in SIZED_FUNCTIONS:
             self._check_size(node)
         return self.interpret_call(
@@ -250,17 +156,12 @@ class ExpressionInterpreter(Interpreter):
         size = node.args[1] if len(node.args) > 1 else keywords.get("n", keywords.get("target"))
         number = size.value if isinstance(size, ast.Constant) else None
         if not isinstance(number, int) or number > LARGEST_SIZE:
-            raise self.refusal(node, f"Write a number up to {LARGEST_SIZE} for how many.")
+            raise self.refusal(node, f"Write the size as a number up to {LARGEST_SIZE}.")
 
     def _checked(self, value: Any) -> Any:
         return self.number(value, RAW_BITS) if isinstance(value, int) else value
 
-    nodes = {
-        **Interpreter.nodes,
-        ast.Name: _name,
-        ast.Attribute: _attribute,
-        ast.Call: _call,
-    }
+    nodes = {**Interpreter.nodes, ast.Name: _name, ast.Attribute: _attribute, ast.Call: _call}
 
 
 def _dotted_name(node: ast.AST) -> str | None:
@@ -301,3 +202,90 @@ def check_aliases(aliases: Mapping[str, Collection[str]]) -> None:
     with limited_nesting():
         for name in aliases:
             count(name, ())
+
+
+class ColumnLanguage(uproot.language.Language):
+    """Language of uproot that takes the place of its evaluation of Python.
+
+    Parameters
+    ----------
+    functions : mapping of str to callable
+        The functions that an expression may call.
+    """
+
+    def __init__(self, functions: Functions) -> None:
+        self._functions = functions
+
+    def getter_of(self, name: str) -> str:
+        """Return the expression that reads a column of any name."""
+        return f"{GETTER}({name!r})"
+
+    def free_symbols(
+        self, expression: str, keys: Collection[str], aliases: Collection[str], *_: str
+    ) -> list[str]:
+        """Return the columns and aliases that an expression reads.
+
+        Raises
+        ------
+        QueryError
+            If anything in the expression is not allowed.
+        uproot.KeyInFileError
+            If there is no such column.
+        """
+        if expression in keys:
+            return [expression]
+        return list(parse_expression(expression, self._functions, {*keys, *aliases}).reads)
+
+    def compute_expressions(
+        self,
+        hasbranches: Any,
+        arrays: Mapping[str, Any],
+        expression_context: list[tuple[str, dict[str, Any]]],
+        keys: Collection[str],
+        aliases: Mapping[str, str],
+        *_: str,
+    ) -> dict[str, Any]:
+        """Calculate the expressions of a query from the columns that they read."""
+        values = _Values(self._functions, keys, aliases)
+        for _expression, context in expression_context:
+            for branch in context["branches"]:
+                for name in _branch_names(branch, hasbranches):
+                    if name in keys:
+                        values[name] = arrays[branch.cache_key]
+        primary = [(text, context) for text, context in expression_context if context["is_primary"]]
+        output = {text: values.of(text) for text, context in primary if not context["is_cut"]}
+        for text, context in primary:
+            if context["is_cut"]:
+                passes = values.of(text) != 0
+                return {name: array[passes] for name, array in output.items()}
+        return output
+
+
+class _Values(dict[str, Any]):
+    """Columns by name, and aliases, which are calculated when they are first read."""
+
+    def __init__(
+        self, functions: Functions, keys: Collection[str], aliases: Mapping[str, str]
+    ) -> None:
+        super().__init__()
+        self._functions, self._keys, self._aliases = functions, keys, aliases
+
+    def of(self, text: str) -> Any:
+        """Return the value of an expression."""
+        if text in self._keys:
+            return self[text]
+        return parse_expression(text, self._functions, {*self._keys, *self._aliases}).step(self)
+
+    def __missing__(self, name: str) -> Any:
+        self[name] = self.of(self._aliases[name])
+        return self[name]
+
+
+def _branch_names(branch: Any, root: Any) -> Iterator[str]:
+    """Yield the names of a branch: its own, with each branch above it, and with its full path."""
+    name = branch.name
+    yield name
+    while (branch := branch.parent) is not root:
+        name = f"{branch.name}/{name}"
+        yield name
+    yield f"/{name}"

@@ -1,7 +1,7 @@
 """Form of the result of a func_adl query: the program of the query, run on events without rows.
 
 The program gets a dask-awkward collection that has a form and no data, and nothing is computed:
-the form of the result is the one that the server makes.
+the form of its result is that of the result on the server.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import logging
 import re
 from typing import Any
 from uuid import uuid4
+
+import awkward as ak
 
 from ..errors import QueryError, UnknownColumn
 from ..query import Advice, advice, said
@@ -48,12 +50,12 @@ _ADVICE: Advice = (
     ),
     (
         "could not find backend|at least one argument passed",
-        'No column takes part: name one, as in Select(lambda e: {"pt": e["Muon_pt"]}).',
+        'There is no column in it: name a column, as in Select(lambda e: {"pt": e["Muon_pt"]}).',
     ),
     ("support where=", "Compare with something in the inner Where: pt > 0 in place of pt."),
     (
         "no field|not in fields",
-        "A second Select sees only the columns that the first one names.",
+        "A second Select sees only the columns that the first Select names.",
     ),
     ("from a single dict", 'Give the dict itself, Select(lambda e: {"pt": e["Muon_pt"]}).'),
     (
@@ -109,7 +111,6 @@ def func_adl_form(selection: str, form: Any) -> Any:
 
 
 def _evaluate(query: Program, form: Any) -> Any:
-    import awkward as ak
     import dask_awkward as dak
 
     events = dak.from_map(
@@ -144,7 +145,7 @@ def _explained(error: Exception, query: Program, form: Any) -> QueryError:
     if column is not None and column not in form.fields:
         if column in query.methods:
             return QueryError(
-                f"The query calls {column}(), which func_adl_uproot does not know: {said(error)} "
+                f"The query calls {column}(), which func_adl_uproot does not have: {said(error)} "
                 f"Lists have {LIST_METHODS}, and vectors have methods as deltaR."
             )
         return unknown_column(column, form.fields)

@@ -132,11 +132,11 @@ class Interpreter:
         """
         values = self.interpret_all(node.args, scope)
         options: dict[str, Step] = {}
-        for given in node.keywords:
-            if given.arg is None or given.arg not in keywords:
-                function_name, name = ast.unparse(node.func), given.arg or "**"
-                raise self.refusal(node, f"{function_name} has no keyword {name}.")
-            options[given.arg] = self._keyword(given, scope)
+        for keyword in node.keywords:
+            name = keyword.arg or "**"
+            if name not in keywords:
+                raise self.refusal(node, f"{ast.unparse(node.func)} has no keyword {name}.")
+            options[name] = self._keyword(keyword, scope)
         return lambda names: function(
             *map(check, values(names)),
             **{name: check(step(names)) for name, step in options.items()},

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import vector
 
 from . import vocabulary
 from .interpreter import Interpreter, Names, Scope, Step
@@ -58,8 +59,6 @@ class Program:
         Exception
             Whatever dask-awkward raises for a query that does not fit the events.
         """
-        import vector
-
         vector.register_awkward()
         return self._step({vocabulary.EVENTS: events})
 
@@ -234,12 +233,10 @@ class ProgramInterpreter(Interpreter):
         others = (parameters.posonlyargs, parameters.kwonlyargs, parameters.defaults)
         is_plain = not any((*others, parameters.vararg, parameters.kwarg))
         if not is_plain or len(set(variables)) != len(variables):
-            raise self.refusal(
-                function, "A lambda has variables only, and lambdas in lambdas have others."
-            )
+            raise self.refusal(function, "A lambda has variables only, each with its own name.")
         for variable in vocabulary.RESERVED.intersection(variables):
             raise self.refusal(
-                function, f"Call the variable {variable!r} otherwise: the server uses the name."
+                function, f"Rename the variable {variable!r}: the server uses the name."
             )
         body = self.interpret(function.body, scope.union(variables))
         if len(node.args) == 1 and isinstance(node.args[0], ast.Starred) and not node.keywords:
@@ -247,7 +244,7 @@ class ProgramInterpreter(Interpreter):
         else:
             values = self._arguments(node, scope)
             if len(node.args) != len(variables):
-                raise self.refusal(node, "The lambda takes another number of values.")
+                raise self.refusal(node, "The lambda has another number of variables.")
         return lambda names: body(_bound(names, variables, values(names)))
 
     def _arguments(self, node: ast.Call, scope: Scope) -> Callable[[Names], list[Any]]:

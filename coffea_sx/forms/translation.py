@@ -13,8 +13,8 @@ from .vocabulary import EVENTS
 _ADVICE: Advice = (
     (
         "Unknown id",
-        "It is no variable that was there when the query was written, and none of the server's: "
-        "those of numpy are called as np.sqrt.",
+        "It was no variable when the query was written, and is no function of the server: those of "
+        "numpy are called as np.sqrt.",
     ),
 )
 _LONGEST_REASON = 300

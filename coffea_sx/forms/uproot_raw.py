@@ -17,19 +17,19 @@ import uproot
 from ..errors import QueryError
 from ..query import said
 from .empty import tree_without_rows
-from .expressions import ColumnLanguage, Expression, check_aliases, is_python, read
+from .expressions import ColumnLanguage, Expression, check_aliases, is_python, parse_expression
 from .syntax import check_text, shortened
 from .unknown_columns import unknown_column
 from .vocabulary import raw_functions
 
 _ADVICE = (
-    "A cut has one answer for each event, any(Muon_pt > 20), or one for each entry of lists that "
+    "A cut has one value for each event, any(Muon_pt > 20), or one for each entry of lists that "
     "all have the same lengths."
 )
 _COLUMNS_SHOWN = 10
 
 
-def parse(selection: str) -> list[dict[str, Any]]:
+def parse_selection(selection: str) -> list[dict[str, Any]]:
     """Parse the text of a selection.
 
     Raises
@@ -50,19 +50,19 @@ def parse(selection: str) -> list[dict[str, Any]]:
     return queries
 
 
-def check(selection: str) -> None:
+def check_selection(selection: str) -> None:
     """Check a selection before any file is read.
 
     Raises
     ------
     ValueError
-        As `parse`.
+        As `parse_selection`.
     QueryError
         For an expression with anything in it but columns, arithmetic and functions. A text that is
         no Python passes: it can be the name of a column, and nothing else.
     """
     check_text(selection)
-    for query in parse(selection):
+    for query in parse_selection(selection):
         _check_query(query, None)
 
 
@@ -96,7 +96,7 @@ def raw_forms(
     forms = {}
     for name, output, query in requests_of(selection):
         if name in input_forms:
-            forms[output] = _form(name, input_forms[name], query, standard_axis)
+            forms[output] = _result_form(name, input_forms[name], query, standard_axis)
         elif query.get("fail_on_missing_trees"):
             names = ", ".join(map(repr, input_forms)) or "nothing"
             raise QueryError(f"The input has no tree {name!r}; it has {names}.")
@@ -118,7 +118,7 @@ def read_trees(selection: str, file: Mapping[str, Any]) -> dict[str, Any]:
     """
     return {
         output: read_tree(file[name], query)
-        for name, output, query in _requests(parse(selection))
+        for name, output, query in _requests(parse_selection(selection))
         if query.get("fail_on_missing_trees") or name in file
     }
 
@@ -164,7 +164,7 @@ def read_objects(selection: str, file: Any) -> dict[str, Any]:
     """Read the objects of an open file that a selection copies, by their names."""
     return {
         name: file[name]
-        for query in parse(selection)
+        for query in parse_selection(selection)
         if query.get("copy_histograms") and not query.get("treename")
         for name in file.keys(filter_name=query["copy_histograms"], cycle=False)
     }
@@ -190,7 +190,7 @@ def requests_of(selection: str) -> list[tuple[str, str, dict[str, Any]]]:
         If the selection cannot be parsed.
     """
     try:
-        return list(_requests(parse(selection)))
+        return list(_requests(parse_selection(selection)))
     except (ValueError, TypeError) as error:
         raise QueryError(f"The selection is not an uproot-raw query: {error}") from None
 
@@ -218,9 +218,9 @@ def _check_query(query: Mapping[str, Any], columns: Collection[str] | None) -> N
         _texts(key, query.get(key), several=True)
     functions = raw_functions()
     for text in texts:
-        _read(text, functions, columns)
+        _parse(text, functions, columns)
     reads = {
-        name: _read(text, functions, columns).reads
+        name: _parse(text, functions, columns).reads
         for name, alias in (aliases or {}).items()
         for text in _texts(f"alias {name}", alias, several=False)
     }
@@ -237,17 +237,17 @@ def _texts(key: str, value: Any, *, several: bool) -> list[str]:
     return values
 
 
-def _read(text: str, functions: Mapping[str, Any], columns: Collection[str] | None) -> Expression:
+def _parse(text: str, functions: Mapping[str, Any], columns: Collection[str] | None) -> Expression:
     """Check an expression of any columns, unless the text is the name of a column."""
     if columns is not None and text in columns:
         return Expression({text: None}, lambda names: names[text])
     if columns is None and not is_python(text):
         return Expression({}, lambda names: names[text])
-    return read(text, functions)
+    return parse_expression(text, functions)
 
 
-def _form(name: str, given: Any, query: Mapping[str, Any], standard_axis: bool) -> Any:
-    tree = tree_without_rows(name, given) if isinstance(given, ak.forms.Form) else given
+def _result_form(name: str, source: Any, query: Mapping[str, Any], standard_axis: bool) -> Any:
+    tree = tree_without_rows(name, source) if isinstance(source, ak.forms.Form) else source
     try:
         array = read_tree(tree, query, standard_axis=standard_axis, rows=0)
     except QueryError:
@@ -269,7 +269,7 @@ def _form(name: str, given: Any, query: Mapping[str, Any], standard_axis: bool) 
     form = array.layout.form
     if "EmptyArray" in form.to_json():
         raise QueryError(
-            f"What the query gives on the tree {name!r} has no type before there are rows: "
+            f"The result of the query on the tree {name!r} has no type before there are rows: "
             f"{form.type}."
         )
     return form

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import awkward as ak
+import uproot
+
 from ..query import RESULT_FORMATS
 
 TREE = "servicex"
@@ -39,9 +42,6 @@ def write(array: Any, destination: Any, result_format: str) -> int:
     TypeError
         If the format has no place for a column's type, or uproot would misplace its values.
     """
-    import awkward as ak
-    import uproot
-
     _check_format(result_format)
     if result_format == "parquet":
         _write_tables([ak.to_arrow_table(array)], destination)
@@ -77,9 +77,7 @@ def write_trees(
     TypeError
         If the format has no place for a column's type.
     """
-    import awkward as ak
     import pyarrow
-    import uproot
 
     _check_format(result_format)
     if result_format == "parquet":
@@ -125,8 +123,6 @@ def _refuse_masks(array: Any) -> None:
 
 
 def _has_masks(form: Any) -> bool:
-    import awkward as ak
-
     if isinstance(form, (ak.forms.ByteMaskedForm, ak.forms.BitMaskedForm)):
         return True
     if form.is_record or form.is_union:

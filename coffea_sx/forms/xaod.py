@@ -13,9 +13,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import awkward as ak
+from awkward.forms import ListOffsetForm, NumpyForm, RecordForm
+
 from .._upstream.func_adl import BookedTree, booked_tree
 from ..errors import ConfigurationError, QueryError
 from ..query import Selection
+from .empty import without_rows
+from .file_forms import observed_forms
 from .syntax import check_tree
 
 # Code generators by name, and the class of the translator that each is built on. All ATLAS
@@ -88,13 +93,13 @@ def xaod_forms(selection: Selection) -> dict[str, Any]:
     """
     if selection.result_format not in ("root-file", "parquet"):
         raise QueryError(
-            f"What the code generator {selection.codegen!r} delivers as "
-            f"{selection.result_format!r} is not derived: use 'root-file' or 'parquet', or give "
-            "the delivered form as form=."
+            f"The form of {selection.result_format!r} files of the code generator "
+            f"{selection.codegen!r} cannot be derived: use 'root-file' or 'parquet', or give the "
+            "form of the delivered files as form=."
         )
     tree = _translate(selection)
     if tree.guesses and _is_typed(selection.text):
-        raise _unknown_method(tree.guesses)
+        raise _untyped_methods(tree.guesses)
     columns = dict(tree.columns)
     if len(columns) != len(tree.columns):
         raise QueryError("The query gives two columns the same name.")
@@ -160,19 +165,17 @@ def _is_typed(text: str) -> bool:
     return any(_GENERATED.match(str(item.get("container_type"))) for item in metadata)
 
 
-def _unknown_method(guesses: list[str]) -> QueryError:
-    methods = " and ".join(dict.fromkeys(guesses))
+def _untyped_methods(methods: list[str]) -> QueryError:
+    names = " and ".join(dict.fromkeys(methods))
     return QueryError(
-        f"The typed query calls {methods} without knowing the type, which the server would take "
-        "for a double. Check the name, or declare it: .MetaData({'metadata_type': "
+        f"The typed query calls {names} without a declared type, and the server would assume a "
+        "double. Check the name, or declare the type: .MetaData({'metadata_type': "
         "'add_method_type_info', 'type_string': ..., 'method_name': ..., 'return_type': ...})."
     )
 
 
 def _tree_form(columns: dict[str, str]) -> Any:
     """Return the form that uproot gives to a tree with branches of these C++ types."""
-    from awkward.forms import RecordForm
-
     contents, typenames = [], {}
     for name, cpp in columns.items():
         if not _COLUMN.fullmatch(name):
@@ -190,22 +193,16 @@ def _tree_form(columns: dict[str, str]) -> Any:
 
 def _converted(columns: dict[str, str]) -> dict[str, Any]:
     """Return the form of the Parquet file that the server converts the ROOT file to."""
-    import awkward as ak
-
-    from .file_forms import observed_forms
-
     contents = [_branch(name, cpp)[0] for name, cpp in columns.items()]
-    form = ak.forms.RecordForm(contents, list(columns))
+    form = RecordForm(contents, list(columns))
     with tempfile.TemporaryDirectory() as directory:
         file = str(Path(directory) / "converted.parquet")
-        ak.to_parquet(ak.Array(form.length_zero_array(highlevel=False)), file)
+        ak.to_parquet(without_rows(form), file)
         return observed_forms(file, "parquet")
 
 
 def _branch(name: str, cpp: str) -> tuple[Any, str, str]:
     """Return the form of a branch, its type as uproot spells it, and its letter in a leaf list."""
-    from awkward.forms import ListOffsetForm, NumpyForm
-
     bare = cpp.replace("std::", "").strip()
     if bare in _LEAVES:
         letter, primitive = _LEAVES[bare]

@@ -76,9 +76,9 @@ def generate_source(selection: str, codegen: str = "uproot") -> str:
     if len(selection) == 0:
         raise ValueError("Requested codegen for an empty string.")
     if codegen == "uproot-raw":
-        from ..forms.uproot_raw import check
+        from ..forms.uproot_raw import check_selection
 
-        check(selection)
+        check_selection(selection)
         return selection
     if codegen == PYTHON:
         return _decode_python(selection)

@@ -1,4 +1,4 @@
-"""No query runs code, wherever it comes from: it is refused before anything of it is evaluated."""
+"""No query runs code: it is refused before any part of it is evaluated."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from coffea_sx.local.state import RUNNING, State
 AT_ONCE = [("uproot", name) for name in attacks.FUNC_ADL]
 AT_ONCE += [("uproot-raw", name) for name in attacks.RAW]
 TABLES = {"uproot": attacks.FUNC_ADL, "uproot-raw": attacks.RAW}
-# What no server can know before it sees a file, or calculates.
+# Refused only when a file is read, or when the query is run.
 LATER = attacks.NAMES | {name: ("uproot", text) for name, text in attacks.CALCULATED.items()}
 
 PYTHON = b64encode(b"import os\nos.mkdir('CANARY')\ndef run_query(path): pass\n").decode()
@@ -69,7 +69,7 @@ def post(server, nano_files):
     return submit
 
 
-def test_there_are_many():
+def test_there_are_many_attacks():
     assert len(AT_ONCE) + len(LATER) >= 250
     texts = [TABLES[codegen][name] for codegen, name in AT_ONCE]
     assert len(set(texts)) == len(texts)
@@ -82,7 +82,7 @@ def derive(codegen, text, form):
 
 
 @pytest.mark.parametrize(("codegen", "name"), AT_ONCE)
-def test_the_client_refuses_it(codegen, name, form, canary):
+def test_the_client_refuses_an_attack(codegen, name, form, canary):
     text = TABLES[codegen][name].replace("CANARY", str(canary))
     with pytest.raises(QueryError) as refused:
         derive(codegen, text, form)
@@ -90,23 +90,23 @@ def test_the_client_refuses_it(codegen, name, form, canary):
 
 
 @pytest.mark.parametrize("name", LATER)
-def test_the_client_refuses_what_it_calculates(name, form, canary):
+def test_the_client_refuses_an_attack_when_it_runs_the_query(name, form, canary):
     codegen, text = LATER[name]
     with pytest.raises(QueryError):
         derive(codegen, text.replace("CANARY", str(canary)), form)
 
 
 @pytest.mark.parametrize(("codegen", "name"), AT_ONCE)
-def test_a_server_refuses_it(codegen, name, post, canary):
+def test_a_server_refuses_an_attack(codegen, name, post, canary):
     answer = post(codegen, TABLES[codegen][name].replace("CANARY", str(canary)))
     assert answer.status_code == 500
     assert "Failed to generate translation code: " in answer.json()["message"]
 
 
-def test_nothing_of_it_is_kept(server, post):
-    known = httpx.get(f"{server.url}/servicex/transformation").json()["requests"]
+def test_a_refused_query_is_not_kept(server, post):
+    requests = httpx.get(f"{server.url}/servicex/transformation").json()["requests"]
     assert post("uproot", attacks.FUNC_ADL["import in a call"]).status_code == 500
-    assert httpx.get(f"{server.url}/servicex/transformation").json()["requests"] == known
+    assert httpx.get(f"{server.url}/servicex/transformation").json()["requests"] == requests
 
 
 def ended(url: str, request_id: str) -> str:
@@ -118,14 +118,14 @@ def ended(url: str, request_id: str) -> str:
 
 
 def reason_of(url: str, request_id: str) -> str:
-    """Wait until a request of one file has ended; say why it failed."""
+    """Wait until a request of one file has ended; return the reason of its failure."""
     assert ended(url, request_id) == "Complete"
     (error,) = httpx.get(f"{url}/servicex/transformation/{request_id}/errors").json()["errors"]
     return error["info"]
 
 
 @pytest.mark.parametrize("name", LATER)
-def test_a_server_has_no_result_of_it(name, server, post, canary):
+def test_a_server_has_no_result_of_an_attack(name, server, post, canary):
     codegen, text = LATER[name]
     answer = post(codegen, text.replace("CANARY", str(canary)))
     assert answer.status_code == 200, answer.text
@@ -169,7 +169,7 @@ def test_a_stored_request_is_checked_again(tmp_path, nano_files, form):
     with LocalServiceX(directory) as running:
         for request_id, codegen in zip(ids, codegens, strict=True):
             assert reason_of(running.url, request_id).startswith("QueryError")
-            # Nor in the process of whoever asks for the events of a colleague.
+            # The same in a process that reads the events of a colleague.
             with pytest.raises(QueryError):
                 ServiceXEventsFactory.from_request_id(
                     request_id, url=running.url, codegen=codegen, input_form=form
@@ -201,9 +201,9 @@ def test_a_stored_function_runs_only_where_functions_do(is_offered, tmp_path, na
     assert canary.exists() is is_offered
 
 
-# -- what Python itself notices
+# -- audit events of Python
 
-WATCHED = """
+AUDITED = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 from support import attacks
@@ -221,10 +221,10 @@ good = json.loads(sys.argv[3])
 form = input_form({sys.argv[2]: "Events"}, None)
 seen = []
 
-def notice(event, arguments):
+def record(event, arguments):
     if event == "exec":
         seen.append([event, arguments[0].co_filename])
-        operations = {one.opname.partition("_")[0] for one in dis.get_instructions(arguments[0])}
+        operations = {step.opname.partition("_")[0] for step in dis.get_instructions(arguments[0])}
         seen[-1].append("CALL" in operations or "PRECALL" in operations)
     elif event in ("os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "ctypes.dlopen"):
         seen.append([event, str(arguments), True])
@@ -251,16 +251,16 @@ def all_of_it():
     assert all(refused(lambda: derive(codegen, text)) for codegen, text in bad + later)
     assert all(refused(lambda: generate_source(text, codegen), Exception) for codegen, text in bad)
 
-all_of_it()  # imports what is imported late
-sys.addaudithook(notice)
+all_of_it()  # finish late imports
+sys.addaudithook(record)
 eval("1")
 shown, seen[:] = list(seen), []
 all_of_it()
-ours, seen[:] = list(seen), []
+package, seen[:] = list(seen), []
 for text in attacks.FUNC_ADL.values():
     refused(lambda: xaod_forms(Selection(text, "atlasr21", "root-file", None, "")))
-xaod = [one for one in seen if one[1] == "<string>"]
-print(json.dumps({"shown": shown, "ours": ours, "xaod": xaod}))
+xaod = [entry for entry in seen if entry[1] == "<string>"]
+print(json.dumps({"shown": shown, "package": package, "xaod": xaod}))
 """
 
 GOOD = [
@@ -272,13 +272,13 @@ GOOD = [
 
 
 def test_python_evaluates_nothing(nano_files, tmp_path):
-    """Seen by Python's own audit, and with good queries as well."""
+    """Observed by audit events of Python, with good queries as well."""
     import coffea_sx
 
     (package,) = coffea_sx.__path__
     arguments = [str(Path(attacks.__file__).parents[1]), str(nano_files[0]), json.dumps(GOOD)]
     done = subprocess.run(
-        [sys.executable, "-c", WATCHED, *arguments],
+        [sys.executable, "-c", AUDITED, *arguments],
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -288,9 +288,9 @@ def test_python_evaluates_nothing(nano_files, tmp_path):
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
     assert seen["shown"] == [["exec", "<string>", False]]
-    assert seen["ours"] == []
-    # func_adl_xAOD looks up names of functions in this way, and calls none of them.
-    assert [one for one in seen["xaod"] if one[2]] == []
+    assert seen["package"] == []
+    # func_adl_xAOD looks up names of functions with eval, and calls none of them.
+    assert [entry for entry in seen["xaod"] if entry[2]] == []
     assert list(tmp_path.iterdir()) == []
 
 

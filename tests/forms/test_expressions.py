@@ -17,7 +17,7 @@ from support import corpus
 
 from coffea_sx.errors import QueryError
 from coffea_sx.forms import uproot_raw
-from coffea_sx.forms.expressions import ColumnLanguage, read
+from coffea_sx.forms.expressions import ColumnLanguage, parse_expression
 from coffea_sx.forms.vocabulary import raw_functions
 
 FUNCTIONS = raw_functions()
@@ -114,7 +114,7 @@ def test_a_column_is_no_expression():
 
 def test_a_function_is_not_a_value():
     with pytest.raises(QueryError, match="is not called"):
-        read("[where][0]", FUNCTIONS, ["MET_pt"])
+        parse_expression("[where][0]", FUNCTIONS, ["MET_pt"])
 
 
 # -- random expressions

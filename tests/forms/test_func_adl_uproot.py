@@ -93,7 +93,7 @@ def test_errors_say_what_to_change(body, what_to_change, form):
 def test_a_second_select_has_other_columns(form):
     inner = columns("MET_pt")
     text = f"(call Select {inner} (lambda (list x) (dict (list 'a') (list (subscript x 'run')))))"
-    with pytest.raises(QueryError, match="sees only the columns that the first one names"):
+    with pytest.raises(QueryError, match="sees only the columns that the first Select names"):
         translate(text, form)
 
 

@@ -405,7 +405,7 @@ def described(form):
 
 
 def xaod_form(selection: Selection):
-    """Return the form of the one tree."""
+    """Return the form of the only tree."""
     (form,) = xaod_forms(selection).values()
     return form
 
@@ -519,7 +519,7 @@ def test_other_code_generators(codegen):
 
 
 @pytest.mark.parametrize("codegen", RELEASES)
-def test_a_method_that_a_typed_query_does_not_know(codegen):
+def test_a_method_of_a_typed_query_without_a_declared_type(codegen):
     events = typed(codegen)
     plain = events.Select(lambda e: e.Jets("J", calibrate=False).Select(lambda j: j.ptt()))
     with pytest.raises(QueryError, match=r"xAOD::Jet_v1::ptt .*double"):
@@ -581,7 +581,7 @@ def test_types_that_root_does_not_write(cpp):
     ],
     ids=range(9),
 )
-def test_what_cannot_be_translated(query):
+def test_queries_that_cannot_be_translated(query):
     text, codegen = query if isinstance(query, str) else None, "atlasr22"
     selection = select(text if text is not None else query, codegen=codegen)
     with pytest.raises(QueryError, match="cannot translate the query for 'atlasr22'"):
@@ -595,7 +595,7 @@ def test_columns_are_variables(name):
         xaod_form(select(text.replace("NAME", name), codegen="atlasr22"))
 
 
-def test_columns_are_told_apart():
+def test_columns_have_different_names():
     text = (
         "(call ResultTTree (call Select (call EventDataset) (lambda (list e) (list 1 2)))"
         " (list 'n' 'n') 'mine' 'file.root')"
