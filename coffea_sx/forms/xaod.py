@@ -12,14 +12,13 @@ import re
 import tempfile
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import ConfigurationError, QueryError
 from ..query import Selection
+from .file_forms import read_forms
 from .interpreter import refuse_unsaid
-
-if TYPE_CHECKING:
-    from .output_form import OutputForm
+from .output_form import OutputForm
 
 # Code generators by name, and the part of the translator that each of them is built on. All ATLAS
 # releases share one.
@@ -87,8 +86,6 @@ def xaod_form(selection: Selection) -> OutputForm:
     ConfigurationError
         If the translator is not installed.
     """
-    from .output_form import OutputForm
-
     if selection.result_format not in ("root-file", "parquet"):
         raise QueryError(
             f"What the code generator {selection.codegen!r} delivers as "
@@ -254,14 +251,12 @@ def _converted(columns: dict[str, str]) -> dict[str, Any]:
     """Convert a tree without rows to Parquet, as the server does for what writes only ROOT."""
     import awkward as ak
 
-    from .file_forms import observed_forms
-
     contents = [_branch(name, cpp)[0] for name, cpp in columns.items()]
     form = ak.forms.RecordForm(contents, list(columns))
     with tempfile.TemporaryDirectory() as directory:
         file = str(Path(directory) / "converted.parquet")
         ak.to_parquet(ak.Array(form.length_zero_array(highlevel=False)), file)
-        return observed_forms(file, "parquet")
+        return read_forms(file, "parquet")
 
 
 def _branch(name: str, cpp: str) -> tuple[Any, str, str]:

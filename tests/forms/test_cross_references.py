@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from coffea_sx import derive_form
 from coffea_sx.cli import main
 from coffea_sx.errors import MisdirectedIndices
-from coffea_sx.forms.cross_references import misdirected
+from coffea_sx.forms.cross_references import misdirected_indices
 from coffea_sx.local import LocalServiceX
 from coffea_sx.local.transformer import generate_source, transform_file
 from coffea_sx.query import RESULT_FORMATS
@@ -326,7 +326,7 @@ FINE = {
 
 
 def said_of(query: Any, schemaclass: Any, codegen: str, form: Any = FORM) -> list[str]:
-    return misdirected(derive_form(query, form, "parquet", codegen), schemaclass)
+    return misdirected_indices(derive_form(query, form, "parquet", codegen), schemaclass)
 
 
 @pytest.mark.parametrize("schemaclass", [NanoAODSchema, BaseSchema])
@@ -362,7 +362,7 @@ def test_nothing_is_said_of_others(name: str, schemaclass: Any) -> None:
 def test_columns_of_records_have_the_names_in_the_file(made: str) -> None:
     query = f"(call Select {EVENTS} (lambda (list e) {made}))"
     delivered = derive_form(query, FORM, "root-file", "uproot")
-    known = delivered.positions[delivered.tree]
+    known = delivered.alignment[delivered.tree]
     assert list(known) == [c for c in delivered.columns if c not in delivered.counters]
 
 
@@ -440,8 +440,8 @@ def test_each_tree_by_itself() -> None:
     cut = {"treename": {"Events": "hard"}, "filter_name": GEN, "cut": "GenPart_pt > 5"}
     both = json.dumps([{"treename": {"Events": "all"}, "filter_name": GEN}, cut])
     delivered = derive_form(both, FORM, "root-file", "uproot-raw")
-    assert misdirected(delivered, NanoAODSchema) == []
-    assert len(misdirected(delivered.of("hard"), NanoAODSchema)) == 1
+    assert misdirected_indices(delivered, NanoAODSchema) == []
+    assert len(misdirected_indices(delivered.of("hard"), NanoAODSchema)) == 1
 
 
 # -- links of PHYSLITE

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from coffea_sx import derive_form
 from coffea_sx.errors import QueryError
-from coffea_sx.forms.file_forms import observed_forms
+from coffea_sx.forms.file_forms import read_forms
 from coffea_sx.forms.input_form import form_of_file
 from coffea_sx.local.transformer import generate_source, transform_file
 from coffea_sx.query import RESULT_FORMATS
@@ -146,7 +146,7 @@ def test_derived_is_delivered(case, result_format):
         if reason is None:
             assert not isinstance(derived, QueryError), (query, derived)
             assert {name: form.to_dict() for name, form in derived.trees.items()} == {
-                name: form.to_dict() for name, form in observed_forms(output, result_format).items()
+                name: form.to_dict() for name, form in read_forms(output, result_format).items()
             }, query
         elif not any(text in reason for text in DATA_DECIDES):
             assert isinstance(derived, QueryError), (query, reason, repr(derived))

@@ -11,8 +11,8 @@ import pytest
 import uproot
 
 from coffea_sx.errors import FormMismatch
-from coffea_sx.forms.mismatch import check
-from coffea_sx.forms.output_form import known_form
+from coffea_sx.forms.mismatch import check_columns
+from coffea_sx.forms.output_form import as_output_form
 from coffea_sx.readers.root import branch_forms
 
 DTYPES = [
@@ -48,7 +48,7 @@ def promise(**types):
         else ak.forms.NumpyForm(t)
         for t in types.values()
     ]
-    return known_form(ak.forms.RecordForm(contents, list(types))).base_form
+    return as_output_form(ak.forms.RecordForm(contents, list(types))).base_form
 
 
 def extremes(dtype):
@@ -77,7 +77,7 @@ def holds_all(wide, narrow):
 
 def checked(tree, names, *arguments):
     """Check a tree, as the reader does."""
-    return check(branch_forms(tree, names), names, *arguments)
+    return check_columns(branch_forms(tree, names), names, *arguments)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -117,7 +117,7 @@ def test_float64_file_under_float32_promise(tree_of):
     with pytest.raises(AssertionError):
         unguarded.pt.compute(scheduler="synchronous")
     with pytest.raises(FormMismatch, match="float32, found float64"):
-        checked(tree, ["pt"], known_form(plain).base_form, "/in.root")
+        checked(tree, ["pt"], as_output_form(plain).base_form, "/in.root")
 
 
 def test_a_missing_column(tree_of):

@@ -16,9 +16,10 @@ from support.strategies import columns
 
 from coffea_sx.errors import FormError, QueryError, UnknownColumn
 from coffea_sx.forms import OutputForm, derive_form
-from coffea_sx.forms.file_forms import DOCUMENTATION, observed_forms
+from coffea_sx.forms.derivation import form_of_selection
+from coffea_sx.forms.file_forms import DOCUMENTATION, read_forms
 from coffea_sx.forms.input_form import input_form
-from coffea_sx.forms.output_form import delivered_form, known_form
+from coffea_sx.forms.output_form import as_output_form
 from coffea_sx.forms.writers import TREE
 from coffea_sx.policy import LENIENT
 from coffea_sx.polling.outcomes import Failed
@@ -101,7 +102,7 @@ def form_of(path, tree):
 @pytest.mark.parametrize("name", QUERIES)
 def test_the_derived_form_is_the_delivered_one(name, form, servicex, watching, nano_files):
     selection = select(QUERIES[name])
-    derived = delivered_form(selection, form)
+    derived = form_of_selection(selection, form)
     poller = watching(servicex, selection, nano_files[:1])
     delivered = poller.wait(0)
     where = address(poller.address.request_id, delivered.object_name)
@@ -123,7 +124,7 @@ def test_the_derived_form_is_the_delivered_one(name, form, servicex, watching, n
 def test_what_no_file_survives_is_refused_before(name, form, servicex, watching, nano_files):
     selection = select(REFUSED[name])
     with pytest.raises(QueryError):
-        delivered_form(selection, form)
+        form_of_selection(selection, form)
     poller = watching(servicex, selection, nano_files[:1])
     assert isinstance(poller.wait(0, failure_policy=LENIENT), Failed)
 
@@ -138,7 +139,7 @@ def test_what_no_file_survives_is_refused_before(name, form, servicex, watching,
 )
 def test_what_cannot_be_written_says_what_to_change(name, what_to_change, form):
     with pytest.raises(QueryError, match=re.compile(what_to_change, re.DOTALL)):
-        delivered_form(select(REFUSED[name]), form)
+        form_of_selection(select(REFUSED[name]), form)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +161,7 @@ def test_raw_queries_say_what_to_change(queries, what_to_change, nano_files):
 def test_coffea_sees_the_same_events(form, servicex, watching, nano_files):
     """Events of the delivered file, opened by coffea itself, have the derived type."""
     selection = select(QUERIES["mixed types"])
-    derived = delivered_form(selection, form)
+    derived = form_of_selection(selection, form)
     poller = watching(servicex, selection, nano_files[:1])
     where = address(poller.address.request_id, poller.wait(0).object_name)
     events = NanoEventsFactory.from_root(
@@ -222,12 +223,12 @@ def test_odd_files(file, tree, column, type_, is_raw, odd_files, servicex, watch
     else:
         query = q.FuncADL_Uproot().FromTree(tree).Select(lambda e: {"x": e[column]})
     selection = select(query)
-    derived = delivered_form(selection, path)
+    derived = form_of_selection(selection, path)
     (form,) = derived.base_form.contents
     assert form.primitive == type_
     poller = watching(servicex, selection, [path])
     where = address(poller.address.request_id, poller.wait(0).object_name)
-    assert observed_forms(where, "root-file") == derived.trees
+    assert read_forms(where, "root-file") == derived.trees
 
 
 @pytest.mark.parametrize("is_raw", [False, True], ids=["func_adl", "raw"])
@@ -265,7 +266,7 @@ def test_the_recorded_outputs_of_a_server_are_derived(shared, recording):
     outputs = sorted((data / "outputs" / recording).iterdir())
     assert outputs
     for output in outputs:
-        assert observed_forms(str(output), result_format) == derived.trees, output
+        assert read_forms(str(output), result_format) == derived.trees, output
 
 
 def test_all_recorded_outputs_of_func_adl_are_tested(shared):
@@ -276,7 +277,7 @@ def test_all_recorded_outputs_of_func_adl_are_tested(shared):
 
 def test_other_codegens_need_a_form(form):
     with pytest.raises(QueryError, match="form="):
-        delivered_form(select("text", codegen="python"), form)
+        form_of_selection(select("text", codegen="python"), form)
 
 
 # -- a form that the user knows
@@ -292,24 +293,24 @@ def test_known_forms_in_every_shape(tmp_path):
     saved = tmp_path / "form.json"
     saved.write_text(json.dumps(KNOWN.to_dict()))
     for given in (KNOWN, KNOWN.to_dict(), str(saved), saved):
-        known = known_form(given)
+        known = as_output_form(given)
         assert known.tree == TREE
         assert known.columns == ["met", "charge"]
-        assert known.base_form.type == known_form(KNOWN).base_form.type
+        assert known.base_form.type == as_output_form(KNOWN).base_form.type
         for content in known.base_form.contents:
             assert {"__doc__", "typename"} <= content.parameters.keys()
 
 
 def test_a_delivered_form_is_taken_as_it_is(form):
     delivered = OutputForm({"my_tree": KNOWN}, "my_tree")
-    assert known_form(delivered) is delivered
+    assert as_output_form(delivered) is delivered
 
 
 def test_a_derived_form_survives_json(form, tmp_path):
-    derived = delivered_form(select(columns("MET_pt", "Muon_pt"), codegen="uproot"), form)
+    derived = form_of_selection(select(columns("MET_pt", "Muon_pt"), codegen="uproot"), form)
     saved = tmp_path / "form.json"
     saved.write_text(json.dumps(derived.base_form.to_dict()))
-    assert known_form(saved) == derived
+    assert as_output_form(saved) == derived
 
 
 @pytest.mark.parametrize(
@@ -328,7 +329,7 @@ def test_a_derived_form_survives_json(form, tmp_path):
 )
 def test_what_is_no_known_form(given):
     with pytest.raises(FormError):
-        known_form(given)
+        as_output_form(given)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '"text"', "null"])
@@ -336,4 +337,4 @@ def test_what_is_no_saved_form(text, tmp_path):
     saved = tmp_path / "form.json"
     saved.write_text(text)
     with pytest.raises(FormError):
-        known_form(saved)
+        as_output_form(saved)

@@ -18,7 +18,8 @@ from servicex import query
 
 from coffea_sx import derive_form
 from coffea_sx.errors import BadInput, FormError
-from coffea_sx.forms.schema import form_mapping, missing
+from coffea_sx.forms.mapping import form_mapping
+from coffea_sx.forms.requirements import unmet_requirements
 from coffea_sx.local import LocalServiceX
 
 
@@ -54,7 +55,7 @@ def derive(nano_files: list[str]) -> Any:
 def test_nothing_is_missing_of_whole_collections(derive: Any) -> None:
     muon = [f"Muon_{name}" for name in ("pt", "eta", "phi", "mass", "charge")]
     delivered = derive(*IDS, *muon, "MET_pt", "MET_phi")
-    assert missing(delivered, form_mapping(delivered, Quiet)) == []
+    assert unmet_requirements(delivered, form_mapping(delivered, Quiet)) == []
 
 
 @pytest.mark.parametrize(
@@ -78,17 +79,17 @@ def test_nothing_is_missing_of_whole_collections(derive: Any) -> None:
 )
 def test_what_behaviours_miss_is_named(derive: Any, names: list[str], sentences: list[str]) -> None:
     delivered = derive(*IDS, *names)
-    assert missing(delivered, form_mapping(delivered, Quiet)) == sentences
+    assert unmet_requirements(delivered, form_mapping(delivered, Quiet)) == sentences
 
 
 def test_what_is_named_is_what_coffea_misses(derive: Any) -> None:
     delivered = derive(*IDS, "Muon_pt")
     mapping = form_mapping(delivered, Quiet)
-    (sentence,) = missing(delivered, mapping)
+    (sentence,) = unmet_requirements(delivered, mapping)
     wanted = ["Muon_charge", "Muon_phi", "Muon_eta", "Muon_mass"]
     assert all(name in sentence for name in wanted)
     whole = derive(*IDS, "Muon_pt", *wanted)
-    assert missing(whole, form_mapping(whole, Quiet)) == []
+    assert unmet_requirements(whole, form_mapping(whole, Quiet)) == []
 
 
 def test_event_ids_are_asked_for(derive: Any) -> None:
@@ -104,7 +105,7 @@ def test_a_column_that_the_writer_replaces(nano_files: list[str]) -> None:
     )
     delivered = derive_form(clash, {nano_files[0]: "Events"})
     assert delivered.clashes == ("nMuon_pt",)
-    (sentence,) = missing(delivered, form_mapping(delivered, BaseSchema))
+    (sentence,) = unmet_requirements(delivered, form_mapping(delivered, BaseSchema))
     assert sentence.startswith("'nMuon_pt' counts the entries of 'Muon_pt'")
     in_parquet = derive_form(clash, {nano_files[0]: "Events"}, "parquet")
     assert in_parquet.clashes == ()
@@ -163,7 +164,7 @@ def test_no_schema_writes_into_what_it_is_given(derive: Any) -> None:
     delivered = derive(*IDS, "Muon_pt", "MET_pt")
     before = delivered.base_form.to_json()
     mapping = form_mapping(delivered, Scribbling)
-    missing(delivered, mapping)
+    unmet_requirements(delivered, mapping)
     mapping(delivered.events_form)
     assert delivered.base_form.to_json() == before
 

@@ -24,7 +24,8 @@ from support.experiments import EXPERIMENTS, Experiment, path_in_file
 from coffea_sx import derive_form
 from coffea_sx.errors import FormError
 from coffea_sx.forms.file_forms import DOCUMENTATION
-from coffea_sx.forms.schema import form_mapping, missing
+from coffea_sx.forms.mapping import form_mapping
+from coffea_sx.forms.requirements import unmet_requirements
 from coffea_sx.local import LocalServiceX
 from coffea_sx.storage.filesystem import address
 
@@ -114,7 +115,7 @@ def test_collections_are_known_before_a_file_is(name: str, files: Files) -> None
     experiment = EXPERIMENTS[name]
     delivered = derive_form(selecting(experiment), files.input(name))
     mapping = form_mapping(delivered, experiment.schemaclass)
-    assert missing(delivered, mapping) == []
+    assert unmet_requirements(delivered, mapping) == []
     form, _ = mapping(delivered.base_form)
     events = ak.typetracer.typetracer_from_form(form, behavior=mapping.behavior, highlevel=True)
     records = {
@@ -263,7 +264,7 @@ def test_what_is_missing_is_called_what_the_input_calls_it(
     event_ids = ["run", "luminosityBlock", "event"] if name == "Scouting" else []
     delivered = derive_form(selecting(experiment, *columns, *event_ids), files.input(name))
     mapping = form_mapping(delivered, experiment.schemaclass)
-    said = missing(delivered, mapping)
+    said = unmet_requirements(delivered, mapping)
     assert said == [f"{sentence}: add that to the query." for sentence in sentences]
     wanted = said[0].partition(" needs ")[2].partition(":")[0].replace(" and ", ", ").split(", ")
     assert set(wanted) <= set(experiment.names)
@@ -289,7 +290,7 @@ def test_what_has_no_name_is_said_in_coffeas_words(
 ) -> None:
     experiment = EXPERIMENTS[name]
     delivered = derive_form(selecting(experiment, *columns), files.input(name))
-    (said,) = missing(delivered, form_mapping(delivered, experiment.schemaclass))
+    (said,) = unmet_requirements(delivered, form_mapping(delivered, experiment.schemaclass))
     assert said.startswith(sentence)
 
 
