@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 _Node = Any
-# Functions of uproot-raw queries that drop or move entries, that keep them, and all others whose
-# results have other lists.
+# Functions of uproot-raw queries: those that drop or move entries, those that keep entries, and
+# those whose results have other lists.
 _REARRANGING = frozenset({"sort", "drop_none"})
 _KEEPING = frozenset({"fill_none", "mask"})
 _OF_OTHER_SHAPE = frozenset(

@@ -86,8 +86,8 @@ def form_of_selection(
     if selection.is_func_adl_uproot:
         return _func_adl(selection, sample_form(input_form, selection.tree, paths))
     raise QueryError(
-        f"What the code generator {selection.codegen!r} delivers cannot be told from the query; "
-        "give the delivered form as form=."
+        f"The form of the results of the code generator {selection.codegen!r} cannot be derived "
+        "from the query: give it as form=."
     )
 
 
@@ -108,8 +108,8 @@ def _raw(selection: Selection, input_form: Any, paths: Sequence[str]) -> OutputF
     names = input_trees(selection.text)
     if not names:
         raise QueryError(
-            "The query copies objects and reads no tree, so there are no events in what it "
-            'delivers: name one, {"treename": "Events"}.'
+            "The query copies objects and reads no tree, so its results have no events: name "
+            'a tree, {"treename": "Events"}.'
         )
     input_forms = sample_forms(input_form, names, paths)
     results = raw_forms(selection.text, input_forms)

@@ -16,11 +16,11 @@ from .output_form import OutputForm
 from .writers import write
 
 _INSTEAD = (
-    'take result_format="parquet", which has them, as None in the events; or ask for the lists, '
-    "and take ak.max of them when they are delivered. In func_adl, "
+    'take result_format="parquet", which has missing values, as None in the events; or select the '
+    "lists, and take ak.max of them when they are delivered. In func_adl, "
     'Where(lambda e: e["Muon_pt"].Count() > 0) keeps the events in which lists have entries, and '
     'e["Muon_pt"].OrderByDescending(lambda pt: pt).First() is their largest. In UprootRaw, '
-    "fill_none(max(Muon_pt), -1) puts a number where there is none."
+    "fill_none(max(Muon_pt), -1) puts a number in place of missing values."
 )
 # Errors of uproot's writer, and what to ask for instead.
 _UNWRITABLE: Advice = (
@@ -34,7 +34,7 @@ _UNWRITABLE: Advice = (
     ),
     (
         "fields of a record",
-        'Ask for columns side by side in place of records: {"muon_pt": ..., "muon_eta": ...}.',
+        'Select columns side by side, not records: {"muon_pt": ..., "muon_eta": ...}.',
     ),
     (
         "at least one branch",

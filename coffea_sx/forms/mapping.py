@@ -117,7 +117,7 @@ def form_mapping(
     if "" in output_form.columns:
         raise FormError(
             'The delivered column has no name: name it, Select(lambda e: {"pt": e["Muon_pt"]}). '
-            "A list that is the only column loses its name: ask for another column beside it."
+            "A list that is the only column loses its name: select another column beside it."
         )
     _check_event_ids(output_form, schemaclass)
     mapping = FormMapping(schemaclass, metadata)

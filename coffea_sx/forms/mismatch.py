@@ -54,10 +54,9 @@ def check_columns(
             continue
         if form is None or not _holds(expected.content(name), form):
             raise FormMismatch(
-                f"The file made of {input_file} does not have the form that the query promised: "
-                f"column {name!r} should be {expected_type}, found {type_}. Nothing was read from "
-                "it. If the sample given as input_form= is of another kind than the input files, "
-                "give one of theirs.",
+                f"The file made of {input_file} does not have the expected form: column {name!r} "
+                f"should be {expected_type}, found {type_}. Nothing was read from it. If the "
+                "sample in input_form= is of another kind than the input files, use an input file.",
                 input_file=input_file,
                 object_name=object_name,
                 column=name,

@@ -71,7 +71,7 @@ def _replaced_column(column: str) -> str:
         )
     return (
         f"{column!r} counts the entries of {column[1:]!r} in the delivered TTree, whatever the "
-        "query gives it: rename the one or the other."
+        "query delivers under that name: rename one of the two columns."
     )
 
 
@@ -81,7 +81,7 @@ def _taken_for_counters(events: Any, output_form: OutputForm, schemaclass: Any) 
         return []
     kept = {*output_form.counters, *events.fields}
     return [
-        f"events has no {column}, which is taken for a counter by its name: call it otherwise."
+        f"events has no {column}, which is taken for a counter by its name: use another name."
         for column in output_form.columns
         if column.startswith("n") and "_" in column and column not in kept
     ]

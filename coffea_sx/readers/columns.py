@@ -191,9 +191,9 @@ def _check_lengths(columns: Mapping[str, Any]) -> None:
             expected, number = counts[first][event], count[event]
             raise FormMismatch(
                 f"The columns {first!r} and {name!r} are of one collection, and have {expected} "
-                f"and {number} entries in event {event} of those that were read together. The "
-                "query cuts one of them: apply the same Where to all columns of a collection, and "
-                "to its counter, or rename what is none of it.",
+                f"and {number} entries in event {event} of the partition. The query cuts one of "
+                "them: apply the same Where to all columns of a collection, and to its counter, or "
+                "rename the columns that do not belong to the collection.",
                 column=name,
                 expected=f"{expected} entries",
                 found=f"{number} entries",
