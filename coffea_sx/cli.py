@@ -123,9 +123,10 @@ def _form(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     import coffea.nanoevents
 
-    from .forms.cross_references import misdirected
-    from .forms.output_form import derive_form
-    from .forms.schema import form_mapping, missing
+    from .forms.cross_references import misdirected_indices
+    from .forms.derivation import derive_form
+    from .forms.mapping import form_mapping
+    from .forms.requirements import unmet_requirements
 
     schemaclass = getattr(coffea.nanoevents, options.schema, None)
     if schemaclass is None:
@@ -139,8 +140,8 @@ def _check(options: argparse.Namespace) -> int:
         options.codegen,
     )
     print(delivered)
-    sentences = missing(delivered, form_mapping(delivered, schemaclass))
-    sentences += misdirected(delivered, schemaclass)
+    sentences = unmet_requirements(delivered, form_mapping(delivered, schemaclass))
+    sentences += misdirected_indices(delivered, schemaclass)
     print("\n".join(["", *sentences]) if sentences else f"\n{options.schema} misses nothing.")
     return 1 if sentences else 0
 

@@ -25,7 +25,7 @@ from .polling.poller import Poller
 from .polling.registry import TransformAddress, owned
 from .polling.state import TERMINAL, Counts
 from .query import Selection
-from .readers.partition import form_of_first
+from .readers.partition import form_of_delivered
 from .report import Report, add_up, check_requests, rows_of
 from .servicex.client import DATASETS, ServiceXClient
 from .servicex.clients import client_of
@@ -264,7 +264,8 @@ class ServiceXEventsFactory(NanoEventsFactory):
         poller = _watched(client, request_id, files, plan.selection, pace)
         delivered, schema = plan.delivered, plan.schema
         if delivered is None:
-            delivered = form_of_first(poller, plan.selection.result_format)
+            first, result_format = poller.wait_for_any(), plan.selection.result_format
+            delivered = form_of_delivered(request_id, first, result_format)
             schema = schema_of(delivered, plan.terms)
         handle = TransformHandle(
             poller.address, plan.terms.failure_policy.among(len(files)), poller

@@ -12,9 +12,11 @@ from typing import Any
 
 from .dataset import Dataset, identify, refuse_converted_twins, refuse_patterns
 from .errors import BadInput, ConfigurationError, MisdirectedIndices
-from .forms.cross_references import misdirected
-from .forms.output_form import OutputForm, delivered_form, is_derivable, known_form
-from .forms.schema import form_mapping, missing
+from .forms.cross_references import misdirected_indices
+from .forms.derivation import form_of_selection, is_derivable
+from .forms.mapping import form_mapping
+from .forms.output_form import OutputForm, as_output_form
+from .forms.requirements import unmet_requirements
 from .forms.uproot_raw import input_trees
 from .policy import FailurePolicy, PollPolicy
 from .probe import probe_forms
@@ -163,10 +165,10 @@ def planned(
 def schema_of(delivered: OutputForm, terms: Terms) -> Any:
     """Apply the schema to delivered columns, and say what it has to say about them."""
     mapping = form_mapping(delivered, terms.schemaclass, terms.metadata)
-    sentences = missing(delivered, mapping)
+    sentences = unmet_requirements(delivered, mapping)
     if sentences:
         warn(" ".join(sentences))
-    for sentence in misdirected(delivered, terms.schemaclass):
+    for sentence in misdirected_indices(delivered, terms.schemaclass):
         warn(sentence, MisdirectedIndices)
     return mapping
 
@@ -176,10 +178,10 @@ def _delivered(
 ) -> OutputForm | None:
     """Tell what will be delivered; None if the first delivered file has to tell."""
     if form is not None:
-        return known_form(form, selection.result_format)
+        return as_output_form(form, selection.result_format)
     if is_derivable(selection):
         paths = dataset.files.paths if dataset.files else ()
-        delivered = delivered_form(selection, input_form, paths)
+        delivered = form_of_selection(selection, input_form, paths)
         _say_which_trees(selection, delivered)
         return delivered
     warn(

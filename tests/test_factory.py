@@ -319,14 +319,14 @@ def test_the_input_form_is_asked_of_servicex(nano_files: list[str], direct_event
 
 
 def test_what_cannot_be_told_waits_for_the_first_file(submit: Submit) -> None:
-    from coffea_sx.forms import output_form
+    from coffea_sx.forms import derivation
 
     told = submit()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("coffea_sx.plan.is_derivable", lambda selection: False)
         with pytest.warns(UserWarning, match="waits for the first file"):
             waited = submit(title="waited")
-    assert output_form.is_derivable(sx_selection("uproot"))
+    assert derivation.is_derivable(sx_selection("uproot"))
     assert waited.form == told.form
     assert equal(waited.events().event, told.events().event)
 

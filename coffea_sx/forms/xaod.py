@@ -20,7 +20,7 @@ from .._upstream.func_adl import BookedTree, booked_tree
 from ..errors import ConfigurationError, QueryError
 from ..query import Selection
 from .empty import without_rows
-from .file_forms import observed_forms
+from .file_forms import read_forms
 from .syntax import check_tree
 
 # Code generators by name, and the class of the translator that each is built on. All ATLAS
@@ -198,7 +198,7 @@ def _converted(columns: dict[str, str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as directory:
         file = str(Path(directory) / "converted.parquet")
         ak.to_parquet(without_rows(form), file)
-        return observed_forms(file, "parquet")
+        return read_forms(file, "parquet")
 
 
 def _branch(name: str, cpp: str) -> tuple[Any, str, str]:

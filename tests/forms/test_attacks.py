@@ -137,7 +137,7 @@ def test_a_server_has_no_result_of_an_attack(name, server, post, canary):
 def test_functions_are_switched_off(server, post, form, canary):
     text = PYTHON.replace("CANARY", str(canary))
     assert "Invalid Codegen" in post("python", text).json()["message"]
-    with pytest.raises(QueryError, match="cannot be told from the query"):
+    with pytest.raises(QueryError, match="cannot be derived from the query"):
         derive_form(text, form, "root-file", "python")
 
 

@@ -22,7 +22,7 @@ from support.strategies import connected
 from coffea_sx import derive_form
 from coffea_sx.errors import FormError, QueryError, RequestRefused, UnknownColumn
 from coffea_sx.forms import OutputForm
-from coffea_sx.forms.file_forms import observed_forms
+from coffea_sx.forms.file_forms import read_forms
 from coffea_sx.forms.input_form import form_of_file
 from coffea_sx.local import LocalServiceX
 from coffea_sx.query import RESULT_FORMATS, Selection, select
@@ -176,7 +176,7 @@ def without_documentation(form):
 
 def check(derived: OutputForm, path: Path, result_format: str) -> None:
     """Check that a file has the derived form."""
-    forms = observed_forms(str(path), result_format)
+    forms = read_forms(str(path), result_format)
     assert list(derived.trees) == list(forms)
     assert {name: form.to_dict() for name, form in derived.trees.items()} == {
         name: form.to_dict() for name, form in forms.items()

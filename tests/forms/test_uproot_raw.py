@@ -18,9 +18,9 @@ from support.strategies import connected
 from support.unreadable import write_unreadable
 
 from coffea_sx.errors import QueryError, RequestRefused, UnknownColumn
-from coffea_sx.forms.file_forms import observed_forms
+from coffea_sx.forms.derivation import form_of_selection
+from coffea_sx.forms.file_forms import read_forms
 from coffea_sx.forms.input_form import form_of_tree, input_form
-from coffea_sx.forms.output_form import delivered_form
 from coffea_sx.forms.uproot_raw import parse_selection, raw_forms
 from coffea_sx.forms.writers import write_trees
 from coffea_sx.policy import LENIENT, STRICT
@@ -216,7 +216,7 @@ def written(derived, result_format):
 
 def described(content, result_format):
     """Return everything about a file that does not depend on its rows."""
-    forms = observed_forms(io.BytesIO(content), result_format)
+    forms = read_forms(io.BytesIO(content), result_format)
     found = {name: form.to_dict() for name, form in forms.items()}
     if result_format == "parquet":
         schema = pyarrow.parquet.read_schema(io.BytesIO(content))
@@ -537,7 +537,7 @@ def test_columns_that_cannot_be_read_are_refused_before(
     with uproot.open({things: "Events"}) as tree:
         for given in ({things: "Events"}, tree, str(saved)):
             with pytest.raises(QueryError, match=r"every file would fail.*: 'thing' \(TH1F\)"):
-                delivered_form(selection, given)
+                form_of_selection(selection, given)
     assert isinstance(
         watching(servicex, selection, [things]).wait(0, failure_policy=LENIENT), Failed
     )
@@ -547,13 +547,13 @@ def test_columns_that_cannot_be_read_are_refused_before(
 @pytest.mark.parametrize("result_format", FORMATS)
 def test_the_other_columns_are_delivered(what, result_format, things, servicex, watching):
     selection = Selection(text(events(**what)), "uproot-raw", result_format, None, "test")
-    assert delivered_form(selection, {things: "Events"}).events_form.fields == ["x"]
+    assert form_of_selection(selection, {things: "Events"}).events_form.fields == ["x"]
     assert watching(servicex, selection, [things]).wait(0).n_events == 3
 
 
 def test_func_adl_reads_the_other_columns(things, servicex, watching):
     everything = select(q.FuncADL_Uproot().FromTree("Events"))
-    assert delivered_form(everything, {things: "Events"}).columns == ["x"]
+    assert form_of_selection(everything, {things: "Events"}).columns == ["x"]
     assert watching(servicex, everything, [things]).wait(0).n_events == 3
 
 
@@ -566,4 +566,4 @@ def test_objects_without_members_are_refused_before(is_jagged, result_format):
     form = ak.forms.RecordForm([column, ak.forms.NumpyForm("float32")], ["EventInfoAux.", "x"])
     selection = Selection(text(events()), "uproot-raw", result_format, None, "test")
     with pytest.raises(QueryError, match=r"'EventInfoAux\.' \("):
-        delivered_form(selection, form)
+        form_of_selection(selection, form)

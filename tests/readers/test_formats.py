@@ -25,9 +25,9 @@ from support.strategies import columns
 
 from coffea_sx.errors import CorruptFile, FormMismatch, ReadError, Truncated
 from coffea_sx.forms import OutputForm
+from coffea_sx.forms.derivation import form_of_selection
 from coffea_sx.forms.input_form import input_form
-from coffea_sx.forms.output_form import delivered_form
-from coffea_sx.forms.schema import form_mapping
+from coffea_sx.forms.mapping import form_mapping
 from coffea_sx.forms.writers import write
 from coffea_sx.local import LocalServiceX
 from coffea_sx.polling.outcomes import Delivered
@@ -138,7 +138,7 @@ def truth(nano_files: list[str]) -> Any:
 @pytest.fixture(scope="module", params=RESULT_FORMATS)
 def delivered(request: pytest.FixtureRequest, nano_files: list[str]) -> OutputForm:
     selection = select(columns(*NAMES), codegen="uproot", result_format=request.param)
-    return delivered_form(selection, input_form({nano_files[0]: "Events"}, None))
+    return form_of_selection(selection, input_form({nano_files[0]: "Events"}, None))
 
 
 def written(events: Any, delivered: OutputForm) -> bytes:

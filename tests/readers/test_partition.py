@@ -16,8 +16,9 @@ from support.strategies import Answer, ScriptedServer, columns, serve_file
 
 from coffea_sx.errors import CorruptFile, FormMismatch, ObjectGone, ReadError
 from coffea_sx.forms import OutputForm
+from coffea_sx.forms.derivation import form_of_selection
 from coffea_sx.forms.input_form import input_form
-from coffea_sx.forms.output_form import delivered_form, known_form
+from coffea_sx.forms.output_form import as_output_form
 from coffea_sx.forms.writers import write
 from coffea_sx.polling.outcomes import Delivered
 from coffea_sx.query import select
@@ -53,7 +54,7 @@ class Bench:
 @pytest.fixture(scope="module")
 def form(nano_files):
     selection = select(columns(*NAMES), codegen="uproot")
-    return delivered_form(selection, input_form({nano_files[0]: "Events"}, None))
+    return form_of_selection(selection, input_form({nano_files[0]: "Events"}, None))
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +107,7 @@ def test_another_tree_name(bench):
 
 
 def test_another_type(bench):
-    promised = known_form(ak.forms.RecordForm([ak.forms.NumpyForm("int32")], ["MET_pt"]))
+    promised = as_output_form(ak.forms.RecordForm([ak.forms.NumpyForm("int32")], ["MET_pt"]))
     with pytest.raises(FormMismatch, match="'MET_pt' should be int32, found float32") as caught:
         bench.read(delivered=promised)
     error = pickle.loads(pickle.dumps(caught.value))
@@ -119,7 +120,7 @@ def test_a_type_that_holds_what_is_there(bench, truth):
     wide = ak.forms.RecordForm(
         [double, ak.forms.ListOffsetForm("i64", double)], ["MET_pt", "Muon_pt"]
     )
-    array = bench.read(delivered=known_form(wide))
+    array = bench.read(delivered=as_output_form(wide))
     for name in ("MET_pt", "Muon_pt"):
         expected = ak.values_astype(truth[name], "float64")
         assert ak.array_equal(ak.without_parameters(array[name]), expected)
@@ -140,7 +141,7 @@ def test_a_file_of_an_input_without_the_tree(bench, tmp_path):
 def test_a_column_that_is_missing(bench):
     form = ak.forms.RecordForm([ak.forms.NumpyForm("float32")], ["MET"])
     with pytest.raises(FormMismatch, match=r"'MET'.*no such column"):
-        bench.read(delivered=known_form(form))
+        bench.read(delivered=as_output_form(form))
 
 
 def noise(n):
@@ -193,8 +194,8 @@ def test_an_empty_tree_of_the_right_form(bench, tmp_path):
     bench.content = (tmp_path / "empty.root").read_bytes()
     bench.outcome = replace(bench.outcome, n_events=0)
     form = ak.forms.RecordForm([ak.forms.NumpyForm("float32")], ["MET_pt"])
-    assert len(bench.read(delivered=known_form(form))) == 0
-    assert len(bench.read(2, 3, delivered=known_form(form))) == 0
+    assert len(bench.read(delivered=as_output_form(form))) == 0
+    assert len(bench.read(2, 3, delivered=as_output_form(form))) == 0
 
 
 def test_a_file_without_trees(bench, tmp_path):
