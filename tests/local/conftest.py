@@ -171,6 +171,15 @@ def client(server: LocalServiceX) -> Any:
 
 
 @pytest.fixture(scope="session")
+def pythonic() -> Any:
+    """A client of a server that runs functions of its clients."""
+    with LocalServiceX(workers=1, python=True) as running:
+        own = Client(running)
+        with own.http:
+            yield own
+
+
+@pytest.fixture(scope="session")
 def of_2025(s3_store: S3Store) -> Any:
     """A server that keeps its results in the S3 server of the session."""
     with LocalServiceX(object_store=s3_store.url) as running:

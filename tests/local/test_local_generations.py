@@ -18,6 +18,7 @@ import uproot
 from coffea_sx.errors import ConfigurationError
 from coffea_sx.local import LocalServiceX
 from coffea_sx.local.generations import GENERATIONS
+from coffea_sx.local.settings import ServerSettings
 
 BASE = "/servicex/transformation"
 EACH = list(GENERATIONS)
@@ -139,9 +140,10 @@ def test_results_are_read_with_the_keys_of_the_status(client_of_one, inputs):
     assert delivered(status, region="us-east-1") == [0, 50, 51, 52]
 
 
-def test_a_listing_of_many_pages(client_of_one, inputs, monkeypatch):
-    monkeypatch.setattr("coffea_sx.local.objects.MAX_KEYS", 1)
-    status = client_of_one.wait(client_of_one.submit(inputs))
+@pytest.mark.parametrize("generation", EACH)
+def test_a_listing_of_many_pages(generation, serve, inputs):
+    client = serve(generation=generation, settings=ServerSettings(listed_objects=1))
+    status = client.wait(client.submit(inputs))
     names = listed(store_of(status), status["request_id"])
     assert names == sorted(str(path).replace("/", ":") for path in inputs)
 

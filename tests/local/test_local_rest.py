@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import threading
-import time
-from pathlib import Path
 
 import pytest
-
-from coffea_sx.local.tokens import TokenError, Tokens
-from coffea_sx.local.work import find_files
 
 
 def test_results_and_status_tell_the_same(client, inputs):
@@ -143,68 +136,6 @@ def test_routing_errors_are_pages(client):
         assert answer.headers["content-type"] == "text/html; charset=utf-8"
 
 
-def test_other_host_names_are_not_answered(client):
-    answer = client.http.get("/servicex", headers={"host": "evil.example"})
-    assert answer.status_code == 400
-
-
-def test_exchanges_are_counted_without_queries(client):
-    client.server.exchanges.clear()
-    body = client.http.get("/servicex?secret=1").content
-    (exchange,) = client.server.exchanges
-    assert (exchange.method, exchange.path, exchange.status) == ("GET", "/servicex", 200)
-    assert exchange.nbytes_sent == len(body)
-
-
-class Gate:
-    """A `before_report` that lets some paths through at once and others when opened."""
-
-    def __init__(self, *held: Path) -> None:
-        self.held = {str(path) for path in held}
-        self.opened = threading.Event()
-
-    async def __call__(self, path: str) -> None:
-        while path in self.held and not self.opened.is_set():
-            await asyncio.sleep(0.005)
-
-
-def test_held_report_does_not_hold_others(serve, inputs):
-    gate = Gate(inputs[0])
-    client = serve(workers=1, before_report=gate)
-    request_id = client.submit(inputs)
-    status = client.wait(request_id, n_rows=3)
-    assert (status["status"], status["files-completed"]) == ("Running", 3)
-    assert str(inputs[0]) not in {row["file-path"] for row in client.rows(request_id)}
-    gate.opened.set()
-    assert client.wait(request_id)["files-completed"] == 4
-
-
-def test_cancel_keeps_rows_and_drops_late_results(serve, inputs):
-    gate = Gate(*inputs[1:])
-    client = serve(before_report=gate)
-    request_id = client.submit(inputs)
-    client.wait(request_id, n_rows=1)
-    assert client.http.delete(f"/servicex/transformation/{request_id}").status_code == 400
-    answer = client.http.post(f"/servicex/transformation/{request_id}/cancel")
-    assert answer.json()["message"] == f"Canceled transformation request {request_id}"
-    gate.opened.set()
-    time.sleep(0.3)
-    status = client.status(request_id)
-    assert (status["status"], status["files-completed"], status["files-remaining"]) == (
-        "Canceled",
-        1,
-        3,
-    )
-    assert status["finish-time"] != "None"
-    assert len(client.rows(request_id)) == 1
-    assert list((client.server.directory / "scratch").iterdir()) == []
-    again = client.http.get(f"/servicex/transformation/{request_id}/cancel")
-    assert (again.status_code, again.json()["message"]) == (
-        400,
-        f"Transform request with id {request_id} is not in progress.",
-    )
-
-
 def test_delete_removes_rows_and_objects(serve, inputs):
     client = serve()
     request_id = client.submit(inputs[:1])
@@ -250,14 +181,6 @@ def test_dids(serve, inputs):
     assert (dataset["lookup_status"], dataset["is_stale"]) == ("does_not_exist", True)
 
 
-def test_find_files():
-    known = {"rucio://a": ["1", "2", "3"], "rucio://b?files=1": ["9"]}
-    assert find_files(known, "rucio://a?files=2") == ["1", "2"]
-    assert find_files(known, "rucio://a?files=x") == ["1", "2", "3"]
-    assert find_files(known, "rucio://b?files=1") == ["9"]
-    assert find_files(known, "rucio://c") is None
-
-
 def test_tokens(serve, inputs):
     client = serve(tokens=True)
     refresh = client.server.refresh_token
@@ -269,26 +192,3 @@ def test_tokens(serve, inputs):
     client.http.headers["authorization"] = f"Bearer {access}"
     assert client.wait(client.submit(inputs[:1]))["files-completed"] == 1
     assert refresh not in repr(client.server) + client.server._repr_html_()
-
-
-def test_token_claims_are_checked():
-    tokens, others = Tokens("secret", "one", 60), Tokens("other", "one", 60)
-    tokens.check_access(f"Bearer {tokens.access_token()}")
-    tokens.check_refresh(f"Bearer {tokens.refresh_token}")
-    for token, status, text in [
-        (others.access_token(), 422, "Signature verification failed"),
-        (Tokens("secret", "one", -1).access_token(), 401, "Token has expired"),
-        (tokens.refresh_token, 422, "Only non-refresh tokens are allowed"),
-        ("garbage", 422, "Not enough segments"),
-        ("a.b.c", 422, "Invalid header padding"),
-    ]:
-        with pytest.raises(TokenError, match=text) as caught:
-            tokens.check_access(f"Bearer {token}")
-        assert caught.value.status == status
-    with pytest.raises(TokenError, match="outdated") as caught:
-        tokens.check_refresh(f"Bearer {Tokens('secret', 'two', 60).refresh_token}")
-    assert caught.value.status == 401
-    with pytest.raises(TokenError, match="Only refresh"):
-        tokens.check_refresh(f"Bearer {tokens.access_token()}")
-    with pytest.raises(TokenError, match="Missing 'Bearer'"):
-        tokens.check_access("Basic abc")

@@ -19,6 +19,7 @@ from typing import Any
 import awkward as ak
 import dask
 import httpx
+import minio
 import pytest
 import uproot
 import yaml
@@ -305,17 +306,17 @@ def test_a_did_can_be_submitted_again_after_the_store_failed(serve, inputs):
         client.server.stop()
 
 
-def test_an_upload_on_its_way_does_not_keep_a_bucket(s3_store):
-    buckets = S3Buckets(parse_object_store(s3_store.url))
+def test_an_upload_on_its_way_does_not_keep_a_bucket(s3_store, monkeypatch):
     bucket, client = str(uuid.uuid4()), s3_store.client()
-    remove, uploads = buckets._client.remove_bucket, ["a", "b", "c", "d"]
+    remove, uploads = minio.Minio.remove_bucket, ["a", "b", "c", "d"]
 
-    def remove_after_an_upload(bucket: str) -> None:
+    def remove_after_an_upload(store: minio.Minio, bucket: str) -> None:
         if uploads:
             client.put_object(bucket, uploads.pop(), io.BytesIO(b"x"), 1)
-        remove(bucket)
+        remove(store, bucket)
 
-    buckets._client.remove_bucket = remove_after_an_upload
+    monkeypatch.setattr(minio.Minio, "remove_bucket", remove_after_an_upload)
+    buckets = S3Buckets(parse_object_store(s3_store.url))
     asyncio.run(buckets.make(bucket))
     with pytest.raises(BucketError, match="BucketNotEmpty"):
         asyncio.run(buckets.drop(bucket))  # they do not end

@@ -9,20 +9,17 @@ from base64 import b64encode
 
 import pytest
 
-from coffea_sx.local import LocalServiceX
-from coffea_sx.local.resources import CPU_S, FILE_BYTES, OPEN_FILES, limit_file, most_memory
+from coffea_sx.local.process_limits import (
+    CPU_S,
+    FILE_BYTES,
+    OPEN_FILES,
+    limit_file,
+    max_memory,
+)
 
 resource = pytest.importorskip("resource")
 
 KINDS = ("CORE", "NOFILE", "FSIZE", "DATA", "CPU")
-
-
-@pytest.fixture(scope="module")
-def pythonic(client):
-    with LocalServiceX(workers=1, python=True) as running:
-        own = type(client)(running)
-        with own.http:
-            yield own
 
 
 @pytest.fixture
@@ -50,13 +47,13 @@ def test_every_process_has_limits(reason):
     assert limits["CORE"] == (0, 0)
     assert 0 < limits["NOFILE"][0] == limits["NOFILE"][1] <= OPEN_FILES
     assert limits["FSIZE"] == (FILE_BYTES, FILE_BYTES)
-    assert most_memory() < limits["DATA"][0] == limits["DATA"][1] < most_memory() + (2 << 30)
+    assert max_memory() < limits["DATA"][0] == limits["DATA"][1] < max_memory() + (2 << 30)
     assert 0 < limits["CPU"][0] < CPU_S + 600
 
 
 def test_memory(reason):
     # Only asked for: without a limit the machine gives it, since nothing writes to it.
-    told = reason(f"return np.empty({most_memory() + (2 << 30)}, np.uint8)")
+    told = reason(f"return np.empty({max_memory() + (2 << 30)}, np.uint8)")
     assert "MemoryError" in told
 
 

@@ -21,8 +21,8 @@ import pytest
 import uproot
 
 from coffea_sx.local.database import Database
-from coffea_sx.local.state import State
-from coffea_sx.local.transformer import Outcome
+from coffea_sx.local.records import Records
+from coffea_sx.local.transformer import TransformResult
 
 resource = pytest.importorskip("resource", reason="there are no limits of file sizes here")
 
@@ -274,48 +274,48 @@ def file_size(nbytes: int) -> Iterator[None]:
 
 def test_what_cannot_be_recorded_is_not_recorded_in_part(tmp_path):
     database = Database(tmp_path)
-    state = State(database)
+    records = Records(database)
     size = (tmp_path / "servicex.sqlite-wal").stat().st_size
     with file_size(size + 5000), pytest.raises(sqlite3.OperationalError):
-        state.dataset_of_list([f"/data/{i}.root" for i in range(1000)])
+        records.dataset_of_list([f"/data/{i}.root" for i in range(1000)])
     # A list that is known without its files would be a request that is complete at once.
-    assert state.datasets(None, True) == []
-    dataset_id = state.dataset_of_list([f"/data/{i}.root" for i in range(1000)])
-    assert len(state.dataset_files(dataset_id)) == 1000
+    assert records.datasets(None, True) == []
+    dataset_id = records.dataset_of_list([f"/data/{i}.root" for i in range(1000)])
+    assert len(records.dataset_files(dataset_id)) == 1000
     database.close()
 
 
 def test_what_waits_is_recorded_in_order(tmp_path, caplog):
     caplog.set_level(logging.WARNING)
     database = Database(tmp_path)
-    state = State(database)
+    records = Records(database)
     paths = [f"/data/{i}.root" for i in range(50)]
 
     async def record() -> None:
-        dataset_id = state.dataset_of_list(paths)
+        dataset_id = records.dataset_of_list(paths)
         added = {"title": None, "did_id": dataset_id, "selection": "", "source": "", "codegen": ""}
-        state.add_request("id", **added, result_format="", status="Lookup")
-        state.start_request("id")
-        files = [file["id"] for file in state.dataset_files(dataset_id)]
+        records.add_request("id", **added, result_format="", status="Lookup")
+        records.start_request("id")
+        files = [file["id"] for file in records.dataset_files(dataset_id)]
 
         def add(file_id: int, path: str) -> None:
-            state.add_result("id", file_id, Outcome(path), path)
+            records.add_result("id", file_id, TransformResult(path), path)
 
         size = (tmp_path / "servicex.sqlite-wal").stat().st_size
         with file_size(size):
             tasks = [
-                asyncio.ensure_future(state.persist(lambda i=i, path=path: add(i, path)))
+                asyncio.ensure_future(records.persist(lambda i=i, path=path: add(i, path)))
                 for i, path in zip(files, paths, strict=True)
             ]
-            waiting = asyncio.ensure_future(state.until_writable())
+            waiting = asyncio.ensure_future(records.until_writable())
             while not caplog.records:
                 await asyncio.sleep(0.01)
-            assert state.results("id") == []
+            assert records.results("id") == []
         await asyncio.gather(*tasks, waiting)
 
     asyncio.run(record())
-    assert [row["file_path"] for row in state.results("id")] == paths
-    assert state.request("id")["status"] == "Complete"
+    assert [row["file_path"] for row in records.results("id")] == paths
+    assert records.request("id")["status"] == "Complete"
     assert len(caplog.records) == 1
     assert str(tmp_path) in caplog.text
     database.close()

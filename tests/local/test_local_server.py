@@ -21,9 +21,9 @@ import pytest
 
 from coffea_sx.errors import ConfigurationError
 from coffea_sx.local import LocalServiceX, default
+from coffea_sx.local.codegen import generate_source
 from coffea_sx.local.database import Database
-from coffea_sx.local.state import State
-from coffea_sx.local.transformer import generate_source
+from coffea_sx.local.records import Records
 
 SLOW_SERVER = """
 import asyncio, sys
@@ -183,13 +183,13 @@ def test_killed_server_goes_on_where_it_was(tmp_path, serve, inputs):
 
 def test_states_that_a_crash_leaves_are_taken_up(tmp_path, inputs, serve, query):
     database = Database(tmp_path)
-    state = State(database)
+    records = Records(database)
     source = generate_source(query)
 
     def add(did_id: int, status: str) -> str:
         request_id = str(uuid.uuid4())
         (tmp_path / "objects" / request_id).mkdir(parents=True)
-        state.add_request(
+        records.add_request(
             request_id,
             title=None,
             did_id=did_id,
@@ -202,10 +202,10 @@ def test_states_that_a_crash_leaves_are_taken_up(tmp_path, inputs, serve, query)
         return request_id
 
     paths = [str(path) for path in inputs]
-    not_started = add(state.dataset_of_list(paths), "Lookup")
-    did_id, _ = state.dataset_of_did("rucio://a:b", "rucio")
+    not_started = add(records.dataset_of_list(paths), "Lookup")
+    did_id, _ = records.dataset_of_did("rucio://a:b", "rucio")
     looking = [add(did_id, "Lookup"), add(did_id, "Pending Lookup")]
-    all_done = add(state.dataset_of_list([]), "Running")
+    all_done = add(records.dataset_of_list([]), "Running")
     database.close()
     client = serve(tmp_path, datasets={"rucio://a:b": paths})
     for request_id in [not_started, *looking]:
@@ -323,21 +323,3 @@ def test_default_server():
 def test_ports_that_no_server_can_have(port):
     with pytest.raises(ConfigurationError, match=f"Port {port} cannot be used"):
         LocalServiceX(port=port)
-
-
-def test_dead_pool_process_fails_one_file(serve, inputs):
-    client = serve(workers=1)
-    before = pool_processes()
-    fifo = client.server.directory / "fifo.root"
-    os.mkfifo(fifo)  # opening it waits for ever
-    request_id = client.submit([inputs[0], fifo, inputs[1]])
-    client.wait(request_id, n_rows=1)
-    time.sleep(0.3)
-    (pid,) = pool_processes() - before
-    os.kill(pid, signal.SIGKILL)
-    status = client.wait(request_id)
-    assert (status["files-completed"], status["files-failed"]) == (2, 1)
-    assert client.reasons(request_id) == {str(fifo): "the transformer process died"}
-    (pid,) = pool_processes() - before
-    os.kill(pid, signal.SIGKILL)  # while it is idle
-    assert client.wait(client.submit([inputs[0]]))["files-completed"] == 1

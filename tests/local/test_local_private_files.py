@@ -7,13 +7,12 @@ import sqlite3
 import stat
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
 
 from coffea_sx.errors import ConfigurationError
-from coffea_sx.local import LocalServiceX, private
+from coffea_sx.local import LocalServiceX, private_files
 from coffea_sx.local.database import Database
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="users and modes are of POSIX")
@@ -26,92 +25,10 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.lstat().st_mode)
 
 
-@pytest.fixture
-def shared_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder for temporary files that everybody can write to."""
-    folder = tmp_path / "tmp"
-    folder.mkdir()
-    folder.chmod(0o1777)
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    return folder
-
-
-def planted(base: Path) -> Path:
-    """What another user leaves to break the start of every server: a directory and a database."""
-    left = base / "x"
-    left.mkdir(parents=True)
-    (left / "servicex.sqlite").write_bytes(b"garbage" * 1000)
-    (left / "temporary").touch()
-    os.utime(left / "temporary", (0, 0))
-    return left
-
-
-def test_temporary_directories_are_in_one_that_is_closed(shared_tmp):
-    with LocalServiceX() as server:
-        base = shared_tmp / f"servicex-{os.geteuid()}"
-        assert server.directory.parent == base
-        assert mode(base) == mode(server.directory) == 0o700
-
-
-def test_leftovers_beside_it_do_not_matter(shared_tmp):
-    left = planted(shared_tmp / "servicex-x")
-    (shared_tmp / "servicex-x" / "servicex.sqlite").write_bytes(b"garbage")
-    (shared_tmp / "servicex-x" / "temporary").touch()
-    os.utime(shared_tmp / "servicex-x" / "temporary", (0, 0))
-    with LocalServiceX() as server:
-        assert server.url
-    assert left.exists()
-
-
-def test_a_damaged_leftover_of_ours_does_not_matter(shared_tmp):
-    (shared_tmp / f"servicex-{os.geteuid()}").mkdir(mode=0o700)
-    planted(shared_tmp / f"servicex-{os.geteuid()}")
-    with LocalServiceX() as server:
-        assert server.url
-
-
 def make_link(base: Path) -> None:
     target = base.parent / "target"
     target.mkdir(mode=0o700)
     base.symlink_to(target)
-
-
-def make_open(base: Path) -> None:
-    base.mkdir()
-    base.chmod(0o777)
-
-
-def make_file(base: Path) -> None:
-    base.touch()
-
-
-def make_of_another(base: Path) -> None:
-    if not is_root:
-        pytest.skip("only root can give files to another user")
-    base.mkdir(mode=0o700)
-    os.chown(base, SOMEBODY, SOMEBODY)
-
-
-@pytest.mark.parametrize("taken", [make_link, make_open, make_file, make_of_another])
-def test_a_base_that_somebody_else_took_is_not_used(taken, shared_tmp):
-    base = shared_tmp / f"servicex-{os.geteuid()}"
-    taken(base)
-    with LocalServiceX() as server:
-        assert server.directory.parent == shared_tmp
-        assert mode(server.directory) == 0o700
-        beside = server.directory
-    assert not beside.exists()
-    assert list((shared_tmp / "target").glob("*")) == []
-
-
-def test_a_killed_server_beside_a_taken_base_is_removed_by_the_next(shared_tmp):
-    make_open(shared_tmp / f"servicex-{os.geteuid()}")
-    killed = private.temporary_directory()
-    LocalServiceX(killed).start().stop()
-    (killed / "temporary").touch()
-    os.utime(killed / "temporary", (0, 0))
-    with LocalServiceX():
-        assert not killed.exists()
 
 
 def test_a_linked_database_is_not_written_through(tmp_path):
@@ -223,9 +140,9 @@ def test_an_attempt_to_take_a_directory_leaves_its_lock(tmp_path, environment):
 
 def test_private_files_are_written_all_at_once(tmp_path):
     path = tmp_path / "servicex.yaml"
-    private.write_private(path, "one")
+    private_files.write_file(path, "one")
     first = path.stat().st_ino
-    private.write_private(path, "two")
+    private_files.write_file(path, "two")
     assert (path.read_text(), mode(path)) == ("two", 0o600)
     assert path.stat().st_ino != first
     assert [found.name for found in tmp_path.iterdir()] == [path.name]
@@ -236,20 +153,20 @@ def test_what_is_not_overwritten(tmp_path):
     path.write_text("theirs")
     path.chmod(0o640)
     with pytest.raises(ConfigurationError, match=f"chmod 600 {path}"):
-        private.write_private(path, "token")
+        private_files.write_file(path, "token")
     assert path.read_text() == "theirs"
     path.unlink()
     path.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ConfigurationError, match="a link, for example"):
-        private.write_private(path, "token")
+        private_files.write_file(path, "token")
     assert not (tmp_path / "elsewhere").exists()
     with pytest.raises(ConfigurationError, match="No such file"):
-        private.write_private(tmp_path / "nowhere" / "servicex.yaml", "token")
+        private_files.write_file(tmp_path / "nowhere" / "servicex.yaml", "token")
     with pytest.raises(ConfigurationError, match="not a file of its own"):
-        private.write_private(tmp_path, "token")
+        private_files.write_file(tmp_path, "token")
     if is_root:
         path.unlink()
         path.touch(0o600)
         os.chown(path, SOMEBODY, SOMEBODY)
         with pytest.raises(ConfigurationError, match="another user"):
-            private.write_private(path, "token")
+            private_files.write_file(path, "token")
