@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from .buckets import BucketError
 from .tokens import TokenError
 
 _PAGES = {
@@ -106,6 +107,7 @@ ERROR_HANDLERS: dict[Any, Any] = {
     RefusalError: _refusal,
     TokenError: _token_refusal,
     OSError: _storage_error,
+    BucketError: _storage_error,
     sqlite3.OperationalError: _storage_error,
     Exception: _internal_error,
 }

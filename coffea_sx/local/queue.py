@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 from ..dataset import object_name
 from .buckets import Buckets
 from .records import Records
-from .settings import BeforeReport
+from .settings import ServerOptions
 from .transformer import TransformResult, describe_error
 from .worker import Worker
 
@@ -36,39 +36,23 @@ class TransformQueue:
 
     Parameters
     ----------
+    options : ServerOptions
     records : Records
         Source of requests, and destination of results.
     buckets : Buckets
         Destination of the delivered files.
     scratch : Path
         A directory for files that are being written. It is emptied.
-    workers : int
-        Number of worker processes.
-    datasets : mapping of str to sequence of str
-        Files of the DIDs that can be looked up.
-    before_report : callable, optional
-        Awaited with the input path before a result is recorded.
-    cache_prefix : str
-        Written before the input paths in results.
     """
 
     def __init__(
-        self,
-        records: Records,
-        buckets: Buckets,
-        scratch: Path,
-        workers: int,
-        datasets: Mapping[str, Sequence[str]],
-        before_report: BeforeReport | None,
-        cache_prefix: str = "",
+        self, options: ServerOptions, records: Records, buckets: Buckets, scratch: Path
     ) -> None:
+        self._options = options
         self._records = records
         self._buckets = buckets
         self._scratch = _emptied(scratch)
-        self._datasets = datasets
-        self._before_report = before_report
-        self._cache_prefix = cache_prefix
-        self._workers = [Worker() for _ in range(workers)]
+        self._workers = [Worker() for _ in range(options.workers)]
         self._jobs: asyncio.Queue[_Job] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -115,7 +99,7 @@ class TransformQueue:
         dataset = self._records.dataset(dataset_id)
         if dataset is None or dataset["lookup_status"] != "looking":
             return  # two requests waited for it
-        paths = find_files(self._datasets, did)
+        paths = find_files(self._options.datasets, did)
         waiting = await self._records.persist(lambda: self._records.end_lookup(dataset_id, paths))
         for request_id in waiting:
             self.add_files(request_id)
@@ -128,14 +112,10 @@ class TransformQueue:
             if request is None or not self._records.is_running(job.request_id):
                 continue
             written = self._scratch / uuid.uuid4().hex
-            replicas = job.paths.split(",")
+            replicas, result_format = job.paths.split(","), request["result_format"]
             try:
                 result = await worker.transform(
-                    request["codegen"],
-                    request["source"],
-                    replicas,
-                    str(written),
-                    request["result_format"],
+                    request["codegen"], request["source"], replicas, str(written), result_format
                 )
             except RuntimeError:
                 # The interpreter is ending: the next server transforms the remaining files.
@@ -143,9 +123,10 @@ class TransformQueue:
             except OSError as error:
                 # No process could be started, for lack of memory or of open files.
                 result = TransformResult(replicas[0], reason=describe_error(error))
-            result = replace(result, input_path=self._cache_prefix + result.input_path)
+            prefix = self._options.settings.cache_prefix
+            result = replace(result, input_path=prefix + result.input_path)
             # In a task, as it may wait for long, and the next file does not.
-            self._spawn(self._report(job, result, request["result_format"], written))
+            self._spawn(self._report(job, result, result_format, written))
 
     async def _report(
         self, job: _Job, result: TransformResult, result_format: str, written: Path
@@ -153,8 +134,8 @@ class TransformQueue:
         suffix = ".parquet" if result_format == "parquet" else ""
         name = object_name(result.input_path + suffix)
         try:
-            if self._before_report is not None:
-                await self._before_report(result.input_path)
+            if self._options.before_report is not None:
+                await self._options.before_report(result.input_path)
             # The object comes first: clients fetch it as soon as they see its row.
             if result.reason is None and self._records.is_running(job.request_id):
                 await self._buckets.put(job.request_id, name, written, result.md5)

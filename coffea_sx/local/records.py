@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta, timezone
 
 from ..dataset import NO_OBJECT
@@ -13,6 +14,23 @@ from .settings import utc_now
 from .transformer import TransformResult
 
 RUNNING = ("Submitted", "Lookup", "Pending Lookup", "Running")
+
+
+@dataclass(frozen=True)
+class NewRequest:
+    """A transformation request that is recorded. `source` is what the transformers run."""
+
+    request_id: str
+    title: str | None
+    did_id: int
+    selection: str
+    source: str
+    codegen: str
+    result_format: str
+    status: str
+    result_destination: str = "object-store"
+    tree_name: str | None = None
+    workers: int | None = 1
 
 
 class Records:
@@ -130,41 +148,16 @@ class Records:
 
     # ---- requests
 
-    def add_request(
-        self,
-        request_id: str,
-        *,
-        title: str | None,
-        did_id: int,
-        selection: str,
-        source: str,
-        codegen: str,
-        result_format: str,
-        status: str,
-        result_destination: str = "object-store",
-        tree_name: str | None = None,
-        workers: int | None = 1,
-    ) -> None:
+    def add_request(self, request: NewRequest) -> None:
         """Record a request, which `start_request` starts."""
         with self._database.transaction() as connection:
             connection.execute(
                 "INSERT INTO requests (request_id, title, did, did_id, selection, source, codegen,"
                 " result_format, status, submit_time, result_destination, tree_name, workers)"
-                " SELECT ?, ?, name, id, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM datasets WHERE id = ?",
-                (
-                    request_id,
-                    title,
-                    selection,
-                    source,
-                    codegen,
-                    result_format,
-                    status,
-                    to_text(self._now()),
-                    result_destination,
-                    tree_name,
-                    workers,
-                    did_id,
-                ),
+                " SELECT :request_id, :title, name, id, :selection, :source, :codegen,"
+                " :result_format, :status, :now, :result_destination, :tree_name, :workers"
+                " FROM datasets WHERE id = :did_id",
+                {**asdict(request), "now": to_text(self._now())},
             )
 
     def start_request(self, request_id: str) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import re
 import sqlite3
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,15 +18,15 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from . import requests, responses
-from .buckets import BucketError, Buckets
+from .buckets import Buckets
 from .codegen import generate_source
 from .error_pages import ERROR_HANDLERS, RefusalError
-from .generations import FILE_URLS, POST_CANCEL, REASONS, RESULTS, Generation
-from .middleware import Exchange, LimitingMiddleware, LoggingMiddleware
+from .generations import FILE_URLS, POST_CANCEL, REASONS, RESULTS
+from .middleware import LimitingMiddleware, LoggingMiddleware
 from .object_store import ObjectStore
 from .queue import TransformQueue
-from .records import RUNNING, Records
-from .settings import ServerSettings
+from .records import RUNNING, NewRequest, Records
+from .settings import ServerOptions
 from .tokens import Tokens
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -43,6 +43,7 @@ class RestAPI:
 
     Attributes
     ----------
+    options : ServerOptions
     records : Records
     queue : TransformQueue
     buckets : Buckets
@@ -50,38 +51,17 @@ class RestAPI:
     object_store : ObjectStore or None
         None if the buckets are in another server.
     tokens : Tokens
-    needs_tokens : bool
-        True if clients need an access token.
-    generation : Generation
-    url_expiry_s : int
-        Life time of signed URLs, in seconds.
-    codegens : sequence of str
-        The code generators to offer.
     """
 
+    options: ServerOptions
     records: Records
     queue: TransformQueue
     buckets: Buckets
     object_store: ObjectStore | None
     tokens: Tokens
-    needs_tokens: bool
-    generation: Generation
-    url_expiry_s: int
-    codegens: Sequence[str]
 
-    def application(
-        self, log: Callable[[Exchange], None], max_requests: int, settings: ServerSettings
-    ) -> ASGIApp:
-        """Return the ASGI application.
-
-        Parameters
-        ----------
-        log : callable
-            Called with every exchange.
-        max_requests : int
-            Requests in work at the same time.
-        settings : ServerSettings
-        """
+    def application(self, max_requests: int) -> ASGIApp:
+        """Return the ASGI application, with at most so many requests in work."""
         routes = [
             Route("/servicex", self.info),
             Route("/token/refresh", self.refresh, methods=["POST"]),
@@ -91,8 +71,8 @@ class RestAPI:
         application.router.redirect_slashes = False
         # For all other paths: a wrong method for a path of the REST interface stays a 405.
         application.router.default = self._respond_to_other_path
-        limited = LimitingMiddleware(application, max_requests, settings)
-        return LoggingMiddleware(limited, log)
+        limited = LimitingMiddleware(application, max_requests, self.options.settings)
+        return LoggingMiddleware(limited, self.options.log)
 
     def _authorized_routes(self) -> list[Route]:
         """Return the routes of the server's generation."""
@@ -113,7 +93,7 @@ class RestAPI:
             (RESULTS, "GET", f"{datasets}/{{id:int}}", self.dataset),
             (RESULTS, "DELETE", f"{datasets}/{{id:int}}", self.mark_stale),
         ]
-        capabilities = (None, *self.generation.capabilities)
+        capabilities = (None, *self.options.generation.capabilities)
         return [
             self._route(method, path, handler)
             for needed, method, path, handler in table
@@ -122,7 +102,7 @@ class RestAPI:
 
     def _route(self, method: str, path: str, handler: Handler) -> Route:
         async def authorized(request: Request) -> Response:
-            if self.needs_tokens:
+            if self.options.needs_tokens:
                 self.tokens.check_access(request.headers.get("authorization"))
             return await handler(request)
 
@@ -134,10 +114,10 @@ class RestAPI:
         """Return version, code generators and capabilities of the server."""
         described: dict[str, Any] = {
             "app-version": responses.app_version(),
-            "code-gen-image": dict.fromkeys(self.codegens, responses.image()),
+            "code-gen-image": dict.fromkeys(self.options.codegens, responses.image()),
         }
-        if self.generation.capabilities:
-            described["capabilities"] = self.generation.capabilities
+        if self.options.generation.capabilities:
+            described["capabilities"] = self.options.generation.capabilities
         return JSONResponse(described)
 
     async def refresh(self, request: Request) -> Response:
@@ -158,28 +138,30 @@ class RestAPI:
 
     async def submit(self, request: Request) -> Response:
         """Record and start a transformation request."""
-        submission = await requests.read_submission(request, self.generation.result_formats)
+        submission = await requests.read_submission(request, self.options.generation.result_formats)
         scheme = requests.did_scheme(submission.did) if submission.did else ""
         source = await self._generate(submission.codegen, submission.selection)
         request_id = str(uuid.uuid4())
-        await self._in_store(self.buckets.make(request_id))
+        await self.buckets.make(request_id)
         with self.records.transaction():
             if submission.did:
                 did_id, lookup = self.records.dataset_of_did(submission.did, scheme)
             else:
                 did_id, lookup = self.records.dataset_of_list(submission.paths), "complete"
             self.records.add_request(
-                request_id,
-                title=submission.title,
-                did_id=did_id,
-                selection=submission.selection,
-                source=source,
-                codegen=str(submission.codegen),
-                result_format=submission.result_format,
-                status="Pending Lookup" if lookup == "looking" else "Lookup",
-                result_destination=submission.result_destination,
-                tree_name=submission.tree_name,
-                workers=submission.workers,
+                NewRequest(
+                    request_id,
+                    title=submission.title,
+                    did_id=did_id,
+                    selection=submission.selection,
+                    source=source,
+                    codegen=str(submission.codegen),
+                    result_format=submission.result_format,
+                    status="Pending Lookup" if lookup == "looking" else "Lookup",
+                    result_destination=submission.result_destination,
+                    tree_name=submission.tree_name,
+                    workers=submission.workers,
+                )
             )
             if lookup == "complete":
                 self.records.start_request(request_id)
@@ -193,21 +175,21 @@ class RestAPI:
         """Return the requests of all users or of one of them, without the keys of the store."""
         user = requests.read_submitted_by(request)
         # Without tokens the requests belong to no user.
-        is_listed = user is None or (self.needs_tokens and user == USER)
+        is_listed = user is None or (self.options.needs_tokens and user == USER)
         rows = self.records.requests() if is_listed else []
-        described = [responses.describe_request(row, self.generation) for row in rows]
+        described = [responses.describe_request(row, self.options.generation) for row in rows]
         return JSONResponse({"requests": described})
 
     async def status(self, request: Request) -> Response:
         """Return one request, with the keys of the object store."""
-        described = responses.describe_request(self._request(request), self.generation)
+        described = responses.describe_request(self._request(request), self.options.generation)
         return JSONResponse({**described, **responses.describe_store(self.buckets.address)})
 
     async def statistics(self, request: Request) -> Response:
         """Return counts and rates of one request."""
         row = self._request(request)
         results = self.records.results(row["request_id"])
-        return JSONResponse(responses.describe_statistics(row, results, self.generation))
+        return JSONResponse(responses.describe_statistics(row, results, self.options.generation))
 
     async def results(self, request: Request) -> Response:
         """Return the result rows; an unknown request has none."""
@@ -238,7 +220,7 @@ class RestAPI:
         request_id = row["request_id"]
         if row["status"] in RUNNING:
             raise RefusalError(400, f"Transform request with id {request_id} is still in progress.")
-        await self._in_store(self.buckets.drop(request_id))
+        await self.buckets.drop(request_id)
         self.records.delete_request(request_id)
         return JSONResponse({"message": f"Transform request {request_id} has been archived."})
 
@@ -254,18 +236,12 @@ class RestAPI:
             address = replace(address, endpoint=request.headers["host"])
         uris = {}
         for name in names:
-            url, expiry = address.sign(row["request_id"], name, self.url_expiry_s)
+            url, expiry = address.sign(row["request_id"], name, self.options.url_expiry_s)
             uris[name] = [url, {}, expiry]
         return JSONResponse({"uris": uris})
 
-    async def _in_store(self, action: Awaitable[None]) -> None:
-        try:
-            await action
-        except BucketError as error:
-            raise RefusalError(500, f"Something went wrong ({error})") from error
-
     async def _generate(self, codegen: Any, selection: Any) -> str:
-        if codegen not in self.codegens:
+        if codegen not in self.options.codegens:
             raise RefusalError(500, f"Invalid Codegen Image Passed in Request: {codegen}")
         try:
             return await asyncio.to_thread(generate_source, selection, codegen)

@@ -15,11 +15,9 @@ import uvicorn
 from .._upstream.uvicorn import sockets_of
 from ..errors import ConfigurationError
 from .buckets import Buckets, DirectoryBuckets, StoreAddress
-from .codegen import CODEGENS, PYTHON
 from .connections import Connections
 from .database import Database
 from .fork_safety import never_finalize, replace_by_null_device
-from .generations import find_generation
 from .object_store import ObjectStore
 from .queue import TransformQueue
 from .records import Records
@@ -87,34 +85,15 @@ class Runtime:
         secret, settings = self._database.secret, options.settings
         tokens = Tokens(secret("token-key"), secret("refresh-id"), options.access_token_s)
         self.tokens = tokens if options.needs_tokens else None
-        codegens = (*CODEGENS, PYTHON) if options.offers_python else CODEGENS
         records = Records(self._database, settings.clock)
-        self._queue = TransformQueue(
-            records,
-            self._buckets,
-            self.directory / "scratch",
-            options.workers,
-            options.datasets,
-            options.before_report,
-            settings.cache_prefix,
-        )
-        records.cancel_all_but(codegens)
-        api = RestAPI(
-            records,
-            self._queue,
-            self._buckets,
-            object_store,
-            tokens,
-            options.needs_tokens,
-            find_generation(options.generation),
-            options.url_expiry_s,
-            codegens,
-        )
+        self._queue = TransformQueue(options, records, self._buckets, self.directory / "scratch")
+        records.cancel_all_but(options.codegens)
+        api = RestAPI(options, records, self._queue, self._buckets, object_store, tokens)
         self._connections = Connections(settings)
         # The others are for connections without a request yet, and for the files of responses.
         max_requests = max(self._connections.max_connections // 4, 1)
         config = uvicorn.Config(
-            api.application(options.log, max_requests, settings),
+            api.application(max_requests),
             log_config=None,
             access_log=False,
             lifespan="off",

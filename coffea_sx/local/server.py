@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from .._upstream.python import call_before_executors_end, is_starting_as_child
 from ..errors import ConfigurationError
 from . import private_files, temporary
+from .codegen import CODEGENS, PYTHON
 from .fork_safety import run_in_forked_children
 from .generations import WITH_OBJECT_STORE, WITH_OWN_STORE, find_generation
 from .settings import BeforeReport, ServerOptions, ServerSettings
@@ -125,16 +126,17 @@ class LocalServiceX:
         self._own_directory = None if directory is None else Path(directory).absolute()
         if generation is None:
             generation = WITH_OWN_STORE if object_store is None else WITH_OBJECT_STORE
-        find_generation(generation)
         self.exchanges: deque[Exchange] = deque(maxlen=MAX_EXCHANGES)
+        offers_python = tokens if python is None else python
         self._options = ServerOptions(
             workers=workers,
             port=port,
             needs_tokens=tokens,
-            offers_python=tokens if python is None else python,
+            codegens=(*CODEGENS, PYTHON) if offers_python else CODEGENS,
             datasets={did: tuple(paths) for did, paths in (datasets or {}).items()},
             object_store=None if object_store is None else _parse(object_store),
-            generation=generation,
+            generation_name=generation,
+            generation=find_generation(generation),
             url_expiry_s=url_expiry_s,
             access_token_s=access_token_s,
             before_report=before_report,
@@ -252,7 +254,7 @@ class LocalServiceX:
         options = self._options
         rows = {
             "endpoint": self.url,
-            "generation": options.generation,
+            "generation": options.generation_name,
             "directory": str(self.directory),
             "workers": str(options.workers),
             "results": options.object_store.endpoint if options.object_store else "its own",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .buckets import StoreAddress
+    from .generations import Generation
     from .middleware import Exchange
 
 BeforeReport = Callable[[str], Awaitable[None]]
@@ -69,6 +70,8 @@ class ServerOptions:
 
     Attributes
     ----------
+    codegens : tuple of str
+        Code generators that the server offers.
     object_store : StoreAddress or None
         None for the buckets of the server itself.
     log : callable
@@ -78,10 +81,11 @@ class ServerOptions:
     workers: int
     port: int
     needs_tokens: bool
-    offers_python: bool
+    codegens: tuple[str, ...]
     datasets: Mapping[str, Sequence[str]]
     object_store: StoreAddress | None
-    generation: str
+    generation_name: str
+    generation: Generation
     url_expiry_s: int
     access_token_s: float
     before_report: BeforeReport | None

@@ -24,7 +24,7 @@ from coffea_sx.forms.translation import translated_form
 from coffea_sx.forms.uproot_raw import raw_forms
 from coffea_sx.local import LocalServiceX
 from coffea_sx.local.database import Database
-from coffea_sx.local.records import RUNNING, Records
+from coffea_sx.local.records import RUNNING, NewRequest, Records
 
 AT_ONCE = [("uproot", name) for name in attacks.FUNC_ADL]
 AT_ONCE += [("uproot-raw", name) for name in attacks.RAW]
@@ -156,14 +156,16 @@ def test_a_stored_request_is_checked_again(tmp_path, nano_files, form):
         source = source.replace("CANARY", str(canary))
         (directory / "objects" / request_id).mkdir(parents=True)
         records.add_request(
-            request_id,
-            title=None,
-            did_id=dataset,
-            selection=source,
-            source=source,
-            codegen=codegen,
-            result_format="root-file",
-            status="Lookup",
+            NewRequest(
+                request_id,
+                title=None,
+                did_id=dataset,
+                selection=source,
+                source=source,
+                codegen=codegen,
+                result_format="root-file",
+                status="Lookup",
+            )
         )
     database.close()
     with LocalServiceX(directory) as running:
@@ -185,14 +187,16 @@ def test_a_stored_function_runs_only_where_functions_do(is_offered, tmp_path, na
     records = Records(database)
     (directory / "objects" / request_id).mkdir(parents=True)
     records.add_request(
-        request_id,
-        title=None,
-        did_id=records.dataset_of_list([str(nano_files[0])]),
-        selection=PYTHON,
-        source=f"import os\nos.mkdir({str(canary)!r})\ndef run_query(path): pass\n",
-        codegen="python",
-        result_format="root-file",
-        status="Lookup",
+        NewRequest(
+            request_id,
+            title=None,
+            did_id=records.dataset_of_list([str(nano_files[0])]),
+            selection=PYTHON,
+            source=f"import os\nos.mkdir({str(canary)!r})\ndef run_query(path): pass\n",
+            codegen="python",
+            result_format="root-file",
+            status="Lookup",
+        )
     )
     database.close()
     with LocalServiceX(directory, python=is_offered) as running:

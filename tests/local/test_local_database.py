@@ -21,7 +21,7 @@ import pytest
 import uproot
 
 from coffea_sx.local.database import Database
-from coffea_sx.local.records import Records
+from coffea_sx.local.records import NewRequest, Records
 from coffea_sx.local.transformer import TransformResult
 
 resource = pytest.importorskip("resource", reason="there are no limits of file sizes here")
@@ -294,7 +294,7 @@ def test_what_waits_is_recorded_in_order(tmp_path, caplog):
     async def record() -> None:
         dataset_id = records.dataset_of_list(paths)
         added = {"title": None, "did_id": dataset_id, "selection": "", "source": "", "codegen": ""}
-        records.add_request("id", **added, result_format="", status="Lookup")
+        records.add_request(NewRequest("id", **added, result_format="", status="Lookup"))
         records.start_request("id")
         files = [file["id"] for file in records.dataset_files(dataset_id)]
 

@@ -23,7 +23,7 @@ from coffea_sx.errors import ConfigurationError
 from coffea_sx.local import LocalServiceX, default
 from coffea_sx.local.codegen import generate_source
 from coffea_sx.local.database import Database
-from coffea_sx.local.records import Records
+from coffea_sx.local.records import NewRequest, Records
 
 SLOW_SERVER = """
 import asyncio, sys
@@ -190,14 +190,16 @@ def test_states_that_a_crash_leaves_are_taken_up(tmp_path, inputs, serve, query)
         request_id = str(uuid.uuid4())
         (tmp_path / "objects" / request_id).mkdir(parents=True)
         records.add_request(
-            request_id,
-            title=None,
-            did_id=did_id,
-            selection=query,
-            source=source,
-            codegen="uproot",
-            result_format="root-file",
-            status=status,
+            NewRequest(
+                request_id,
+                title=None,
+                did_id=did_id,
+                selection=query,
+                source=source,
+                codegen="uproot",
+                result_format="root-file",
+                status=status,
+            )
         )
         return request_id
 

@@ -31,7 +31,7 @@ def test_token_claims_are_checked():
             tokens.check_access(f"Bearer {token}")
         assert caught.value.status == status
     with pytest.raises(TokenError, match="outdated") as caught:
-        tokens.check_refresh(f"Bearer {Tokens('secret', 'two', 60).refresh_token}")
+        tokens.check_refresh(f"Bearer {Tokens(SECRET, 'two', 60).refresh_token}")
     assert caught.value.status == 401
     with pytest.raises(TokenError, match="Only refresh"):
         tokens.check_refresh(f"Bearer {tokens.access_token()}")
