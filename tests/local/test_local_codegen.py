@@ -22,23 +22,23 @@ REFUSED = "Invalid Codegen Image Passed in Request: python"
         (b64encode(b"\0").decode(), "null bytes"),
     ],
 )
-def test_selections_that_are_no_function(pythonic, inputs, selection, message):
-    answer = pythonic.post(inputs[:1], codegen="python", selection=selection)
-    assert answer.status_code == 500
-    said = answer.json()["message"]
-    assert "Failed to generate translation code: " in said
-    assert message.lower() in said.lower()
+def test_malformed_selections_are_refused(pythonic, inputs, selection, message):
+    response = pythonic.post(inputs[:1], codegen="python", selection=selection)
+    assert response.status_code == 500
+    text = response.json()["message"]
+    assert "Failed to generate translation code: " in text
+    assert message.lower() in text.lower()
 
 
-def test_a_function_with_another_way_to_its_name(pythonic, inputs):
+def test_a_function_may_be_assigned_to_its_name(pythonic, inputs):
     selection = encoded(f"{HEAD}run_query = lambda path: ak.Array([1])")
     assert pythonic.submit(inputs[:1], codegen="python", selection=selection)
 
 
-def test_not_offered_unless_asked_for(client, inputs):
+def test_python_is_not_offered_by_default(client, inputs):
     assert "python" not in client.http.get("/servicex").json()["code-gen-image"]
-    answer = client.post(inputs[:1], codegen="python", selection=returning("ak.Array([1])"))
-    assert (answer.status_code, answer.json()["message"]) == (500, REFUSED)
+    response = client.post(inputs[:1], codegen="python", selection=returning("ak.Array([1])"))
+    assert (response.status_code, response.json()["message"]) == (500, REFUSED)
 
 
 @pytest.mark.parametrize(
@@ -50,11 +50,11 @@ def test_not_offered_unless_asked_for(client, inputs):
         ({"python": False}, False),
     ],
 )
-def test_who_is_let_in(serve, options, is_offered):
+def test_python_is_offered_with_tokens(serve, options, is_offered):
     offered = serve(**options).http.get("/servicex").json()["code-gen-image"]
     assert ("python" in offered) is is_offered
 
 
-def test_with_tokens_nobody_else_runs_code(serve, inputs):
-    answer = serve(tokens=True).post(inputs[:1], codegen="python", selection=returning("1"))
-    assert answer.status_code == 401
+def test_a_client_without_a_token_runs_no_code(serve, inputs):
+    response = serve(tokens=True).post(inputs[:1], codegen="python", selection=returning("1"))
+    assert response.status_code == 401

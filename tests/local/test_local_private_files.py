@@ -1,24 +1,21 @@
-"""Where a server keeps things: nobody else can read, replace or plant them."""
+"""Private files: no other user can read, replace or plant the files of a server."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from coffea_sx.errors import ConfigurationError
 from coffea_sx.local import LocalServiceX, private_files
-from coffea_sx.local.database import Database
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="users and modes are of POSIX")
 is_root = hasattr(os, "geteuid") and os.geteuid() == 0
 needs_root = pytest.mark.skipif(not is_root, reason="only root can give files to another user")
-SOMEBODY = 12345
+OTHER_USER = 12345
 
 
 def mode(path: Path) -> int:
@@ -80,75 +77,27 @@ def test_directories_and_files_of_others_are_refused(what, tmp_path):
     directory = tmp_path / "d"
     if what == "link":
         make_link(directory)
-        os.chown(directory, SOMEBODY, SOMEBODY, follow_symlinks=False)
+        os.chown(directory, OTHER_USER, OTHER_USER, follow_symlinks=False)
         path = directory
     else:
         LocalServiceX(directory).start().stop()
         path = directory if what == "directory" else directory / "servicex.sqlite"
-        os.chown(path, SOMEBODY, SOMEBODY)
+        os.chown(path, OTHER_USER, OTHER_USER)
     with pytest.raises(ConfigurationError, match=f"{path} cannot be used: it belongs to another"):
         LocalServiceX(directory).start()
 
 
-def damage_header(path: Path) -> None:
-    path.write_bytes(b"no database" * 1000)
-
-
-def damage_pages(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    for start in range(4096, len(content) - 2048, 4096):
-        content[start : start + 2048] = b"\xa5" * 2048
-    path.write_bytes(content)
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:5000])
-
-
-@pytest.mark.parametrize("damage", [damage_header, damage_pages, cut])
-def test_a_damaged_database_is_named(damage, tmp_path):
-    LocalServiceX(tmp_path / "d").start().stop()
-    path = tmp_path / "d" / "servicex.sqlite"
-    damage(path)
-    with pytest.raises(ConfigurationError, match=f"{path} is damaged.* move {path} away"):
-        LocalServiceX(tmp_path / "d").start()
-    path.rename(tmp_path / "away")
-    with LocalServiceX(tmp_path / "d"):
-        pass
-
-
-def test_an_attempt_to_take_a_directory_leaves_its_lock(tmp_path, environment):
-    """The lock of a process ends when it closes any file that it has opened on the database."""
-    code = (
-        "import sys; from pathlib import Path; from coffea_sx.local.database import Database\n"
-        "try: Database(Path(sys.argv[1]))\n"
-        "except Exception as error: print(type(error).__name__)"
-    )
-    first = Database(tmp_path)
-    with pytest.raises(ConfigurationError, match="one LocalServiceX at a time"):
-        Database(tmp_path)
-    other = subprocess.run(
-        [sys.executable, "-c", code, tmp_path],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=environment,
-    )
-    assert other.stdout == "ConfigurationError\n"
-    first.close()
-
-
-def test_private_files_are_written_all_at_once(tmp_path):
+def test_private_files_are_replaced_in_one_step(tmp_path):
     path = tmp_path / "servicex.yaml"
     private_files.write_file(path, "one")
     first = path.stat().st_ino
     private_files.write_file(path, "two")
     assert (path.read_text(), mode(path)) == ("two", 0o600)
     assert path.stat().st_ino != first
-    assert [found.name for found in tmp_path.iterdir()] == [path.name]
+    assert [path.name for path in tmp_path.iterdir()] == [path.name]
 
 
-def test_what_is_not_overwritten(tmp_path):
+def test_files_that_are_not_overwritten(tmp_path):
     path = tmp_path / "servicex.yaml"
     path.write_text("theirs")
     path.chmod(0o640)
@@ -167,6 +116,6 @@ def test_what_is_not_overwritten(tmp_path):
     if is_root:
         path.unlink()
         path.touch(0o600)
-        os.chown(path, SOMEBODY, SOMEBODY)
+        os.chown(path, OTHER_USER, OTHER_USER)
         with pytest.raises(ConfigurationError, match="another user"):
             private_files.write_file(path, "token")

@@ -1,4 +1,4 @@
-"""What a pool process may take of the machine: who takes more fails one file, and no more."""
+"""Process limits: a query that exceeds one fails its file, and nothing else."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KINDS = ("CORE", "NOFILE", "FSIZE", "DATA", "CPU")
 
 @pytest.fixture
 def reason(pythonic, inputs):
-    """Run a function over the first input file; say why it failed."""
+    """Run a function over the first input file; return the reason of its failure."""
 
     def run(body: str) -> str:
         source = f"import awkward as ak, numpy as np, resource\ndef run_query(path):\n    {body}\n"
@@ -35,14 +35,14 @@ def reason(pythonic, inputs):
         return pythonic.reasons(request_id)[str(inputs[0])]
 
     yield run
-    # The server goes on.
+    # The server still works.
     assert pythonic.wait(pythonic.submit(inputs))["files-completed"] == 4
 
 
 def test_every_process_has_limits(reason):
     names = ", ".join(f"resource.RLIMIT_{kind}" for kind in KINDS)
-    told = reason(f"raise ValueError([resource.getrlimit(kind) for kind in ({names})])")
-    pairs = re.findall(r"\((-?\d+), (-?\d+)\)", told)
+    failure = reason(f"raise ValueError([resource.getrlimit(kind) for kind in ({names})])")
+    pairs = re.findall(r"\((-?\d+), (-?\d+)\)", failure)
     limits = dict(zip(KINDS, [tuple(map(int, pair)) for pair in pairs], strict=True))
     assert limits["CORE"] == (0, 0)
     assert 0 < limits["NOFILE"][0] == limits["NOFILE"][1] <= OPEN_FILES
@@ -52,15 +52,15 @@ def test_every_process_has_limits(reason):
 
 
 def test_memory(reason):
-    # Only asked for: without a limit the machine gives it, since nothing writes to it.
-    told = reason(f"return np.empty({max_memory() + (2 << 30)}, np.uint8)")
-    assert "MemoryError" in told
+    # Not written to: without a limit the machine allocates it.
+    failure = reason(f"return np.empty({max_memory() + (2 << 30)}, np.uint8)")
+    assert "MemoryError" in failure
 
 
 def test_the_size_of_a_file(reason, tmp_path):
     path = str(tmp_path / "large")
-    told = reason(f"open({path!r}, 'wb').truncate({FILE_BYTES + 1})")
-    assert "OSError: [Errno 27]" in told
+    failure = reason(f"open({path!r}, 'wb').truncate({FILE_BYTES + 1})")
+    assert "OSError: [Errno 27]" in failure
 
 
 def _spin() -> None:

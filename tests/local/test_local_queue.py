@@ -11,7 +11,7 @@ from coffea_sx.local.queue import find_files
 
 
 class Gate:
-    """A `before_report` that lets some paths through at once and others when opened."""
+    """A `before_report` that holds some paths until it is opened."""
 
     def __init__(self, *held: Path) -> None:
         self.held = {str(path) for path in held}
@@ -39,8 +39,8 @@ def test_cancel_keeps_rows_and_drops_late_results(serve, inputs):
     request_id = client.submit(inputs)
     client.wait(request_id, n_rows=1)
     assert client.http.delete(f"/servicex/transformation/{request_id}").status_code == 400
-    answer = client.http.post(f"/servicex/transformation/{request_id}/cancel")
-    assert answer.json()["message"] == f"Canceled transformation request {request_id}"
+    response = client.http.post(f"/servicex/transformation/{request_id}/cancel")
+    assert response.json()["message"] == f"Canceled transformation request {request_id}"
     gate.opened.set()
     time.sleep(0.3)
     status = client.status(request_id)
@@ -60,8 +60,8 @@ def test_cancel_keeps_rows_and_drops_late_results(serve, inputs):
 
 
 def test_find_files():
-    known = {"rucio://a": ["1", "2", "3"], "rucio://b?files=1": ["9"]}
-    assert find_files(known, "rucio://a?files=2") == ["1", "2"]
-    assert find_files(known, "rucio://a?files=x") == ["1", "2", "3"]
-    assert find_files(known, "rucio://b?files=1") == ["9"]
-    assert find_files(known, "rucio://c") is None
+    datasets = {"rucio://a": ["1", "2", "3"], "rucio://b?files=1": ["9"]}
+    assert find_files(datasets, "rucio://a?files=2") == ["1", "2"]
+    assert find_files(datasets, "rucio://a?files=x") == ["1", "2", "3"]
+    assert find_files(datasets, "rucio://b?files=1") == ["9"]
+    assert find_files(datasets, "rucio://c") is None

@@ -7,7 +7,7 @@ import hashlib
 import pytest
 
 
-def test_results_and_status_tell_the_same(client, inputs):
+def test_results_and_status_agree(client, inputs):
     request_id = client.submit(inputs)
     status = client.wait(request_id)
     assert (status["status"], status["files"], status["files-completed"]) == ("Complete", 4, 4)
@@ -19,7 +19,7 @@ def test_results_and_status_tell_the_same(client, inputs):
     assert by_row_id["request_id"]
 
 
-def test_one_corrupt_file_fails_alone_and_says_why(client, inputs, corrupt):
+def test_a_corrupt_file_fails_alone_with_a_reason(client, inputs, corrupt):
     request_id = client.submit([inputs[0], corrupt, inputs[1]])
     status = client.wait(request_id)
     assert (status["status"], status["files-completed"], status["files-failed"]) == (
@@ -40,7 +40,7 @@ def test_all_failed_is_complete(client, corrupt):
     assert (status["status"], status["files-failed"]) == ("Complete", 1)
 
 
-def test_missing_column_names_it(client, inputs):
+def test_a_missing_column_is_named(client, inputs):
     selection = (
         "(call Select (call EventDataset 'bogus.root' 'Events') (lambda (list e) "
         "(dict (list 'a') (list (subscript e 'Nope')))))"
@@ -77,7 +77,7 @@ def test_same_path_twice_is_two_rows_of_one_object(client, inputs):
     assert len(names) == 1
 
 
-def test_results_later_than_never_misses_a_row(client, inputs):
+def test_later_than_misses_no_row(client, inputs):
     request_id = client.submit(inputs)
     client.wait(request_id)
     rows = client.rows(request_id)
@@ -118,9 +118,9 @@ def test_dataset_keeps_the_order_and_the_id(client, inputs):
     ],
 )
 def test_bad_submissions(client, inputs, changes, status, message):
-    answer = client.post(inputs[:1], **changes)
-    assert answer.status_code == status
-    assert message in answer.json()["message"]
+    response = client.post(inputs[:1], **changes)
+    assert response.status_code == status
+    assert message in response.json()["message"]
 
 
 def test_routing_errors_are_pages(client):
@@ -131,9 +131,9 @@ def test_routing_errors_are_pages(client):
         ("GET", "/servicex/datasets/abc", 404),
         ("GET", "/servicex/", 404),
     ]:
-        answer = client.http.request(method, path)
-        assert answer.status_code == status
-        assert answer.headers["content-type"] == "text/html; charset=utf-8"
+        response = client.http.request(method, path)
+        assert response.status_code == status
+        assert response.headers["content-type"] == "text/html; charset=utf-8"
 
 
 def test_delete_removes_rows_and_objects(serve, inputs):
@@ -157,8 +157,8 @@ def test_delete_removes_rows_and_objects(serve, inputs):
 def test_dids(serve, inputs):
     files = [str(path) for path in inputs]
     client = serve(datasets={"rucio://user:ttbar": files, "xrootd://empty": []})
-    known = client.submit(did="rucio://user:ttbar")
-    status = client.wait(known)
+    request_id = client.submit(did="rucio://user:ttbar")
+    status = client.wait(request_id)
     assert (status["did"], status["files-completed"]) == ("rucio://user:ttbar", 4)
     dataset = client.http.get(f"/servicex/datasets/{status['did_id']}").json()
     assert (dataset["did_finder"], dataset["n_files"], dataset["lookup_status"]) == (

@@ -22,7 +22,7 @@ def mode(path: Path) -> int:
 
 @pytest.fixture
 def shared_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder for temporary files that everybody can write to."""
+    """A folder for temporary files that every user can write to."""
     folder = tmp_path / "tmp"
     folder.mkdir()
     folder.chmod(0o1777)
@@ -31,7 +31,7 @@ def shared_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def planted(base: Path) -> Path:
-    """What another user leaves to break the start of every server: a directory and a database."""
+    """Make a directory with a database that is garbage, as another user might."""
     left = base / "x"
     left.mkdir(parents=True)
     (left / "servicex.sqlite").write_bytes(b"garbage" * 1000)
@@ -40,14 +40,14 @@ def planted(base: Path) -> Path:
     return left
 
 
-def test_temporary_directories_are_in_one_that_is_closed(shared_tmp):
+def test_temporary_directories_are_in_a_private_one(shared_tmp):
     with LocalServiceX() as server:
         base = shared_tmp / f"servicex-{os.geteuid()}"
         assert server.directory.parent == base
         assert mode(base) == mode(server.directory) == 0o700
 
 
-def test_leftovers_beside_it_do_not_matter(shared_tmp):
+def test_directories_of_others_are_ignored(shared_tmp):
     left = planted(shared_tmp / "servicex-x")
     (shared_tmp / "servicex-x" / "servicex.sqlite").write_bytes(b"garbage")
     (shared_tmp / "servicex-x" / "temporary").touch()
@@ -57,7 +57,7 @@ def test_leftovers_beside_it_do_not_matter(shared_tmp):
     assert left.exists()
 
 
-def test_a_damaged_leftover_of_ours_does_not_matter(shared_tmp):
+def test_a_damaged_database_is_ignored(shared_tmp):
     (shared_tmp / f"servicex-{os.geteuid()}").mkdir(mode=0o700)
     planted(shared_tmp / f"servicex-{os.geteuid()}")
     with LocalServiceX() as server:
@@ -87,7 +87,7 @@ def make_of_another(base: Path) -> None:
 
 
 @pytest.mark.parametrize("taken", [make_link, make_open, make_file, make_of_another])
-def test_a_base_that_somebody_else_took_is_not_used(taken, shared_tmp):
+def test_a_base_of_another_user_is_not_used(taken, shared_tmp):
     base = shared_tmp / f"servicex-{os.geteuid()}"
     taken(base)
     with LocalServiceX() as server:
@@ -98,7 +98,7 @@ def test_a_base_that_somebody_else_took_is_not_used(taken, shared_tmp):
     assert list((shared_tmp / "target").glob("*")) == []
 
 
-def test_a_killed_server_beside_a_taken_base_is_removed_by_the_next(shared_tmp):
+def test_a_directory_beside_a_taken_base_is_removed_by_the_next_server(shared_tmp):
     make_open(shared_tmp / f"servicex-{os.geteuid()}")
     killed = temporary.create_directory()
     LocalServiceX(killed).start().stop()

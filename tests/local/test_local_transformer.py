@@ -21,7 +21,7 @@ def run_query(input_filenames=None):
 
 @pytest.fixture
 def deliver(pythonic, inputs):
-    """Run a selection over the first input file; give the delivered bytes and the events."""
+    """Run a selection over the first input file; return the delivered bytes and the events."""
 
     def run(selection: str, result_format: str = "root-file"):
         request_id = pythonic.submit(
@@ -43,29 +43,29 @@ def trees(content):
         return {name: file[name].arrays() for name in file.keys(cycle=False)}
 
 
-def test_a_function_of_servicex(deliver, inputs):
+def test_a_function_of_the_servicex_client(deliver, inputs):
     selection = PythonFunction(run_query).generate_selection_string()
     content, n_events = deliver(selection)
     expected = run_query(str(inputs[0]))
     assert n_events == len(expected) == 50
-    (found,) = trees(content).values()
-    assert found.fields == ["MET_pt", "nMuon_pt", "Muon_pt"]
-    assert ak.array_equal(found[expected.fields], expected, check_parameters=False)
+    (delivered,) = trees(content).values()
+    assert delivered.fields == ["MET_pt", "nMuon_pt", "Muon_pt"]
+    assert ak.array_equal(delivered[expected.fields], expected, check_parameters=False)
     content, n_events = deliver(selection, "parquet")
     assert n_events == 50
-    found = ak.from_arrow(pyarrow.parquet.read_table(content))
-    assert found.to_list() == expected.to_list()
+    delivered = ak.from_arrow(pyarrow.parquet.read_table(content))
+    assert delivered.to_list() == expected.to_list()
 
 
 def test_a_dict_is_one_tree_for_each_key(deliver):
     selection = returning('{"a": ak.Array([{"x": 1}] * 3), "b": ak.Array([[1.5], []])}')
     content, n_events = deliver(selection)
-    found = trees(content)
-    assert {name: tree.fields for name, tree in found.items()} == {
+    delivered = trees(content)
+    assert {name: tree.fields for name, tree in delivered.items()} == {
         "a": ["x"],
         "b": ["nbranch", "branch"],
     }
-    assert found["b"].branch.to_list() == [[1.5], []]
+    assert delivered["b"].branch.to_list() == [[1.5], []]
     assert n_events == 2
     content, n_events = deliver(selection, "parquet")
     assert n_events == 3
@@ -86,8 +86,8 @@ def test_an_array_without_fields(deliver):
 def test_without_events_branches_have_no_types(deliver, expression, branches):
     content, n_events = deliver(returning(expression))
     assert n_events == 0
-    (found,) = trees(content).values()
-    assert str(found.type) == f"0 * {{{branches[0]}: float64}}"
+    (delivered,) = trees(content).values()
+    assert str(delivered.type) == f"0 * {{{branches[0]}: float64}}"
 
 
 @pytest.mark.parametrize(
@@ -103,15 +103,15 @@ def test_without_events_branches_have_no_types(deliver, expression, branches):
     ],
 )
 def test_a_function_that_fails(deliver, expression, reason):
-    content, said = deliver(returning(expression))
+    content, failure = deliver(returning(expression))
     assert content is None
-    assert reason in said
+    assert reason in failure
 
 
-def test_a_format_that_it_cannot_write(deliver):
-    content, said = deliver(returning("ak.Array([1])"), "root-rntuple")
+def test_a_format_that_cannot_be_written(deliver):
+    content, failure = deliver(returning("ak.Array([1])"), "root-rntuple")
     assert content is None
-    assert "cannot be written as 'root-rntuple'" in said
+    assert "cannot be written as 'root-rntuple'" in failure
 
 
 def test_files_share_no_globals(pythonic, inputs):
@@ -120,5 +120,5 @@ def test_files_share_no_globals(pythonic, inputs):
     request_id = pythonic.submit(inputs[:2], codegen="python", selection=selection)
     pythonic.wait(request_id)
     contents = pythonic.objects(request_id).values()
-    found = [trees(io.BytesIO(content))["servicex"].branch.to_list() for content in contents]
-    assert found == [[1], [1]]
+    delivered = [trees(io.BytesIO(content))["servicex"].branch.to_list() for content in contents]
+    assert delivered == [[1], [1]]

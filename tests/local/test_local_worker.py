@@ -12,11 +12,11 @@ def pool_processes() -> set[int]:
     return {child.pid for child in multiprocessing.active_children() if child.pid}
 
 
-def test_dead_pool_process_fails_one_file(serve, inputs):
+def test_a_dead_process_fails_one_file(serve, inputs):
     client = serve(workers=1)
     before = pool_processes()
     fifo = client.server.directory / "fifo.root"
-    os.mkfifo(fifo)  # opening it waits for ever
+    os.mkfifo(fifo)  # blocks when it is opened
     request_id = client.submit([inputs[0], fifo, inputs[1]])
     client.wait(request_id, n_rows=1)
     time.sleep(0.3)
