@@ -34,8 +34,8 @@ logger = logging.getLogger(__name__)
 logger.setLevel(logging.ERROR)
 
 
-def limit_connections(wanted: int) -> int:
-    """Return how many connections may be open, at most `wanted`.
+def limit_connections(max_connections: int) -> int:
+    """Return how many connections may be open, at most `max_connections`.
 
     The number depends on the open files that this process may have.
     """
@@ -44,11 +44,13 @@ def limit_connections(wanted: int) -> int:
     except ImportError:
         return USUAL_FILES // SHARE
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return wanted if files == resource.RLIM_INFINITY else min(wanted, max(files // SHARE, 1))
+    if files == resource.RLIM_INFINITY:
+        return max_connections
+    return min(max_connections, max(files // SHARE, 1))
 
 
 class Connections:
-    """All connections of one server.
+    """The connections of a server.
 
     While `max_connections` are open, new ones wait in the operating system. A connection without
     a request makes room for them after a while, one that has its response does so at once.

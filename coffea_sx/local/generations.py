@@ -48,8 +48,8 @@ GENERATIONS = {
         times_empty_requests=False,
     ),
 }
-WITH_OWN_STORE = "2026"
-WITH_OBJECT_STORE = "2025"
+DEFAULT = "2026"
+DEFAULT_WITH_STORE = "2025"
 
 
 def find_generation(name: str) -> Generation:

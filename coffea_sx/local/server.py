@@ -19,7 +19,7 @@ from ..errors import ConfigurationError
 from . import private_files, temporary
 from .codegen import CODEGENS, PYTHON
 from .fork_safety import run_in_forked_children
-from .generations import WITH_OBJECT_STORE, WITH_OWN_STORE, find_generation
+from .generations import DEFAULT, DEFAULT_WITH_STORE, find_generation
 from .settings import BeforeReport, ServerOptions, ServerSettings
 
 if TYPE_CHECKING:
@@ -123,9 +123,9 @@ class LocalServiceX:
         _check_port(port)
         if not isinstance(datasets, (Mapping, type(None))):
             raise ConfigurationError("datasets= must name the files of DIDs: {did: [path, ...]}.")
-        self._own_directory = None if directory is None else Path(directory).absolute()
+        self._kept_directory = None if directory is None else Path(directory).absolute()
         if generation is None:
-            generation = WITH_OWN_STORE if object_store is None else WITH_OBJECT_STORE
+            generation = DEFAULT if object_store is None else DEFAULT_WITH_STORE
         self.exchanges: deque[Exchange] = deque(maxlen=MAX_EXCHANGES)
         offers_python = tokens if python is None else python
         self._options = ServerOptions(
@@ -145,7 +145,7 @@ class LocalServiceX:
         )
         self._running: Runtime | None = None
 
-    # ---- life
+    # ---- life cycle
 
     def start(self) -> LocalServiceX:
         """Start the server, unless it is running already.
@@ -160,7 +160,7 @@ class LocalServiceX:
             _refuse_unguarded()
             from .runtime import Runtime
 
-            directory = self._own_directory or temporary.new_directory(_directories_in_use())
+            directory = self._kept_directory or temporary.new_directory(_directories_in_use())
             try:
                 self._running = Runtime(self._options, directory)
             except BaseException:
@@ -192,7 +192,7 @@ class LocalServiceX:
             running.leave_to_parent()
 
     def _remove(self, directory: Path) -> None:
-        if self._own_directory is None:
+        if self._kept_directory is None:
             shutil.rmtree(directory, ignore_errors=True)
 
     def __enter__(self) -> LocalServiceX:
