@@ -192,10 +192,10 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from .local import LocalServiceX, private
+    from .local import LocalServiceX, private_files
 
     if options.write is not None:
-        private.check_replaceable(options.write)
+        private_files.check_replaceable(options.write)
     # Of a disk that is full, for example.
     logging.getLogger("coffea_sx").addHandler(logging.StreamHandler())
     stopped = threading.Event()
@@ -212,7 +212,7 @@ def _serve(options: argparse.Namespace) -> int:
     with server:
         path = server.config_path if options.write is None else options.write.absolute()
         if options.write is not None:
-            private.write_private(path, server.servicex_yaml())
+            private_files.write_file(path, server.servicex_yaml())
         print(f"ServiceX at {server.url} (Ctrl-C stops it)")
         print(f"Its servicex.yaml, with a token that only you can read, is {path}")
         print(

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from coffea_sx.demo.analysis import DimuonProcessor, SelectionSchema
 from coffea_sx.errors import BadInput, TransformFailed
 from coffea_sx.local import LocalServiceX
 from coffea_sx.local.generations import GENERATIONS
-from coffea_sx.local.pool import Slot
+from coffea_sx.local.settings import ServerSettings
 from coffea_sx.policy import PollPolicy
 
 EACH = list(GENERATIONS)
@@ -237,25 +236,19 @@ def test_a_dataset_has_an_order(
 def test_files_are_read_through_a_cache(
     nano_files: list[str],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     generation: str,
     name: str,
 ) -> None:
     """Where a server has a CACHE_PREFIX, its transformers write that before every path."""
-    run = Slot.run
-
-    async def through_cache(slot: Slot, *args: Any) -> Any:
-        outcome = await run(slot, *args)
-        return replace(outcome, input_path=f"root://xcache.host:1094//{outcome.input_path}")
-
-    monkeypatch.setattr(Slot, "run", through_cache)
+    settings = ServerSettings(cache_prefix="root://xcache.host:1094//")
     directory = tmp_path / ("x" * 200 if "long" in name else "x")
     directory.mkdir()
     # The suffix of one is the name of the other.
     files = [str(directory / path) for path in ("b-a.root", "c.root", "a.root")]
     for i, path in enumerate(files):
         shutil.copy(nano_files[i], path)
-    with LocalServiceX(generation=generation, datasets={"rucio://user:nano": files}) as server:
+    datasets = {"rucio://user:nano": files}
+    with LocalServiceX(generation=generation, datasets=datasets, settings=settings) as server:
         wanted = dataset.Rucio("user:nano") if "dataset" in name else files
         with warned(generation):
             factory = submit(server, wanted, input_form={files[0]: "Events"})

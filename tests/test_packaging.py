@@ -26,6 +26,7 @@ REQUIRED = "install_requires"
 EXTRAS = {
     "demo": "demo",
     "local": "local",
+    "_upstream/uvicorn.py": "local",
     "testing": "test",
     "forms/xaod.py": "xaod",
 }

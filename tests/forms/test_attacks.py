@@ -24,7 +24,7 @@ from coffea_sx.forms.program import program
 from coffea_sx.forms.uproot_raw import raw_forms
 from coffea_sx.local import LocalServiceX
 from coffea_sx.local.database import Database
-from coffea_sx.local.state import RUNNING, State
+from coffea_sx.local.records import RUNNING, NewRequest, Records
 
 AT_ONCE = [("uproot", name) for name in attacks.FUNC_ADL]
 AT_ONCE += [("uproot-raw", name) for name in attacks.RAW]
@@ -146,8 +146,8 @@ def test_a_stored_request_is_checked_again(tmp_path, nano_files, form):
     directory, canary = tmp_path / "server", tmp_path / "canary"
     directory.mkdir()
     database = Database(directory)
-    state = State(database)
-    dataset = state.dataset_of_list([str(nano_files[0])])
+    records = Records(database)
+    dataset = records.dataset_of_list([str(nano_files[0])])
     code = f"open({str(canary)!r}, 'w')\ndef run_query(input_filenames): pass\n"
     sources = ["\n" + code, attacks.FUNC_ADL["import in a call"], attacks.RAW["import in a cut"]]
     codegens = ["uproot", "uproot", "uproot-raw"]
@@ -155,15 +155,17 @@ def test_a_stored_request_is_checked_again(tmp_path, nano_files, form):
     for request_id, source, codegen in zip(ids, sources, codegens, strict=True):
         source = source.replace("CANARY", str(canary))
         (directory / "objects" / request_id).mkdir(parents=True)
-        state.add_request(
-            request_id,
-            title=None,
-            did_id=dataset,
-            selection=source,
-            source=source,
-            codegen=codegen,
-            result_format="root-file",
-            status="Lookup",
+        records.add_request(
+            NewRequest(
+                request_id,
+                title=None,
+                did_id=dataset,
+                selection=source,
+                source=source,
+                codegen=codegen,
+                result_format="root-file",
+                status="Lookup",
+            )
         )
     database.close()
     with LocalServiceX(directory) as running:
@@ -182,17 +184,19 @@ def test_a_stored_function_runs_only_where_functions_do(is_offered, tmp_path, na
     directory, canary, request_id = tmp_path / "server", tmp_path / "canary", str(uuid.uuid4())
     directory.mkdir()
     database = Database(directory)
-    state = State(database)
+    records = Records(database)
     (directory / "objects" / request_id).mkdir(parents=True)
-    state.add_request(
-        request_id,
-        title=None,
-        did_id=state.dataset_of_list([str(nano_files[0])]),
-        selection=PYTHON,
-        source=f"import os\nos.mkdir({str(canary)!r})\ndef run_query(path): pass\n",
-        codegen="python",
-        result_format="root-file",
-        status="Lookup",
+    records.add_request(
+        NewRequest(
+            request_id,
+            title=None,
+            did_id=records.dataset_of_list([str(nano_files[0])]),
+            selection=PYTHON,
+            source=f"import os\nos.mkdir({str(canary)!r})\ndef run_query(path): pass\n",
+            codegen="python",
+            result_format="root-file",
+            status="Lookup",
+        )
     )
     database.close()
     with LocalServiceX(directory, python=is_offered) as running:
@@ -212,7 +216,7 @@ from coffea_sx.forms.uproot_raw import raw_forms
 from coffea_sx.forms.input_form import input_form
 from coffea_sx.forms.func_adl_uproot import func_adl_form
 from coffea_sx.forms.xaod import xaod_forms
-from coffea_sx.local.transformer import generate_source
+from coffea_sx.local.codegen import generate_source
 from coffea_sx.query import Selection
 import dis, logging
 

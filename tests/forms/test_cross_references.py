@@ -21,7 +21,8 @@ from coffea_sx.cli import main
 from coffea_sx.errors import MisdirectedIndices
 from coffea_sx.forms.cross_references import misdirected_indices
 from coffea_sx.local import LocalServiceX
-from coffea_sx.local.transformer import generate_source, transform_file
+from coffea_sx.local.codegen import generate_source
+from coffea_sx.local.transformer import transform_file
 from coffea_sx.query import RESULT_FORMATS
 
 EVENTS = "(call EventDataset 'x' 'Events')"

@@ -17,7 +17,8 @@ from coffea_sx import derive_form
 from coffea_sx.errors import QueryError
 from coffea_sx.forms.file_forms import read_forms
 from coffea_sx.forms.input_form import form_of_file
-from coffea_sx.local.transformer import generate_source, transform_file
+from coffea_sx.local.codegen import generate_source
+from coffea_sx.local.transformer import transform_file
 from coffea_sx.query import RESULT_FORMATS
 
 DTYPES = ["bool", "int8", "int16", "int32", "int64"]

@@ -28,16 +28,16 @@ QUERY = (
 
 
 class Client:
-    """Talks to a server as any HTTP client does."""
+    """An HTTP client of a server."""
 
     def __init__(self, server: LocalServiceX) -> None:
         self.server = server
         self.http = httpx.Client(base_url=server.url, timeout=30)
 
     def submit(self, paths: list[Any] | None = None, **changes: Any) -> str:
-        answer = self.post(paths, **changes)
-        assert answer.status_code == 200, answer.text
-        return answer.json()["request_id"]
+        response = self.post(paths, **changes)
+        assert response.status_code == 200, response.text
+        return response.json()["request_id"]
 
     def post(self, paths: list[Any] | None = None, **changes: Any) -> httpx.Response:
         body: dict[str, Any] = {
@@ -59,8 +59,8 @@ class Client:
         return self.http.get(path, params=query).json()["results"]
 
     def reasons(self, request_id: str) -> dict[str, str]:
-        answer = self.http.get(f"/servicex/transformation/{request_id}/errors").json()
-        return {error["file-path"]: error["info"] for error in answer["errors"]}
+        response = self.http.get(f"/servicex/transformation/{request_id}/errors").json()
+        return {error["file-path"]: error["info"] for error in response["errors"]}
 
     def wait(self, request_id: str, n_rows: int | None = None) -> dict[str, Any]:
         """Wait until a request has ended, or has this many result rows."""
@@ -75,24 +75,24 @@ class Client:
         raise AssertionError(f"{request_id} does not end: {status}")
 
     def urls(self, request_id: str, names: list[str]) -> dict[str, list[Any]]:
-        answer = self.http.post(
+        response = self.http.post(
             "/servicex/transformation/file-urls",
             json={"request_id": request_id, "file_list": names},
         )
-        assert answer.status_code == 200, answer.text
-        return answer.json()["uris"]
+        assert response.status_code == 200, response.text
+        return response.json()["uris"]
 
     def objects(self, request_id: str) -> dict[str, bytes]:
         """Return the delivered files by their input path."""
         rows = [row for row in self.rows(request_id) if row["transform_status"] == "success"]
         urls = self.urls(request_id, [row["s3-object-name"] for row in rows])
-        found = {}
+        contents = {}
         for row in rows:
-            answer = self.http.get(urls[row["s3-object-name"]][0])
-            assert answer.status_code == 200
-            assert len(answer.content) == row["total-bytes"]
-            found[row["file-path"]] = answer.content
-        return found
+            response = self.http.get(urls[row["s3-object-name"]][0])
+            assert response.status_code == 200
+            assert len(response.content) == row["total-bytes"]
+            contents[row["file-path"]] = response.content
+        return contents
 
 
 def make_input(path: Path, n_events: int = 50, seed: int = 0) -> Path:
@@ -145,7 +145,7 @@ def input_maker() -> Any:
 
 @pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
-    """Variables with which another process imports the package that is tested."""
+    """Environment of a process that imports the tested package."""
     import coffea_sx
 
     (package,) = coffea_sx.__path__
@@ -168,6 +168,15 @@ def client(server: LocalServiceX) -> Any:
     shared = Client(server)
     with shared.http:
         yield shared
+
+
+@pytest.fixture(scope="session")
+def pythonic() -> Any:
+    """A client of a server that runs functions of its clients."""
+    with LocalServiceX(workers=1, python=True) as running:
+        own = Client(running)
+        with own.http:
+            yield own
 
 
 @pytest.fixture(scope="session")
@@ -198,7 +207,7 @@ def clients_of() -> Any:
 
 @pytest.fixture
 def serve() -> Any:
-    """Make servers of one's own: ``serve(tokens=True)`` gives a client of a new server."""
+    """Start servers: ``serve(tokens=True)`` returns a client of a new one."""
     clients: list[Client] = []
 
     def start(*args: Any, **options: Any) -> Client:

@@ -1,4 +1,4 @@
-"""Delivered files equal those of real transformers, byte layout aside."""
+"""Delivered files equal those of real transformers, except for the layout of bytes."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ NO_REFERENCE = {"rest_funcadl_single_root": "an older template wrote the single 
 
 
 def test_every_output_is_compared(shared):
-    found = {path.name for path in (shared / "outputs").iterdir()}
-    assert found == set(NAMES) | set(NO_REFERENCE)
+    recorded = {path.name for path in (shared / "outputs").iterdir()}
+    assert recorded == set(NAMES) | set(NO_REFERENCE)
 
 
 @pytest.fixture(scope="module")
 def delivered(client, shared, tmp_path_factory):
-    """Run a recorded query over the inputs that exist; give the pairs of files."""
+    """Run a recorded query over the recorded inputs; return the pairs of files."""
     folder = tmp_path_factory.mktemp("delivered")
 
     def deliver(name: str) -> dict[Path, Path]:

@@ -1,4 +1,4 @@
-"""Start, stop, restart, death: nothing is lost and nothing is left behind."""
+"""Life cycle of a server: start, stop, restart and sudden death."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ import pytest
 
 from coffea_sx.errors import ConfigurationError
 from coffea_sx.local import LocalServiceX, default
+from coffea_sx.local.codegen import generate_source
 from coffea_sx.local.database import Database
-from coffea_sx.local.state import State
-from coffea_sx.local.transformer import generate_source
+from coffea_sx.local.records import NewRequest, Records
 
 SLOW_SERVER = """
 import asyncio, sys
@@ -47,8 +47,8 @@ body = {
     "codegen": "uproot", "selection": sys.argv[1], "result-destination": "object-store",
     "result-format": "parquet", "file-list": sys.argv[2:],
 }
-answer = httpx.post(server.url + "/servicex/transformation", json=body).json()
-url = f"{server.url}/servicex/transformation/{answer['request_id']}"
+response = httpx.post(server.url + "/servicex/transformation", json=body).json()
+url = f"{server.url}/servicex/transformation/{response['request_id']}"
 while (status := httpx.get(url).json())["status"] == "Running":
     time.sleep(0.05)
 print(status["files-completed"], server.directory)
@@ -66,8 +66,8 @@ def pool_processes() -> set[int]:
     return {child.pid for child in multiprocessing.active_children() if child.pid}
 
 
-def test_nothing_is_left(inputs, client):
-    client.wait(client.submit(inputs))  # the fork server, which stays, runs now
+def test_a_stop_leaves_nothing_behind(inputs, client):
+    client.wait(client.submit(inputs))  # starts the fork server, which stays
     threads, processes = threading.active_count(), pool_processes()
     server = LocalServiceX()
     assert repr(server) == "<LocalServiceX stopped, 2 workers>"
@@ -98,7 +98,7 @@ def test_nothing_is_left(inputs, client):
         _ = server.url
 
 
-def test_starts_again_after_a_stop(inputs):
+def test_a_server_starts_again_after_a_stop(inputs):
     server = LocalServiceX()
     for _ in range(2):
         with server:
@@ -139,13 +139,13 @@ def test_import_is_light():
         "new = {name.partition('.')[0] for name in set(sys.modules) - before}; "
         "print(new & {'starlette', 'uvicorn', 'uproot', 'awkward', 'dask', 'minio'})"
     )
-    found = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True
     )
-    assert found.stdout.strip() == "set()"
+    assert done.stdout.strip() == "set()"
 
 
-def test_killed_server_goes_on_where_it_was(tmp_path, serve, inputs):
+def test_requests_of_a_killed_server_continue(tmp_path, serve, inputs):
     arguments = [sys.executable, "-c", SLOW_SERVER, str(tmp_path), str(inputs[0])]
     with subprocess.Popen(
         arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
@@ -161,12 +161,12 @@ def test_killed_server_goes_on_where_it_was(tmp_path, serve, inputs):
             "result-format": "root-file",
             "file-list": [str(path) for path in inputs],
         }
-        answer = httpx.post(f"{url}/servicex/transformation", json=body, timeout=30)
-        request_id = answer.json()["request_id"]
+        response = httpx.post(f"{url}/servicex/transformation", json=body, timeout=30)
+        request_id = response.json()["request_id"]
         rows: list[dict[str, object]] = []
         while not rows:
-            answer = httpx.get(f"{url}/servicex/transformation/{request_id}/results")
-            rows = answer.json()["results"]
+            response = httpx.get(f"{url}/servicex/transformation/{request_id}/results")
+            rows = response.json()["results"]
             time.sleep(0.02)
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGKILL)
@@ -181,31 +181,33 @@ def test_killed_server_goes_on_where_it_was(tmp_path, serve, inputs):
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
-def test_states_that_a_crash_leaves_are_taken_up(tmp_path, inputs, serve, query):
+def test_unfinished_requests_of_a_crash_continue(tmp_path, inputs, serve, query):
     database = Database(tmp_path)
-    state = State(database)
+    records = Records(database)
     source = generate_source(query)
 
     def add(did_id: int, status: str) -> str:
         request_id = str(uuid.uuid4())
         (tmp_path / "objects" / request_id).mkdir(parents=True)
-        state.add_request(
-            request_id,
-            title=None,
-            did_id=did_id,
-            selection=query,
-            source=source,
-            codegen="uproot",
-            result_format="root-file",
-            status=status,
+        records.add_request(
+            NewRequest(
+                request_id,
+                title=None,
+                did_id=did_id,
+                selection=query,
+                source=source,
+                codegen="uproot",
+                result_format="root-file",
+                status=status,
+            )
         )
         return request_id
 
     paths = [str(path) for path in inputs]
-    not_started = add(state.dataset_of_list(paths), "Lookup")
-    did_id, _ = state.dataset_of_did("rucio://a:b", "rucio")
+    not_started = add(records.dataset_of_list(paths), "Lookup")
+    did_id, _ = records.dataset_of_did("rucio://a:b", "rucio")
     looking = [add(did_id, "Lookup"), add(did_id, "Pending Lookup")]
-    all_done = add(state.dataset_of_list([]), "Running")
+    all_done = add(records.dataset_of_list([]), "Running")
     database.close()
     client = serve(tmp_path, datasets={"rucio://a:b": paths})
     for request_id in [not_started, *looking]:
@@ -228,7 +230,7 @@ def test_keys_and_objects_stay_in_the_directory(tmp_path, serve, inputs):
 def run_script(
     directory: Path, text: str, *arguments: str | Path, timeout_s: float = 60
 ) -> subprocess.CompletedProcess[str]:
-    """Run a script by itself; warnings are errors of it."""
+    """Run a script in which warnings are errors."""
     script = directory / "script.py"
     script.write_text(text)
     return subprocess.run(
@@ -241,7 +243,7 @@ def run_script(
     )
 
 
-def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path, monkeypatch):
+def test_directories_of_killed_servers_are_removed_by_the_next(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     base = tmp_path / f"servicex-{os.geteuid()}"
@@ -253,16 +255,16 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path, monkeypatch
     with LocalServiceX() as young, LocalServiceX() as alive:
         os.utime(alive.directory / "temporary", (0, 0))
         with LocalServiceX():
-            assert killed.exists()  # it may be starting
+            assert killed.exists()  # its server may be starting
             os.utime(killed / "temporary", (0, 0))
         code = "from coffea_sx.local import LocalServiceX\nLocalServiceX().start().stop()\n"
-        found = run_script(tmp_path, code)
-        assert found.stderr == ""
+        done = run_script(tmp_path, code)
+        assert done.stderr == ""
         left = {path.name for path in (*base.iterdir(), *tmp_path.glob("servicex-of-*"))}
         assert left == {kept.name, young.directory.name, alive.directory.name}
 
 
-def test_a_directory_that_is_none(tmp_path):
+def test_paths_that_are_no_directory(tmp_path):
     file = tmp_path / "file"
     file.touch()
     for path in (file, file / "below"):
@@ -273,17 +275,17 @@ def test_a_directory_that_is_none(tmp_path):
 
 
 def test_script_without_main_guard(tmp_path, inputs, query):
-    found = run_script(tmp_path, UNGUARDED_SCRIPT, query, *inputs)
-    assert found.stderr == ""
-    started, result = found.stdout.splitlines()
+    done = run_script(tmp_path, UNGUARDED_SCRIPT, query, *inputs)
+    assert done.stderr == ""
+    started, result = done.stdout.splitlines()
     count, directory = result.split()
     assert (started, count) == ("started", "4")
-    assert not Path(directory).exists()  # never stopped, cleaned at the end of the process
+    assert not Path(directory).exists()  # removed at the end of the process
 
 
 def test_a_process_that_runs_the_script_again_starts_no_server(tmp_path):
-    """As those of `scheduler="processes"` do."""
-    found = run_script(
+    """As those of dask's `scheduler="processes"`."""
+    done = run_script(
         tmp_path,
         "import multiprocessing\n"
         "from coffea_sx.local import LocalServiceX\n"
@@ -293,18 +295,18 @@ def test_a_process_that_runs_the_script_again_starts_no_server(tmp_path):
         "process.join()\n"
         "print(process.exitcode)\n",
     )
-    assert found.stdout == "1\n"
-    assert "ConfigurationError" in found.stderr
-    assert '`if __name__ == "__main__":`' in found.stderr
+    assert done.stdout == "1\n"
+    assert "ConfigurationError" in done.stderr
+    assert '`if __name__ == "__main__":`' in done.stderr
 
 
 def test_exit_does_not_wait_for_a_file(tmp_path, query):
     fifo = tmp_path / "fifo.root"
-    os.mkfifo(fifo)  # opening it waits for ever
+    os.mkfifo(fifo)  # blocks when it is opened
     text = UNGUARDED_SCRIPT.partition("url = ")[0] + "time.sleep(2)\nprint(server.directory)\n"
-    found = run_script(tmp_path, text, query, fifo, timeout_s=40)
-    assert found.stderr == ""
-    assert not Path(found.stdout.split()[1]).exists()
+    done = run_script(tmp_path, text, query, fifo, timeout_s=40)
+    assert done.stderr == ""
+    assert not Path(done.stdout.split()[1]).exists()
 
 
 def test_default_server():
@@ -320,24 +322,6 @@ def test_default_server():
 
 
 @pytest.mark.parametrize("port", [-5, 22, 1023, 65536])
-def test_ports_that_no_server_can_have(port):
+def test_ports_that_are_refused(port):
     with pytest.raises(ConfigurationError, match=f"Port {port} cannot be used"):
         LocalServiceX(port=port)
-
-
-def test_dead_pool_process_fails_one_file(serve, inputs):
-    client = serve(workers=1)
-    before = pool_processes()
-    fifo = client.server.directory / "fifo.root"
-    os.mkfifo(fifo)  # opening it waits for ever
-    request_id = client.submit([inputs[0], fifo, inputs[1]])
-    client.wait(request_id, n_rows=1)
-    time.sleep(0.3)
-    (pid,) = pool_processes() - before
-    os.kill(pid, signal.SIGKILL)
-    status = client.wait(request_id)
-    assert (status["files-completed"], status["files-failed"]) == (2, 1)
-    assert client.reasons(request_id) == {str(fifo): "the transformer process died"}
-    (pid,) = pool_processes() - before
-    os.kill(pid, signal.SIGKILL)  # while it is idle
-    assert client.wait(client.submit([inputs[0]]))["files-completed"] == 1

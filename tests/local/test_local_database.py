@@ -1,4 +1,4 @@
-"""A disk without space loses no result, and the server goes on when there is space again."""
+"""Database: full disks lose no result, and damaged or locked databases are refused."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ import numpy as np
 import pytest
 import uproot
 
+from coffea_sx.errors import ConfigurationError
+from coffea_sx.local import LocalServiceX
 from coffea_sx.local.database import Database
-from coffea_sx.local.state import State
-from coffea_sx.local.transformer import Outcome
+from coffea_sx.local.records import NewRequest, Records
+from coffea_sx.local.transformer import TransformResult
 
 resource = pytest.importorskip("resource", reason="there are no limits of file sizes here")
 
-# Its server cannot let a file grow beyond a limit: what it writes fails as on a full disk.
+# Files of its server cannot grow beyond a limit: writes fail as on a full disk.
 LIMITED = """
 import logging, os, resource, sys
 from pathlib import Path
@@ -55,7 +57,7 @@ for line in sys.stdin:
     print("unlimited", flush=True)
 """
 
-# Its server is on a disk of its own, of a few megabytes.
+# Its server is on a separate disk of a few megabytes.
 SMALL_DISK = """
 import logging, sys
 from pathlib import Path
@@ -79,7 +81,7 @@ COLUMN = (
 
 
 class Process:
-    """A server in a process of its own."""
+    """A server in another process."""
 
     def __init__(self, process: Any, errors: Path) -> None:
         self.process = process
@@ -112,15 +114,15 @@ class Process:
             "file-list": [str(path) for path in paths],
             **changes,
         }
-        answer = httpx.post(f"{self.url}/servicex/transformation", json=body, timeout=30)
-        assert answer.status_code == 200, answer.text
-        return str(answer.json()["request_id"])
+        response = httpx.post(f"{self.url}/servicex/transformation", json=body, timeout=30)
+        assert response.status_code == 200, response.text
+        return str(response.json()["request_id"])
 
-    def until(self, request_id: str, is_so: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    def until(self, request_id: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         end = time.monotonic() + 60
         while time.monotonic() < end:
             status: dict[str, Any] = self.get(f"transformation/{request_id}")
-            if is_so(status):
+            if condition(status):
                 return status
             time.sleep(0.02)
         raise AssertionError(f"{status}\n{self.errors}")
@@ -129,13 +131,13 @@ class Process:
         return "transforms wait until it can be" in self.errors
 
     def check_objects(self, request_id: str, values: dict[str, Any]) -> int:
-        """Read what was delivered, and compare it with the input."""
+        """Compare the delivered files with the input; return their number."""
         rows = self.get(f"transformation/{request_id}/results")["results"]
         good = [row for row in rows if row["transform_status"] == "success"]
         body = {"request_id": request_id, "file_list": [row["s3-object-name"] for row in good]}
-        answer = httpx.post(f"{self.url}/servicex/transformation/file-urls", json=body)
+        response = httpx.post(f"{self.url}/servicex/transformation/file-urls", json=body)
         for row in good:
-            content = httpx.get(answer.json()["uris"][row["s3-object-name"]][0]).content
+            content = httpx.get(response.json()["uris"][row["s3-object-name"]][0]).content
             assert len(content) == row["total-bytes"]
             read_from = self._errors.parent / "object.root"
             read_from.write_bytes(content)
@@ -169,7 +171,7 @@ def run(tmp_path: Path, environment: dict[str, str]) -> Callable[..., Any]:
 
 
 def make_inputs(folder: Path, counts: list[int]) -> dict[str, Any]:
-    """Write files whose results are about as large as they are; return what is in them."""
+    """Write files that are about as large as their results; return their contents."""
     rng = np.random.default_rng(7)
     values = {}
     for i, count in enumerate(counts):
@@ -198,7 +200,7 @@ def test_results_wait_until_they_can_be_recorded(run, tmp_path):
         status = server.until(request_id, lambda status: status["status"] != "Running")
         assert (status["status"], status["files-completed"]) == ("Complete", 12)
         assert server.check_objects(request_id, values) == 12
-        assert len(server.errors.splitlines()) == 1  # that it waits
+        assert len(server.errors.splitlines()) == 1  # about the wait
 
 
 def test_a_result_that_cannot_be_written_fails_alone(run, tmp_path):
@@ -217,7 +219,7 @@ def test_a_result_that_cannot_be_written_fails_alone(run, tmp_path):
 
 
 def private_mount() -> tuple[str, ...]:
-    """The command that runs another one where it can mount file systems, if there is one."""
+    """Return the start of a command line under which file systems can be mounted."""
     for options in (("--mount",), ("--mount", "--map-root-user")):
         command = ("unshare", *options, "sh", "-c", 'mount -t tmpfs none /mnt && exec "$@"', "sh")
         if shutil.which("unshare"):
@@ -227,7 +229,7 @@ def private_mount() -> tuple[str, ...]:
     pytest.skip("no file system can be mounted here")
 
 
-def test_a_disk_that_is_full_for_a_while(run, tmp_path):
+def test_a_full_disk_is_emptied(run, tmp_path):
     values = make_inputs(tmp_path, [8000] * 40)  # of 64 kB each
     command = private_mount()
     mount = f'mount -t tmpfs -o size=12m none {tmp_path / "disk"} && exec "$@"'
@@ -259,7 +261,7 @@ def test_a_disk_that_is_full_for_a_while(run, tmp_path):
         assert "Traceback" not in server.errors
 
 
-# -- the database alone, whose file cannot grow
+# -- a database whose file cannot grow
 
 
 @contextmanager
@@ -272,50 +274,117 @@ def file_size(nbytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_what_cannot_be_recorded_is_not_recorded_in_part(tmp_path):
+def test_a_failed_transaction_records_nothing(tmp_path):
     database = Database(tmp_path)
-    state = State(database)
+    records = Records(database)
     size = (tmp_path / "servicex.sqlite-wal").stat().st_size
     with file_size(size + 5000), pytest.raises(sqlite3.OperationalError):
-        state.dataset_of_list([f"/data/{i}.root" for i in range(1000)])
-    # A list that is known without its files would be a request that is complete at once.
-    assert state.datasets(None, True) == []
-    dataset_id = state.dataset_of_list([f"/data/{i}.root" for i in range(1000)])
-    assert len(state.dataset_files(dataset_id)) == 1000
+        records.dataset_of_list([f"/data/{i}.root" for i in range(1000)])
+    # A request for a list without its files would be complete at once.
+    assert records.datasets(None, True) == []
+    dataset_id = records.dataset_of_list([f"/data/{i}.root" for i in range(1000)])
+    assert len(records.dataset_files(dataset_id)) == 1000
     database.close()
 
 
-def test_what_waits_is_recorded_in_order(tmp_path, caplog):
+def test_waiting_results_are_recorded_in_order(tmp_path, caplog):
     caplog.set_level(logging.WARNING)
     database = Database(tmp_path)
-    state = State(database)
+    records = Records(database)
     paths = [f"/data/{i}.root" for i in range(50)]
 
     async def record() -> None:
-        dataset_id = state.dataset_of_list(paths)
+        dataset_id = records.dataset_of_list(paths)
         added = {"title": None, "did_id": dataset_id, "selection": "", "source": "", "codegen": ""}
-        state.add_request("id", **added, result_format="", status="Lookup")
-        state.start_request("id")
-        files = [file["id"] for file in state.dataset_files(dataset_id)]
+        records.add_request(NewRequest("id", **added, result_format="", status="Lookup"))
+        records.start_request("id")
+        files = [file["id"] for file in records.dataset_files(dataset_id)]
 
         def add(file_id: int, path: str) -> None:
-            state.add_result("id", file_id, Outcome(path), path)
+            records.add_result("id", file_id, TransformResult(path), path)
 
         size = (tmp_path / "servicex.sqlite-wal").stat().st_size
         with file_size(size):
             tasks = [
-                asyncio.ensure_future(state.persist(lambda i=i, path=path: add(i, path)))
+                asyncio.ensure_future(records.persist(lambda i=i, path=path: add(i, path)))
                 for i, path in zip(files, paths, strict=True)
             ]
-            waiting = asyncio.ensure_future(state.until_writable())
+            waiting = asyncio.ensure_future(records.until_writable())
             while not caplog.records:
                 await asyncio.sleep(0.01)
-            assert state.results("id") == []
+            assert records.results("id") == []
         await asyncio.gather(*tasks, waiting)
 
     asyncio.run(record())
-    assert [row["file_path"] for row in state.results("id")] == paths
-    assert state.request("id")["status"] == "Complete"
+    assert [row["file_path"] for row in records.results("id")] == paths
+    assert records.request("id")["status"] == "Complete"
     assert len(caplog.records) == 1
     assert str(tmp_path) in caplog.text
     database.close()
+
+
+# -- databases of earlier servers
+
+
+def test_columns_are_added_to_the_database_of_an_earlier_server(tmp_path, serve, inputs):
+    first = serve(tmp_path)
+    request_id = first.submit(inputs[:1])
+    first.wait(request_id)
+    first.server.stop()
+    connection = sqlite3.connect(tmp_path / "servicex.sqlite")
+    for column in ("result_destination", "tree_name", "workers"):
+        connection.execute(f"ALTER TABLE requests DROP COLUMN {column}")
+    connection.close()
+    second = serve(tmp_path)
+    status = second.status(request_id)
+    assert (status["workers"], status["tree-name"]) == (1, None)
+    assert status["result-destination"] == "object-store"
+    assert second.wait(second.submit(inputs[:1]))["files-completed"] == 1
+
+
+def damage_header(path: Path) -> None:
+    path.write_bytes(b"no database" * 1000)
+
+
+def damage_pages(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    for start in range(4096, len(content) - 2048, 4096):
+        content[start : start + 2048] = b"\xa5" * 2048
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+@pytest.mark.parametrize("damage", [damage_header, damage_pages, cut])
+def test_a_damaged_database_is_named(damage, tmp_path):
+    LocalServiceX(tmp_path / "d").start().stop()
+    path = tmp_path / "d" / "servicex.sqlite"
+    damage(path)
+    with pytest.raises(ConfigurationError, match=f"{path} is damaged.* move {path} away"):
+        LocalServiceX(tmp_path / "d").start()
+    path.rename(tmp_path / "away")
+    with LocalServiceX(tmp_path / "d"):
+        pass
+
+
+def test_a_second_server_does_not_end_the_lock_of_the_first(tmp_path, environment):
+    """The lock of a process ends when it closes any file descriptor of the database."""
+    code = (
+        "import sys; from pathlib import Path; from coffea_sx.local.database import Database\n"
+        "try: Database(Path(sys.argv[1]))\n"
+        "except Exception as error: print(type(error).__name__)"
+    )
+    first = Database(tmp_path)
+    with pytest.raises(ConfigurationError, match="one LocalServiceX at a time"):
+        Database(tmp_path)
+    other = subprocess.run(
+        [sys.executable, "-c", code, tmp_path],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+    )
+    assert other.stdout == "ConfigurationError\n"
+    first.close()

@@ -1,24 +1,21 @@
-"""Processes that transform files: one file each at a time, replaced when they die."""
+"""Worker processes, which transform one file at a time and are replaced when they die."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.machinery
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import weakref
-from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import BaseContext
-from typing import Any
 
-from . import forks
-from .transformer import Outcome, begin_process, process_id, transform_within_limits
+from .._upstream.python import forget_child_processes, main_module_not_imported
+from .fork_safety import run_in_forked_children
+from .transformer import TransformResult, begin_process, process_id, transform_within_limits
 
 PRELOADED = [
     "uproot",
@@ -35,34 +32,34 @@ PRELOADED = [
 ]
 
 _start_lock = threading.Lock()
-_slots: weakref.WeakSet[Slot] = weakref.WeakSet()
+_workers: weakref.WeakSet[Worker] = weakref.WeakSet()
 
 
-class Slot:
-    """One pool process, started at its first file and again after it died.
+class Worker:
+    """A process that is started for its first file, and again after it died.
 
-    A process of its own per slot makes the death of one the failure of one file.
+    Each worker has its own executor, so that the death of a process fails one file only.
     """
 
     def __init__(self) -> None:
         self._executor: ProcessPoolExecutor | None = None
         self._pid: int | None = None
-        _slots.add(self)
+        _workers.add(self)
 
-    async def run(
+    async def transform(
         self,
         codegen: str,
         source: str,
         replicas: list[str],
         output_path: str,
         result_format: str,
-    ) -> Outcome:
-        """Transform one file.
+    ) -> TransformResult:
+        """Transform one file; the parameters are those of `transform_file`.
 
         Returns
         -------
-        Outcome
-            A failure when the process died while it worked.
+        TransformResult
+            A failure if the process died meanwhile.
         """
         try:
             executor = await self._ready()
@@ -72,10 +69,10 @@ class Slot:
             return await asyncio.wrap_future(job)
         except BrokenProcessPool:
             self.close()
-            return Outcome(replicas[0], reason="the transformer process died")
+            return TransformResult(replicas[0], reason="the transformer process died")
 
     async def _ready(self) -> ProcessPoolExecutor:
-        """Return an executor whose process answers, at most at the second attempt."""
+        """Return an executor whose process responds, after two attempts at most."""
         for _ in range(2):
             if self._executor is None:
                 self._executor = ProcessPoolExecutor(
@@ -83,8 +80,8 @@ class Slot:
                 )
             try:
                 # In a thread: the first process of all waits for its libraries.
-                hello = await asyncio.to_thread(_say_hello, self._executor)
-                self._pid = await asyncio.wrap_future(hello)
+                pid = await asyncio.to_thread(_submit_process_id, self._executor)
+                self._pid = await asyncio.wrap_future(pid)
             except BrokenProcessPool:
                 self.close()
             else:
@@ -92,7 +89,7 @@ class Slot:
         raise BrokenProcessPool("the process ends while it starts")
 
     def close(self) -> None:
-        """End the process at once, whatever it does."""
+        """Kill the process."""
         executor, pid = self._executor, self._pid
         self._executor = self._pid = None
         if executor is None:
@@ -103,8 +100,9 @@ class Slot:
         executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _say_hello(executor: ProcessPoolExecutor) -> Future[int]:
-    with _main_not_imported():
+def _submit_process_id(executor: ProcessPoolExecutor) -> Future[int]:
+    # A script that starts a server at its top level would start another one in the process.
+    with _start_lock, main_module_not_imported("coffea_sx.local"):
         return executor.submit(process_id)
 
 
@@ -116,31 +114,11 @@ def _context() -> BaseContext:
     return context
 
 
-@contextlib.contextmanager
-def _main_not_imported() -> Iterator[None]:
-    """Keep a process that starts here from running the caller's script again.
-
-    New processes import the main module of their parent, unless it is a package's ``__main__``.
-    A script that starts a server at its top level would start another one there.
-    """
-    main: Any = sys.modules["__main__"]
-    with _start_lock:
-        spec = getattr(main, "__spec__", None)
-        main.__spec__ = importlib.machinery.ModuleSpec("coffea_sx.local.__main__", None)
-        try:
-            yield
-        finally:
-            main.__spec__ = spec
-
-
-def _begin_child() -> None:
-    """In a child that was forked: leave the processes to the parent."""
+def _leave_to_parent() -> None:
     global _start_lock
-    _start_lock = threading.Lock()  # a thread that is not here may have held it
-    # At its end a child would join all that multiprocessing knows, and only their parent can.
-    known: set[Any] = getattr(multiprocessing.process, "_children", set())
-    known -= {process for process in known if process.pid in {slot._pid for slot in _slots}}
-    _slots.clear()
+    _start_lock = threading.Lock()  # a thread of the parent may have held it
+    forget_child_processes({worker._pid for worker in _workers})
+    _workers.clear()
 
 
-forks.after_in_child(_begin_child)
+run_in_forked_children(_leave_to_parent)

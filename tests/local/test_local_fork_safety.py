@@ -1,4 +1,4 @@
-"""A child that was forked leaves the server of its parent alone."""
+"""Forked children do not disturb the server of their parent."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from coffea_sx.local import LocalServiceX, default
 fork = multiprocessing.get_context("fork")
 
 
-def look(server):
-    # What a child may well do with a server that it inherits.
+def use(server):
+    # A child may do this with a server that it inherits.
     server.stop()
     server.__exit__(None, None, None)
     return repr(server)
 
 
 def by_process(server):
-    process = fork.Process(target=look, args=(server,))
+    process = fork.Process(target=use, args=(server,))
     process.start()
     process.join()
     return process.exitcode
@@ -38,10 +38,10 @@ def by_process(server):
 
 def by_pool(server):
     pool = fork.Pool(2)
-    found = pool.map(nothing, range(4))
+    results = pool.map(nothing, range(4))
     pool.close()
     pool.join()
-    return len(found) - 4
+    return len(results) - 4
 
 
 def by_executor(server):
@@ -56,15 +56,14 @@ def nothing(_):
 def by_fork(server):
     child = os.fork()
     if child == 0:
-        look(server)
+        use(server)
         sys.exit(0)
     return os.waitpid(child, 0)[1]
 
 
 ways = {"process": by_process, "pool": by_pool, "executor": by_executor, "fork": by_fork}
 if __name__ == "__main__":
-    given = sys.argv[2:]
-    server = LocalServiceX(*given).start()
+    server = LocalServiceX(*sys.argv[2:]).start()
     print(server.url, server.directory, flush=True)
     for line in sys.stdin:
         print(ways[sys.argv[1]](server), flush=True)
@@ -73,7 +72,7 @@ WAYS = ("process", "pool", "executor", "fork")
 
 
 class Script:
-    """A script that has a server, and forks whenever it is asked to."""
+    """A script with a server, which forks on command."""
 
     def __init__(self, folder: Path, environment: dict[str, str], *arguments: str) -> None:
         path = folder / "script.py"
@@ -105,12 +104,14 @@ class Script:
         return int(self.read())
 
     def submit(self, body: dict[str, Any]) -> str:
-        answer = httpx.post(f"{self.url}/servicex/transformation", json=body, timeout=30)
-        return str(answer.json()["request_id"])
+        response = httpx.post(f"{self.url}/servicex/transformation", json=body, timeout=30)
+        return str(response.json()["request_id"])
 
     def status(self, request_id: str) -> dict[str, Any]:
-        found: dict[str, Any] = httpx.get(f"{self.url}/servicex/transformation/{request_id}").json()
-        return found
+        status: dict[str, Any] = httpx.get(
+            f"{self.url}/servicex/transformation/{request_id}"
+        ).json()
+        return status
 
 
 @pytest.fixture
@@ -122,9 +123,9 @@ def script(tmp_path: Path, environment: dict[str, str]) -> Any:
         return started[-1]
 
     yield start
-    for one in started:
-        one.process.kill()
-        one.process.communicate()
+    for running in started:
+        running.process.kill()
+        running.process.communicate()
 
 
 @pytest.fixture
@@ -139,7 +140,7 @@ def body(query: str, inputs: list[Path]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_end_of_a_child_ends_nothing_of_its_parent(way, script, body):
+def test_a_server_survives_the_end_of_a_child(way, script, body):
     parent = script(way)
     assert parent.directory.is_dir()
     request_id = parent.submit(body)
@@ -150,12 +151,12 @@ def test_the_end_of_a_child_ends_nothing_of_its_parent(way, script, body):
     assert (status["status"], status["files-completed"]) == ("Complete", 4)
     parent.process.communicate("", timeout=30)
     assert parent.process.returncode == 0
-    assert not parent.directory.exists()  # it ends with its own process
+    assert not parent.directory.exists()  # removed at the end of its own process
     assert parent.errors.read_text() == ""
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_what_a_given_directory_knows_survives_a_child(way, script, body, tmp_path, serve):
+def test_a_database_survives_the_end_of_a_child(way, script, body, tmp_path, serve):
     parent = script(way, str(tmp_path / "given"))
     request_id = parent.submit(body)
     while parent.status(request_id)["status"] == "Running":
@@ -187,7 +188,7 @@ sys.stdin.read()
 """
 
 
-def test_a_child_that_outlives_its_parent_keeps_no_port(tmp_path, closed_port, serve, environment):
+def test_a_child_that_outlives_its_parent_frees_the_port(tmp_path, closed_port, serve, environment):
     with subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", CHILD_OUTLIVES, tmp_path / "d", str(closed_port)],
         stdin=subprocess.PIPE,
@@ -196,14 +197,14 @@ def test_a_child_that_outlives_its_parent_keeps_no_port(tmp_path, closed_port, s
         env=environment,
     ) as parent:
         assert parent.stdout is not None
-        said = {parent.stdout.readline().strip() for _ in range(2)}
-        (child,) = [int(line) for line in said if line.isdigit()]
+        lines = {parent.stdout.readline().strip() for _ in range(2)}
+        (child,) = [int(line) for line in lines if line.isdigit()]
         try:
-            assert "<LocalServiceX stopped, 2 workers>" in said
+            assert "<LocalServiceX stopped, 2 workers>" in lines
             parent.kill()
             parent.wait()
-            next_one = serve(tmp_path / "d", port=closed_port)
-            assert next_one.http.get("/servicex").status_code == 200
+            successor = serve(tmp_path / "d", port=closed_port)
+            assert successor.http.get("/servicex").status_code == 200
         finally:
             os.kill(child, signal.SIGKILL)
 

@@ -1,4 +1,4 @@
-"""What a pool process may take of the machine: who takes more fails one file, and no more."""
+"""Process limits: a query that exceeds one fails its file, and nothing else."""
 
 from __future__ import annotations
 
@@ -9,25 +9,22 @@ from base64 import b64encode
 
 import pytest
 
-from coffea_sx.local import LocalServiceX
-from coffea_sx.local.resources import CPU_S, FILE_BYTES, OPEN_FILES, limit_file, most_memory
+from coffea_sx.local.process_limits import (
+    CPU_S,
+    FILE_BYTES,
+    OPEN_FILES,
+    limit_file,
+    max_memory,
+)
 
 resource = pytest.importorskip("resource")
 
 KINDS = ("CORE", "NOFILE", "FSIZE", "DATA", "CPU")
 
 
-@pytest.fixture(scope="module")
-def pythonic(client):
-    with LocalServiceX(workers=1, python=True) as running:
-        own = type(client)(running)
-        with own.http:
-            yield own
-
-
 @pytest.fixture
 def reason(pythonic, inputs):
-    """Run a function over the first input file; say why it failed."""
+    """Run a function over the first input file; return the reason of its failure."""
 
     def run(body: str) -> str:
         source = f"import awkward as ak, numpy as np, resource\ndef run_query(path):\n    {body}\n"
@@ -38,32 +35,32 @@ def reason(pythonic, inputs):
         return pythonic.reasons(request_id)[str(inputs[0])]
 
     yield run
-    # The server goes on.
+    # The server still works.
     assert pythonic.wait(pythonic.submit(inputs))["files-completed"] == 4
 
 
 def test_every_process_has_limits(reason):
     names = ", ".join(f"resource.RLIMIT_{kind}" for kind in KINDS)
-    told = reason(f"raise ValueError([resource.getrlimit(kind) for kind in ({names})])")
-    pairs = re.findall(r"\((-?\d+), (-?\d+)\)", told)
+    failure = reason(f"raise ValueError([resource.getrlimit(kind) for kind in ({names})])")
+    pairs = re.findall(r"\((-?\d+), (-?\d+)\)", failure)
     limits = dict(zip(KINDS, [tuple(map(int, pair)) for pair in pairs], strict=True))
     assert limits["CORE"] == (0, 0)
     assert 0 < limits["NOFILE"][0] == limits["NOFILE"][1] <= OPEN_FILES
     assert limits["FSIZE"] == (FILE_BYTES, FILE_BYTES)
-    assert most_memory() < limits["DATA"][0] == limits["DATA"][1] < most_memory() + (2 << 30)
+    assert max_memory() < limits["DATA"][0] == limits["DATA"][1] < max_memory() + (2 << 30)
     assert 0 < limits["CPU"][0] < CPU_S + 600
 
 
 def test_memory(reason):
-    # Only asked for: without a limit the machine gives it, since nothing writes to it.
-    told = reason(f"return np.empty({most_memory() + (2 << 30)}, np.uint8)")
-    assert "MemoryError" in told
+    # Not written to: without a limit the machine allocates it.
+    failure = reason(f"return np.empty({max_memory() + (2 << 30)}, np.uint8)")
+    assert "MemoryError" in failure
 
 
 def test_the_size_of_a_file(reason, tmp_path):
     path = str(tmp_path / "large")
-    told = reason(f"open({path!r}, 'wb').truncate({FILE_BYTES + 1})")
-    assert "OSError: [Errno 27]" in told
+    failure = reason(f"open({path!r}, 'wb').truncate({FILE_BYTES + 1})")
+    assert "OSError: [Errno 27]" in failure
 
 
 def _spin() -> None:

@@ -1,4 +1,4 @@
-"""The object store: signatures, ranges, conditions, listings."""
+"""Object store and signatures: ranges, conditions, listings, expiry."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def url(client, bucket, names):
 
 @pytest.fixture(scope="module")
 def content(client, url):
-    answer = client.http.get(url)
-    assert answer.status_code == 200
-    return answer.content
+    response = client.http.get(url)
+    assert response.status_code == 200
+    return response.content
 
 
 @pytest.fixture(scope="module")
@@ -79,16 +79,16 @@ def sign(client, bucket, name, *, ago_s=0, expires_s=60, method="GET", **changes
     return urlunsplit(signed)
 
 
-def code(answer: httpx.Response) -> str:
-    return answer.text.partition("<Code>")[2].partition("</Code>")[0]
+def code(response: httpx.Response) -> str:
+    return response.text.partition("<Code>")[2].partition("</Code>")[0]
 
 
 def test_whole_object(client, url, content):
-    answer = client.http.get(url)
+    response = client.http.get(url)
     assert content.startswith(b"root")
-    assert answer.headers["accept-ranges"] == "bytes"
-    assert answer.headers["etag"] == f'"{hashlib.md5(content).hexdigest()}"'
-    assert answer.headers["last-modified"].endswith("GMT")
+    assert response.headers["accept-ranges"] == "bytes"
+    assert response.headers["etag"] == f'"{hashlib.md5(content).hexdigest()}"'
+    assert response.headers["last-modified"].endswith("GMT")
     assert client.server.exchanges[-1].nbytes_sent == len(content)
 
 
@@ -104,51 +104,51 @@ def test_whole_object(client, url, content):
     ],
 )
 def test_ranges(client, url, content, header, start, stop):
-    answer = client.http.get(url, headers={"range": header})
-    assert answer.status_code == 206
-    assert answer.content == content[start:stop]
+    response = client.http.get(url, headers={"range": header})
+    assert response.status_code == 206
+    assert response.content == content[start:stop]
     first = start if start >= 0 else len(content) + start
-    last = first + len(answer.content) - 1
-    assert answer.headers["content-range"] == f"bytes {first}-{last}/{len(content)}"
+    last = first + len(response.content) - 1
+    assert response.headers["content-range"] == f"bytes {first}-{last}/{len(content)}"
 
 
 @pytest.mark.parametrize("header", ["bytes=99999999-", "bytes=-0", "bytes=99999999-999999999"])
 def test_ranges_outside(client, url, content, header):
-    answer = client.http.get(url, headers={"range": header})
-    assert (answer.status_code, code(answer)) == (416, "InvalidRange")
-    assert answer.headers["content-range"] == f"bytes */{len(content)}"
+    response = client.http.get(url, headers={"range": header})
+    assert (response.status_code, code(response)) == (416, "InvalidRange")
+    assert response.headers["content-range"] == f"bytes */{len(content)}"
 
 
 @pytest.mark.parametrize("header", ["bytes=0-1,5-6", "bytes=5-2", "lines=1-2", "bytes=-", "x"])
-def test_ranges_that_are_answered_with_everything(client, url, content, header):
-    answer = client.http.get(url, headers={"range": header})
-    assert (answer.status_code, answer.content) == (200, content)
+def test_other_ranges_return_the_whole_object(client, url, content, header):
+    response = client.http.get(url, headers={"range": header})
+    assert (response.status_code, response.content) == (200, content)
 
 
 def test_if_match(client, url, content):
     etag = client.http.get(url).headers["etag"]
     for value in (etag, "*", f'"x", {etag}', etag.strip('"')):
         assert client.http.get(url, headers={"if-match": value}).status_code == 200
-    answer = client.http.get(url, headers={"if-match": '"other"', "range": "bytes=0-1"})
-    assert (answer.status_code, code(answer)) == (412, "PreconditionFailed")
+    response = client.http.get(url, headers={"if-match": '"other"', "range": "bytes=0-1"})
+    assert (response.status_code, code(response)) == (412, "PreconditionFailed")
 
 
 def test_head(client, bucket, names, content):
-    answer = client.http.head(sign(client, bucket, names[0], method="HEAD"))
-    assert answer.status_code == 200
-    assert int(answer.headers["content-length"]) == len(content)
-    assert answer.content == b""
+    response = client.http.head(sign(client, bucket, names[0], method="HEAD"))
+    assert response.status_code == 200
+    assert int(response.headers["content-length"]) == len(content)
+    assert response.content == b""
 
 
 def test_expiry(client, bucket, names):
-    answer = client.http.get(sign(client, bucket, names[0], ago_s=61, expires_s=60))
-    assert (answer.status_code, code(answer)) == (403, "AccessDenied")
-    assert "Request has expired" in answer.text
-    answer = client.http.get(sign(client, bucket, names[0], expires_s=8 * 24 * 3600))
-    assert (answer.status_code, code(answer)) == (400, "AuthorizationQueryParametersError")
+    response = client.http.get(sign(client, bucket, names[0], ago_s=61, expires_s=60))
+    assert (response.status_code, code(response)) == (403, "AccessDenied")
+    assert "Request has expired" in response.text
+    response = client.http.get(sign(client, bucket, names[0], expires_s=8 * 24 * 3600))
+    assert (response.status_code, code(response)) == (400, "AuthorizationQueryParametersError")
 
 
-def test_urls_live_as_long_as_the_server_says(serve, inputs):
+def test_urls_expire_when_the_server_states(serve, inputs):
     client = serve(url_expiry_s=1)
     request_id = client.submit(inputs[:1])
     client.wait(request_id)
@@ -166,16 +166,16 @@ def test_refused_signatures(client, bucket, names, url):
         "SignatureDoesNotMatch": [
             sign(client, bucket, names[0], secret="wrong"),
             url.replace(names[0].replace(":", "%3A"), names[1].replace(":", "%3A")),
-            re.sub(r"Expires=(\d+)", lambda found: f"Expires={int(found[1]) + 1}", url),
+            re.sub(r"Expires=(\d+)", lambda match: f"Expires={int(match[1]) + 1}", url),
         ],
         "InvalidAccessKeyId": [sign(client, bucket, names[0], access=NOBODY)],
         "AccessDenied": [url.partition("?")[0], f"/{bucket}", f"/{bucket}?list-type=2"],
     }
     for expected, urls in cases.items():
         for refused in urls:
-            answer = client.http.get(refused)
-            assert (answer.status_code, code(answer)) == (403, expected), refused
-            assert answer.headers["content-type"] == "application/xml"
+            response = client.http.get(refused)
+            assert (response.status_code, code(response)) == (403, expected), refused
+            assert response.headers["content-type"] == "application/xml"
     assert client.http.head(url).status_code == 403
     assert client.http.put(url, content=b"x").status_code == 403
 
@@ -187,13 +187,13 @@ def test_other_encodings_of_the_same_path(client, url, content):
 
 
 def test_missing_objects(client, bucket):
-    answer = client.http.get(sign(client, bucket, "nope"))
-    assert (answer.status_code, code(answer)) == (404, "NoSuchKey")
+    response = client.http.get(sign(client, bucket, "nope"))
+    assert (response.status_code, code(response)) == (404, "NoSuchKey")
     for name in ("../../servicex.sqlite", "..%2F..%2Fservicex.sqlite", "../../../etc/passwd"):
         assert client.http.get(sign(client, bucket, name)).status_code in (403, 404)
     other = "00000000-0000-4000-8000-000000000000"
-    answer = client.http.get(sign(client, other, "nope"))
-    assert (answer.status_code, code(answer)) == (404, "NoSuchBucket")
+    response = client.http.get(sign(client, other, "nope"))
+    assert (response.status_code, code(response)) == (404, "NoSuchBucket")
 
 
 def test_boto_with_headers(boto, bucket, names, content):
@@ -245,10 +245,10 @@ def test_old_requests_are_refused(client, bucket, names):
         f"AWS4-HMAC-SHA256 Credential={client.status(bucket)['minio-access-key']}/20200101/"
         f"us-east-1/s3/aws4_request, SignedHeaders=host;x-amz-date, Signature={'0' * 64}"
     )
-    answer = client.http.get(
+    response = client.http.get(
         f"/{bucket}/x",
         headers={"authorization": authorization, "x-amz-date": "20200101T000000Z"},
     )
-    assert code(answer) == "RequestTimeTooSkewed"
-    answer = client.http.get(f"/{bucket}/x", headers={"authorization": "AWS4-HMAC-SHA256 x"})
-    assert code(answer) == "AuthorizationHeaderMalformed"
+    assert code(response) == "RequestTimeTooSkewed"
+    response = client.http.get(f"/{bucket}/x", headers={"authorization": "AWS4-HMAC-SHA256 x"})
+    assert code(response) == "AuthorizationHeaderMalformed"

@@ -1,4 +1,4 @@
-"""What the REST interface says of requests, results and datasets, key by key."""
+"""JSON of the REST interface: requests, results and datasets, key by key."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import statistics
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from .buckets import Location
+from .buckets import StoreAddress
 from .generations import Generation
 
 _NEVER = "1970-01-01T00:00:00.000000Z"
 
 
 def describe_request(row: sqlite3.Row, generation: Generation) -> dict[str, Any]:
-    """Describe a request as servers of a generation do, without the keys of the store."""
+    """Describe a request as servers of a generation do, without the keys of the object store."""
     is_bad = row["status"] == "Bad Dataset" and not generation.has_bad_datasets
     status = "Complete" if is_bad else row["status"]
     is_empty = status == "Complete" and not row["files"]
@@ -44,20 +44,20 @@ def describe_request(row: sqlite3.Row, generation: Generation) -> dict[str, Any]
     }
 
 
-def describe_location(location: Location) -> dict[str, Any]:
-    """Describe where the results of a request are, with the keys."""
+def describe_store(address: StoreAddress) -> dict[str, Any]:
+    """Describe the object store of the results, with its keys."""
     return {
-        "minio-endpoint": location.endpoint,
-        "minio-secured": location.is_secured,
-        "minio-access-key": location.keys.access_key,
-        "minio-secret-key": location.keys.secret_key,
+        "minio-endpoint": address.endpoint,
+        "minio-secured": address.is_secured,
+        "minio-access-key": address.keys.access_key,
+        "minio-secret-key": address.keys.secret_key,
     }
 
 
 def describe_statistics(
     row: sqlite3.Row, results: list[sqlite3.Row], generation: Generation
 ) -> dict[str, Any]:
-    """Return counts and rates of one request."""
+    """Describe counts and rates of a request."""
     described = describe_request(row, generation)
     return {
         "files-completed": described["files-completed"],
@@ -74,7 +74,7 @@ def describe_statistics(
 
 
 def describe_result(row: sqlite3.Row) -> dict[str, Any]:
-    """Describe what became of one input file."""
+    """Describe the result or failure of one input file."""
     return {
         "id": row["id"],
         "request-id": row["request_id"],
@@ -106,7 +106,7 @@ def describe_dataset(row: sqlite3.Row) -> dict[str, Any]:
     }
 
 
-def describe_input(row: sqlite3.Row) -> dict[str, Any]:
+def describe_file(row: sqlite3.Row) -> dict[str, Any]:
     """Describe one file of a dataset."""
     return {
         "id": row["id"],
@@ -118,7 +118,7 @@ def describe_input(row: sqlite3.Row) -> dict[str, Any]:
 
 
 def image() -> str:
-    """Return what stands where a real server names a container image."""
+    """Return the name in place of a real server's container image."""
     return f"coffea_sx.local:{app_version()}"
 
 

@@ -1,29 +1,51 @@
-"""What the server knows of datasets, requests and results."""
+"""Records of datasets, requests and results in the database of a server."""
 
 from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta, timezone
 
 from ..dataset import NO_OBJECT
 from .database import Database
-from .transformer import Outcome
+from .settings import utc_now
+from .transformer import TransformResult
 
 RUNNING = ("Submitted", "Lookup", "Pending Lookup", "Running")
 
 
-class State:
-    """The rows of a database, and what may become of them.
+@dataclass(frozen=True)
+class NewRequest:
+    """A transformation request that is recorded. `source` is what the transformers run."""
+
+    request_id: str
+    title: str | None
+    did_id: int
+    selection: str
+    source: str
+    codegen: str
+    result_format: str
+    status: str
+    result_destination: str = "object-store"
+    tree_name: str | None = None
+    workers: int | None = 1
+
+
+class Records:
+    """The rows of a database, and their changes.
 
     Parameters
     ----------
     database : Database
+    clock : callable
+        Returns the time in UTC.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Callable[[], datetime] = utc_now) -> None:
         self._database = database
+        self._now = clock
         self.transaction = database.transaction
         self.persist = database.persist
         self.until_writable = database.until_writable
@@ -32,22 +54,22 @@ class State:
     # ---- datasets
 
     def dataset_of_list(self, paths: Sequence[str]) -> int:
-        """Return the id of the dataset of a file list, a new one for a new list."""
+        """Return the id of the dataset of a file list, which is created for a new list."""
         name = hashlib.sha256(" ".join(paths).encode()).hexdigest()
         with self._database.transaction():
-            known = self._use_dataset(name)
-            if known is not None:
-                return int(known["id"])
+            dataset = self._use_dataset(name)
+            if dataset is not None:
+                return int(dataset["id"])
             dataset_id = self._add_dataset(name, "user", "complete")
             self._add_files(dataset_id, paths)
         return dataset_id
 
     def dataset_of_did(self, did: str, finder: str) -> tuple[int, str]:
         """Return the id of the dataset of a DID, and "complete", "looking" or "new"."""
-        known = self._use_dataset(did)
-        if known is None:
+        dataset = self._use_dataset(did)
+        if dataset is None:
             return self._add_dataset(did, finder, "looking"), "new"
-        return int(known["id"]), str(known["lookup_status"])
+        return int(dataset["id"]), str(dataset["lookup_status"])
 
     def end_lookup(self, dataset_id: int, paths: Sequence[str] | None) -> list[str]:
         """Record the files of a dataset, or with None that it does not exist.
@@ -55,7 +77,7 @@ class State:
         Returns
         -------
         list of str
-            The requests that waited for it: they run now, or have ended.
+            Ids of the requests that waited for it: they run now, or have ended.
         """
         status = "does_not_exist" if paths is None else "complete"
         with self._database.transaction() as connection:
@@ -95,7 +117,7 @@ class State:
             "SELECT * FROM dataset_files WHERE dataset_id = ? ORDER BY id", dataset_id
         )
 
-    def forget_dataset(self, dataset_id: int) -> None:
+    def mark_stale(self, dataset_id: int) -> None:
         """Mark a dataset stale, so that it is looked up again."""
         with self._database.transaction() as connection:
             connection.execute("UPDATE datasets SET is_stale = 1 WHERE id = ?", (dataset_id,))
@@ -104,7 +126,7 @@ class State:
         with self._database.transaction() as connection:
             connection.execute(
                 "UPDATE datasets SET last_used = ? WHERE name = ? AND NOT is_stale",
-                (to_text(now()), name),
+                (to_text(self._now()), name),
             )
         return self._database.first("SELECT * FROM datasets WHERE name = ? AND NOT is_stale", name)
 
@@ -113,7 +135,7 @@ class State:
             cursor = connection.execute(
                 "INSERT INTO datasets (name, did_finder, last_used, lookup_status)"
                 " VALUES (?, ?, ?, ?)",
-                (name, finder, to_text(now()), status),
+                (name, finder, to_text(self._now()), status),
             )
         return int(cursor.lastrowid or 0)
 
@@ -126,45 +148,20 @@ class State:
 
     # ---- requests
 
-    def add_request(
-        self,
-        request_id: str,
-        *,
-        title: str | None,
-        did_id: int,
-        selection: str,
-        source: str,
-        codegen: str,
-        result_format: str,
-        status: str,
-        result_destination: str = "object-store",
-        tree_name: str | None = None,
-        workers: int | None = 1,
-    ) -> None:
-        """Record a request that is still to be started."""
+    def add_request(self, request: NewRequest) -> None:
+        """Record a request, which `start_request` starts."""
         with self._database.transaction() as connection:
             connection.execute(
                 "INSERT INTO requests (request_id, title, did, did_id, selection, source, codegen,"
                 " result_format, status, submit_time, result_destination, tree_name, workers)"
-                " SELECT ?, ?, name, id, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM datasets WHERE id = ?",
-                (
-                    request_id,
-                    title,
-                    selection,
-                    source,
-                    codegen,
-                    result_format,
-                    status,
-                    to_text(now()),
-                    result_destination,
-                    tree_name,
-                    workers,
-                    did_id,
-                ),
+                " SELECT :request_id, :title, name, id, :selection, :source, :codegen,"
+                " :result_format, :status, :now, :result_destination, :tree_name, :workers"
+                " FROM datasets WHERE id = :did_id",
+                {**asdict(request), "now": to_text(self._now())},
             )
 
     def start_request(self, request_id: str) -> None:
-        """Give a request the files of its dataset."""
+        """Start a request, with the files of its dataset."""
         with self._database.transaction() as connection:
             connection.execute(
                 "UPDATE requests SET status = 'Running', files ="
@@ -194,22 +191,22 @@ class State:
         )
 
     def is_running(self, request_id: str) -> bool:
-        """Whether results of this request are still wanted."""
+        """Return True if results of this request are still recorded."""
         row = self._database.first("SELECT status FROM requests WHERE request_id = ?", request_id)
         return row is not None and row["status"] in RUNNING
 
     def cancel(self, request_id: str) -> None:
-        """End a request; the results it has stay."""
+        """End a request; its results so far stay."""
         self._set_status(request_id, "Canceled")
 
-    def cancel_others(self, codegens: Sequence[str]) -> None:
-        """End the running requests of code generators that are not offered, or no longer."""
+    def cancel_all_but(self, codegens: Sequence[str]) -> None:
+        """End the running requests of all other code generators than these."""
         for row in self.requests():
             if row["status"] in RUNNING and row["codegen"] not in codegens:
                 self.cancel(row["request_id"])
 
     def delete_request(self, request_id: str) -> None:
-        """Drop a request with its results."""
+        """Delete a request with its results."""
         with self._database.transaction() as connection:
             connection.execute("DELETE FROM results WHERE request_id = ?", (request_id,))
             connection.execute("DELETE FROM requests WHERE request_id = ?", (request_id,))
@@ -218,7 +215,7 @@ class State:
         with self._database.transaction() as connection:
             connection.execute(
                 "UPDATE requests SET status = ?, finish_time = ? WHERE request_id = ?",
-                (status, to_text(now()), request_id),
+                (status, to_text(self._now()), request_id),
             )
 
     def complete_if_done(self, request_id: str) -> None:
@@ -229,8 +226,10 @@ class State:
 
     # ---- results
 
-    def add_result(self, request_id: str, file_id: int, outcome: Outcome, object_name: str) -> None:
-        """Record what became of an input file, unless the request has ended meanwhile."""
+    def add_result(
+        self, request_id: str, file_id: int, result: TransformResult, object_name: str
+    ) -> None:
+        """Record the result of an input file, unless the request has ended meanwhile."""
         if not self.is_running(request_id):
             return
         with self._database.transaction() as connection:
@@ -240,21 +239,21 @@ class State:
                 (
                     request_id,
                     file_id,
-                    outcome.input_path,
-                    NO_OBJECT if outcome.reason else object_name,
-                    "failure" if outcome.reason else "success",
-                    outcome.seconds,
-                    outcome.n_events,
-                    outcome.nbytes,
+                    result.input_path,
+                    NO_OBJECT if result.reason else object_name,
+                    "failure" if result.reason else "success",
+                    result.seconds,
+                    result.n_events,
+                    result.nbytes,
                     to_text(self._next_created()),
-                    outcome.reason,
+                    result.reason,
                 ),
             )
             self.complete_if_done(request_id)
 
     def _next_created(self) -> datetime:
-        # Clients ask for rows later than the last one they saw: no two may have one time.
-        self._last_created = max(now(), self._last_created + timedelta(microseconds=1))
+        # Clients request rows later than their last one: no two rows may have the same time.
+        self._last_created = max(self._now(), self._last_created + timedelta(microseconds=1))
         return self._last_created
 
     def results(self, request_id: str, later_than: datetime | None = None) -> list[sqlite3.Row]:
@@ -275,13 +274,8 @@ SELECT r.*,
 FROM requests r"""
 
 
-def now() -> datetime:
-    """Return the time in UTC."""
-    return datetime.now(timezone.utc)
-
-
 def to_text(time: datetime) -> str:
-    """Return a time as the database keeps it: UTC, naive, with microseconds."""
+    """Return a time in the format of the database: UTC, naive, with microseconds."""
     if time.tzinfo is not None:
         time = time.astimezone(timezone.utc).replace(tzinfo=None)
     return time.isoformat(timespec="microseconds")

@@ -1,4 +1,4 @@
-"""The object store: delivered files over HTTP, with signatures and ranges, as S3 serves them."""
+"""Object store of the server: delivered files over HTTP, with signatures and ranges, as in S3."""
 
 from __future__ import annotations
 
@@ -13,93 +13,97 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from .buckets import OwnBuckets, StoredObject
+from .buckets import BucketObject, DirectoryBuckets
 from .signatures import SignatureError, SignedRequest
 
 BLOCK = 1 << 20
 SMALL = 1 << 16
-MAX_KEYS = 1000
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
-class Objects:
-    """Answers requests to ``/{bucket}`` and ``/{bucket}/{key}``.
+class ObjectStore:
+    """Handler of requests to ``/{bucket}`` and ``/{bucket}/{key}``.
 
     Parameters
     ----------
-    buckets : OwnBuckets
-        Have the objects, and the keys whose signatures are accepted.
+    buckets : DirectoryBuckets
+        The objects, and the keys whose signatures are accepted.
+    listed_objects : int
+        Objects in one page of a listing.
     """
 
-    def __init__(self, buckets: OwnBuckets) -> None:
+    def __init__(self, buckets: DirectoryBuckets, listed_objects: int) -> None:
         self._buckets = buckets
-        self._keys = buckets.location.keys
+        self._keys = buckets.address.keys
+        self._listed_objects = listed_objects
 
     async def __call__(self, request: Request) -> Response:
-        """Answer one request."""
+        """Respond to one request."""
         raw_path = request.scope["raw_path"].decode("ascii")
         query = request.scope["query_string"].decode("ascii")
         signed = SignedRequest(request.method, raw_path, query, dict(request.headers))
         bucket, _, key = unquote(raw_path.lstrip("/")).partition("/")
         try:
             self._keys.check(signed)
-        except SignatureError as refused:
-            return _error(refused.status, refused.code, refused.message)
+        except SignatureError as error:
+            return _error(error.status, error.code, error.message)
         if request.method not in ("GET", "HEAD"):
             return _error(405, "MethodNotAllowed", "Objects are read-only.")
         if not self._buckets.exists(bucket):
             return _error(404, "NoSuchBucket", "The specified bucket does not exist", bucket)
         if not key and "location" in signed.parameters:
-            # What S3 says where no region has to be named.
+            # As S3 for its default region.
             return _xml(f'<LocationConstraint xmlns="{NAMESPACE}"/>')
         if not key:
             return self._list(bucket, signed.parameters)
-        stored = self._buckets.stored_object(bucket, key)
-        if stored is None:
+        entry = self._buckets.find_object(bucket, key)
+        if entry is None:
             return _error(404, "NoSuchKey", "The specified key does not exist.", bucket)
-        return _send_object(stored, request)
+        return _send_object(entry, request)
 
     def _list(self, bucket: str, parameters: dict[str, str]) -> Response:
         prefix = parameters.get("prefix", "")
         after = parameters.get("continuation-token") or parameters.get("start-after", "")
         limit = parameters.get("max-keys", "")
-        limit_keys = min(int(limit), MAX_KEYS) if limit.isdigit() else MAX_KEYS
-        found = [
-            stored
-            for stored in self._buckets.stored_objects(bucket)
-            if stored.name.startswith(prefix) and stored.name > after
+        max_keys = (
+            min(int(limit), self._listed_objects) if limit.isdigit() else self._listed_objects
+        )
+        entries = [
+            entry
+            for entry in self._buckets.list_objects(bucket)
+            if entry.name.startswith(prefix) and entry.name > after
         ]
-        page = found[:limit_keys]
+        page = entries[:max_keys]
         is_url = parameters.get("encoding-type") == "url"
 
         def text(name: str) -> str:
             return quote(name, safe="/-_.~") if is_url else escape(name)
 
         parts = [f"<Name>{bucket}</Name><Prefix>{text(prefix)}</Prefix>"]
-        parts.append(f"<KeyCount>{len(page)}</KeyCount><MaxKeys>{limit_keys}</MaxKeys>")
-        parts.append(f"<IsTruncated>{str(len(page) < len(found)).lower()}</IsTruncated>")
+        parts.append(f"<KeyCount>{len(page)}</KeyCount><MaxKeys>{max_keys}</MaxKeys>")
+        parts.append(f"<IsTruncated>{str(len(page) < len(entries)).lower()}</IsTruncated>")
         if is_url:
             parts.append("<EncodingType>url</EncodingType>")
-        if page and len(page) < len(found):
+        if page and len(page) < len(entries):
             token = escape(page[-1].name)
             parts.append(f"<NextContinuationToken>{token}</NextContinuationToken>")
         parts.extend(
-            f"<Contents><Key>{text(stored.name)}</Key>"
-            f"<LastModified>{stored.modified:%Y-%m-%dT%H:%M:%S.000Z}</LastModified>"
-            f"<ETag>{escape(stored.etag)}</ETag><Size>{stored.nbytes}</Size>"
+            f"<Contents><Key>{text(entry.name)}</Key>"
+            f"<LastModified>{entry.modified:%Y-%m-%dT%H:%M:%S.000Z}</LastModified>"
+            f"<ETag>{escape(entry.etag)}</ETag><Size>{entry.nbytes}</Size>"
             "<StorageClass>STANDARD</StorageClass></Contents>"
-            for stored in page
+            for entry in page
         )
         return _xml(f'<ListBucketResult xmlns="{NAMESPACE}">{"".join(parts)}</ListBucketResult>')
 
 
-def _send_object(stored: StoredObject, request: Request) -> Response:
-    wanted = request.headers.get("if-match")
-    if wanted is not None and wanted.strip() != "*":
-        tags = {tag.strip().strip('"') for tag in wanted.split(",")}
-        if stored.etag.strip('"') not in tags:
+def _send_object(entry: BucketObject, request: Request) -> Response:
+    condition = request.headers.get("if-match")
+    if condition is not None and condition.strip() != "*":
+        tags = {tag.strip().strip('"') for tag in condition.split(",")}
+        if entry.etag.strip('"') not in tags:
             return _error(
                 412,
                 "PreconditionFailed",
@@ -107,29 +111,29 @@ def _send_object(stored: StoredObject, request: Request) -> Response:
             )
     headers = {
         "accept-ranges": "bytes",
-        "etag": stored.etag,
-        "last-modified": format_datetime(stored.modified, usegmt=True),
+        "etag": entry.etag,
+        "last-modified": format_datetime(entry.modified, usegmt=True),
     }
     try:
-        span = _parse_range(request.headers.get("range"), stored.nbytes)
+        span = _parse_range(request.headers.get("range"), entry.nbytes)
     except ValueError:
-        refused = _error(416, "InvalidRange", "The requested range is not satisfiable")
-        refused.headers["content-range"] = f"bytes */{stored.nbytes}"
-        return refused
+        response = _error(416, "InvalidRange", "The requested range is not satisfiable")
+        response.headers["content-range"] = f"bytes */{entry.nbytes}"
+        return response
     if span is None:
-        return _FileSlice(stored, 0, stored.nbytes, 200, headers)
+        return _FileSlice(entry, 0, entry.nbytes, 200, headers)
     start, stop = span
-    headers["content-range"] = f"bytes {start}-{stop - 1}/{stored.nbytes}"
-    return _FileSlice(stored, start, stop, 206, headers)
+    headers["content-range"] = f"bytes {start}-{stop - 1}/{entry.nbytes}"
+    return _FileSlice(entry, start, stop, 206, headers)
 
 
 def _parse_range(header: str | None, nbytes: int) -> tuple[int, int] | None:
-    """Return the first byte and the one after the last; None for the whole object."""
-    given = None if header is None else _RANGE.fullmatch(header.strip())
-    # A header of several ranges, or one that is malformed, is answered with everything.
-    if given is None or given.group(0) == "bytes=-":
+    """Return the offsets of the first byte and behind the last; None for the whole object."""
+    match = None if header is None else _RANGE.fullmatch(header.strip())
+    # For several ranges, or a malformed header, the response is the whole object.
+    if match is None or match.group(0) == "bytes=-":
         return None
-    first, last = given.groups()
+    first, last = match.groups()
     if not first:
         start, stop = max(nbytes - int(last), 0), nbytes
     else:
@@ -142,17 +146,17 @@ def _parse_range(header: str | None, nbytes: int) -> tuple[int, int] | None:
 
 
 class _FileSlice(Response):
-    """Bytes of a file, read block by block."""
+    """A part of a file, read block by block."""
 
     def __init__(
-        self, stored: StoredObject, start: int, stop: int, status: int, headers: dict[str, str]
+        self, entry: BucketObject, start: int, stop: int, status: int, headers: dict[str, str]
     ) -> None:
         super().__init__(
             status_code=status,
             headers={**headers, "content-length": str(stop - start)},
             media_type="application/octet-stream",
         )
-        self._path = stored.path
+        self._path = entry.path
         self._start = start
         self._left = stop - start
 
@@ -167,26 +171,26 @@ class _FileSlice(Response):
             )
             left = 0 if scope["method"] == "HEAD" else self._left
             file.seek(self._start)
-            gone = asyncio.ensure_future(_disconnected(receive))
+            disconnected = asyncio.ensure_future(_wait_for_disconnect(receive))
             try:
-                while not gone.done():
+                while not disconnected.done():
                     block = await _read(file, min(left, BLOCK))
                     left -= len(block)
                     await send({"type": "http.response.body", "body": block, "more_body": left > 0})
-                    # Of a file that is shorter than its object the rest is not sent: the client
-                    # sees that the connection ends too early.
+                    # If the file is shorter than its object, the client sees that the connection
+                    # ends too early.
                     if left == 0 or not block:
                         break
             finally:
-                gone.cancel()
+                disconnected.cancel()
 
 
 async def _read(file: BinaryIO, nbytes: int) -> bytes:
-    # For a few pages a thread costs more than the read.
+    # A thread takes longer than the read of a small block.
     return file.read(nbytes) if nbytes <= SMALL else await asyncio.to_thread(file.read, nbytes)
 
 
-async def _disconnected(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 

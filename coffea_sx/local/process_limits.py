@@ -1,4 +1,4 @@
-"""What a pool process may take of the machine: a query that takes more fails its file alone."""
+"""Limits of a transformer process: a query that exceeds one fails its own file only."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 OPEN_FILES = 4096
 FILE_BYTES = 64 << 30
 CPU_S = 3600.0
-"""Processor time for one input file."""
-LEAST_MEMORY = 4 << 30
+"""Processor time for one input file, in seconds."""
+MIN_MEMORY = 4 << 30
 
 
 def limit_process() -> None:
-    """Limit memory, open files and the size of a file for good, and allow no core dumps.
+    """Limit memory, open files and file sizes of this process for good, and forbid core dumps.
 
-    Memory is what the process has written or may write, half of the machine's at most and 4 GiB at
-    least; files that are mapped to be read do not count. A system that knows no such limits is left
-    as it is.
+    Memory is what the process has written to or may write to: at most half of the machine's, but
+    4 GiB at least. Files that are mapped for reading do not count. On systems without such limits
+    nothing happens.
     """
     with contextlib.suppress(ImportError):
         import resource
@@ -26,11 +26,17 @@ def limit_process() -> None:
         _lower(resource.RLIMIT_CORE, 0)
         _lower(resource.RLIMIT_NOFILE, OPEN_FILES)
         _lower(resource.RLIMIT_FSIZE, FILE_BYTES)
-        _lower(resource.RLIMIT_DATA, _writable_now() + most_memory())
+        _lower(resource.RLIMIT_DATA, _writable_now() + max_memory())
 
 
 def limit_file(cpu_s: float = CPU_S) -> None:
-    """Let the process end when the file that it begins takes more than this processor time."""
+    """Limit the processor time of the next input file; the system ends a process that exceeds it.
+
+    Parameters
+    ----------
+    cpu_s : float
+        Seconds from now on.
+    """
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
@@ -40,21 +46,21 @@ def limit_file(cpu_s: float = CPU_S) -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
 
 
-def most_memory() -> int:
-    """Return how many bytes a process may write to, besides those it begins with."""
+def max_memory() -> int:
+    """Return the bytes that a process may write to, besides those it begins with."""
     try:
         machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
         machine = 0
-    return max(machine // 2, LEAST_MEMORY)
+    return max(machine // 2, MIN_MEMORY)
 
 
 def _lower(limit: int, value: int) -> None:
     import resource
 
     with contextlib.suppress(ValueError, OSError):
-        limits = [one for one in resource.getrlimit(limit) if one != resource.RLIM_INFINITY]
-        lower = min([value, *limits])
+        finite = [bound for bound in resource.getrlimit(limit) if bound != resource.RLIM_INFINITY]
+        lower = min([value, *finite])
         resource.setrlimit(limit, (lower, lower))
 
 

@@ -1,7 +1,8 @@
-"""What clients send, read and checked; what cannot be read is refused as a real server does.
+"""Requests of clients, parsed and checked as on a real server.
 
-A real server reads leniently (a number is taken as a text, a text as a list of letters), and what
-it cannot read makes it fail in other ways than what it refuses. Clients must meet the same here.
+A real server is lenient (a number is read as a text, a text as a list of letters), and it responds
+to requests that it cannot parse in another way than to those that it refuses. Clients must get the
+same responses here.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from .web import RefusalError
+from .error_pages import RefusalError
 
 DID_SCHEMES = ("rucio", "cernopendata", "xrootd")
 DESTINATIONS = ("object-store", "volume")
@@ -30,7 +31,7 @@ _NOT_JSON = (
     "415 Unsupported Media Type: Did not attempt to load JSON data because the request "
     "Content-Type was not 'application/json'."
 )
-# What Python 3.10 reads, on which real servers run.
+# The formats of Python 3.10, on which real servers run.
 _ISO_TIME = re.compile(
     r"\d{4}-\d\d-\d\d(.\d\d(:\d\d(:\d\d(\.\d{3}(\d{3})?)?)?)?"
     r"([+-]\d\d:\d\d(:\d\d(\.\d{6})?)?)?)?",
@@ -40,7 +41,7 @@ _ISO_TIME = re.compile(
 
 @dataclass(frozen=True)
 class Submission:
-    """What a client wants to have transformed. Either `did` or `paths` is there."""
+    """A request to transform either the dataset `did` or the files `paths`."""
 
     title: str | None
     did: str | None
@@ -53,9 +54,9 @@ class Submission:
     workers: int | None
 
 
-async def submission(request: Request, result_formats: Sequence[str]) -> Submission:
-    """Return a submission that has what it needs, and a DID or a list of files."""
-    body = await _submitted(request)
+async def read_submission(request: Request, result_formats: Sequence[str]) -> Submission:
+    """Return the submission in the body of a request."""
+    body = await _read_object(request)
     result_format = body.get("result-format", "parquet")
     destination = body.get("result-destination")
     if destination not in DESTINATIONS or result_format not in result_formats:
@@ -81,14 +82,14 @@ async def submission(request: Request, result_formats: Sequence[str]) -> Submiss
     )
 
 
-async def _submitted(request: Request) -> dict[str, Any]:
+async def _read_object(request: Request) -> dict[str, Any]:
     if not _is_json(request):
         raise _failed(_NOT_JSON)
     try:
         body = await request.json()
     except (ValueError, RecursionError):
         body = None
-    # Nothing is sent with null, and nothing with an empty list.
+    # A real server takes null and an empty list for no body.
     if body is None or body == []:
         raise RefusalError(400, _MALFORMED)
     if not isinstance(body, dict):
@@ -97,12 +98,12 @@ async def _submitted(request: Request) -> dict[str, Any]:
 
 
 def _is_json(request: Request) -> bool:
-    # Browsers send other sites' forms without asking, but not as JSON.
+    # Browsers send forms of other sites without a check, but no JSON.
     return request.headers.get("content-type", "").partition(";")[0] == "application/json"
 
 
 def _failed(detail: str) -> RefusalError:
-    """Return what a real server answers where it fails itself."""
+    """Return the response of a real server that fails itself."""
     return RefusalError(500, f"Something went wrong ({detail})")
 
 
@@ -132,15 +133,15 @@ def _whole_number(value: Any) -> int | None:
 
 
 def did_scheme(did: str) -> str:
-    """Return which finder looks a DID up."""
+    """Return the scheme of a DID, which names the DID finder."""
     scheme = did.partition("://")[0] if "://" in did else DID_SCHEMES[0]
     if scheme not in DID_SCHEMES:
         raise RefusalError(400, f"{_BAD_REQUEST}: DID scheme is not supported: {scheme}")
     return scheme
 
 
-async def wanted_objects(request: Request) -> tuple[str, list[str]]:
-    """Return of which request, and of which objects a client wants URLs."""
+async def read_object_names(request: Request) -> tuple[str, list[str]]:
+    """Return the request id, and the names of the objects for which a client requests URLs."""
     if not _is_json(request):
         raise HTTPException(415)
     try:
@@ -159,8 +160,8 @@ async def wanted_objects(request: Request) -> tuple[str, list[str]]:
     return str(request_id), list(names)
 
 
-def later_than(request: Request) -> datetime | None:
-    """Return after which time a client wants results."""
+def read_later_than(request: Request) -> datetime | None:
+    """Return the time after which a client requests results, None for all."""
     text = request.query_params.get("later_than")
     if not text:
         return None
@@ -175,8 +176,8 @@ def later_than(request: Request) -> datetime | None:
         ) from None
 
 
-def submitter(request: Request) -> int | None:
-    """Return of which user a client wants the requests, None for all."""
+def read_submitted_by(request: Request) -> int | None:
+    """Return the user whose requests a client lists, None for all."""
     text = request.query_params.get("submitted_by")
     try:
         return None if text is None else int(text)
