@@ -18,7 +18,7 @@ from uproot.source.chunk import Chunk, Source
 from ..errors import CorruptFile, FormMismatch
 from ..forms import OutputForm
 from ..forms.counters import counted_columns
-from ..storage.stored import SMALL, StoredObject
+from ..storage.stored import StoredObject
 from .columns import Columns
 
 MAGIC = b"root"
@@ -146,7 +146,7 @@ def no_tree(expected: str, held: Sequence[str]) -> FormMismatch:
 def _fetch_first(stored: StoredObject, delivered: OutputForm, share: float) -> None:
     """Fetch what tells where the columns are, or all."""
     head = HEAD + HEAD_PER_COLUMN * len(delivered.columns)
-    if delivered.is_rntuple and stored.size > SMALL:
+    if delivered.is_rntuple and not stored.is_small:
         # Not the whole object, whose bytes could not be dropped column by column.
         stored.need([(0, head), (stored.size - TAIL, stored.size)])
     elif delivered.is_rntuple or stored.is_worth_whole(share, head):

@@ -18,9 +18,9 @@ from coffea_sx.query import RESULT_FORMATS
 from coffea_sx.readers import root
 from coffea_sx.readers.parquet import open_parquet
 from coffea_sx.readers.root import open_root
-from coffea_sx.storage import stored as stored_module
-from coffea_sx.storage.stored import SMALL, StoredObject
-from coffea_sx.storage.transport import Part
+from coffea_sx.storage.policy import DEFAULT_POLICY, ReadPolicy
+from coffea_sx.storage.stored import StoredObject
+from coffea_sx.storage.transfer import ObjectPart
 
 N_EVENTS = 100_000
 
@@ -34,16 +34,22 @@ class Counted:
         self.form = OutputForm(trees, next(iter(trees)), result_format)
         self.asked: list[tuple[int, int | None]] = []
 
-    def fetch(self, start: int, stop: int | None, wanted: Any = None) -> Part:
+    def fetch(self, start: int, stop: int | None, wanted: Any = None) -> ObjectPart:
         self.asked.append((start, stop))
         ranges = [(start, len(self.content))] if wanted is None else wanted
         pieces = [bytearray(self.content[begin:end]) for begin, end in ranges]
-        return Part(pieces, len(self.content), "one")
+        return ObjectPart(pieces, len(self.content), "one")
 
-    def read(self, names: Sequence[str], start: int = 0, stop: int | None = None) -> Any:
+    def read(
+        self,
+        names: Sequence[str],
+        start: int = 0,
+        stop: int | None = None,
+        policy: ReadPolicy = DEFAULT_POLICY,
+    ) -> Any:
         """Read columns; return them and the object they were read from."""
         self.asked.clear()
-        stored = StoredObject("o", self.fetch, len(self.content))
+        stored = StoredObject("o", self.fetch, len(self.content), policy)
         open_ = open_parquet if self.form.result_format == "parquet" else open_root
         with open_(stored, self.form, len(names) / len(self.form.columns)) as columns:
             assert columns is not None
@@ -74,7 +80,7 @@ def counted(request: pytest.FixtureRequest, truth: Any, tmp_path_factory: Any) -
 def test_two_requests_at_most_for_some_columns(
     counted: Counted, truth: Any, names: list[str]
 ) -> None:
-    assert 2 << 20 < len(counted.content) < SMALL
+    assert 2 << 20 < len(counted.content) < DEFAULT_POLICY.small_bytes
     found, stored = counted.read(names)
     for name in names:
         assert ak.array_equal(found[name], truth[name], check_parameters=False)
@@ -99,34 +105,30 @@ def test_some_events(counted: Counted, truth: Any, start: int, stop: int) -> Non
 
 
 @pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store so near that no byte is fetched to save a request."""
-    monkeypatch.setattr(stored_module, "ROUND_TRIP", 100)
-    monkeypatch.setattr(stored_module, "SMALL", 0)
-    monkeypatch.setattr(root, "SMALL", 0)
+def near(monkeypatch: pytest.MonkeyPatch) -> ReadPolicy:
+    """Policy for a store so near that no byte is fetched to save a request."""
     monkeypatch.setattr(root, "HEAD", 500)
     monkeypatch.setattr(root, "TAIL", 100)
     monkeypatch.setattr(root, "HEAD_PER_COLUMN", 0)
     monkeypatch.setattr("coffea_sx.readers.parquet.TAIL", 100)
     monkeypatch.setattr("coffea_sx.readers.parquet.TAIL_PER_COLUMN", 0)
+    return ReadPolicy(round_trip_bytes=100, small_bytes=0)
 
 
-@pytest.mark.usefixtures("tiny")
-def test_wherever_the_list_of_columns_is(counted: Counted, truth: Any) -> None:
-    found, stored = counted.read(["Jet_x0", "flat3"])
+def test_wherever_the_list_of_columns_is(counted: Counted, truth: Any, near: ReadPolicy) -> None:
+    found, stored = counted.read(["Jet_x0", "flat3"], policy=near)
     assert ak.array_equal(found["Jet_x0"], truth.Jet_x0, check_parameters=False)
     assert ak.array_equal(found["flat3"], truth.flat3, check_parameters=False)
     assert stored.n_bytes < 0.4 * len(counted.content)
 
 
-@pytest.mark.usefixtures("tiny")
-def test_a_file_that_root_itself_has_written(shared: Path) -> None:
+def test_a_file_that_root_itself_has_written(shared: Path, near: ReadPolicy) -> None:
     """Its list of columns is at the end, where uproot's writer has it at the beginning."""
     path = shared / "data/samples/nano_dy.root"
     names = ["run", "Muon_pt", "Jet_eta", "MET_pt"]
     counted = Counted(path, "root-file")
     counted.form = counted.form.of("Events")
-    found, _ = counted.read(names)
+    found, _ = counted.read(names, policy=near)
     assert len(counted.asked) > 2
     with uproot.open(path) as file:
         expected = file["Events"].arrays(names)
