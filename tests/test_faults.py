@@ -68,6 +68,7 @@ from coffea_sx.query import RESULT_FORMATS
 from coffea_sx.servicex import clients
 from coffea_sx.servicex.client import ServiceXClient
 from coffea_sx.storage.filesystem import address
+from coffea_sx.storage.policy import ReadPolicy
 from coffea_sx.testing import (
     Answer,
     ChangeETag,
@@ -86,7 +87,7 @@ from coffea_sx.testing import (
     Truncate,
     When,
 )
-from coffea_sx.testing.faults import Ask
+from coffea_sx.testing.messages import Ask
 
 TOKENS = When("^/token/refresh$")
 URLS = When("/file-urls$")
@@ -287,7 +288,7 @@ def test_21_another_size_than_in_the_row(
 def test_only_the_rest_is_asked_for_again(
     analysis: Analysis, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, action: Any
 ) -> None:
-    read_with(monkeypatch, replace(IMPATIENT, block_bytes=1000))
+    read_with(monkeypatch, ReadPolicy(block_bytes=1000))
     proxy.script = [Fault(action, OF_VICTIM)]
     analysis.assert_right()
     first, second = requests_for(proxy, OF_VICTIM)
@@ -301,7 +302,7 @@ def test_only_the_rest_is_asked_for_again(
 def test_24_another_object_after_a_break(
     analysis: Analysis, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read_with(monkeypatch, replace(IMPATIENT, block_bytes=1000))
+    read_with(monkeypatch, ReadPolicy(block_bytes=1000))
     proxy.script = [Fault(Truncate(9000), OF_VICTIM), Fault(ChangeETag('"other"'), OF_VICTIM)]
     analysis.assert_right()
     assert proxy.provoked == [1, 1]
@@ -332,7 +333,7 @@ def test_29_many_threads(
         return urllib3.poolmanager.PoolManager(**options)
 
     # No other test uses a pool of so many connections: all threads are the first.
-    policy = replace(IMPATIENT, connections=7)
+    policy = ReadPolicy(connections=7)
     read_with(monkeypatch, policy)
     monkeypatch.setattr(urllib3, "PoolManager", made_slowly)
     busy, clock, n_threads = Busy(), Clock(OBJECTS), 24

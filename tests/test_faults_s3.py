@@ -32,7 +32,7 @@ from coffea_sx.local import LocalServiceX
 from coffea_sx.servicex import urls
 from coffea_sx.storage.policy import DEFAULT_POLICY, ReadPolicy
 from coffea_sx.testing import Answer, Delay, Fault, FaultProxy, Request, S3Store, Truncate
-from coffea_sx.testing.faults import Ask
+from coffea_sx.testing.messages import Ask
 
 pytestmark = pytest.mark.usefixtures("s3_store")
 

@@ -30,13 +30,13 @@ from coffea_sx.forms import OutputForm, derive_form
 from coffea_sx.graph import layers
 from coffea_sx.local import LocalServiceX
 from coffea_sx.policy import PollPolicy
-from coffea_sx.polling import monitor
+from coffea_sx.polling import poller
 from coffea_sx.servicex import clients
 from coffea_sx.servicex.client import ServiceXClient
 from coffea_sx.storage.policy import ReadPolicy
 from coffea_sx.storage.stored import stored_object
 from coffea_sx.testing import Answer, FaultProxy, Request, When
-from coffea_sx.testing.faults import Ask, whole
+from coffea_sx.testing.messages import Ask, whole
 from coffea_sx.wire.clock import Limits
 from support.leaks import Canaries
 
@@ -273,7 +273,7 @@ def make_impatient(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ServiceXClient.__init__, "__defaults__", (5.0, Limits(total_s=1.0)))
     patch.setattr(clients, "ServiceXClient", partial(ServiceXClient, patience_s=0.5))
     fast = partial(PollPolicy, busy_s=0.02, idle_s=0.1, stall_s=10.0, settle_s=0.3, outage_s=0.2)
-    patch.setattr(monitor, "PollPolicy", fast)
+    patch.setattr(poller, "PollPolicy", fast)
 
 
 # -- in the processes of workers
