@@ -20,7 +20,7 @@ from coffea_sx.demo.analysis import DimuonProcessor, SelectionSchema, dimuon_que
 from coffea_sx.errors import BadDataset, BadInput, DatasetError, QueryError, UnknownColumn
 from coffea_sx.local import LocalServiceX
 from coffea_sx.testing import Answer, Fault, FaultProxy, Request, When
-from coffea_sx.testing.faults import Ask
+from coffea_sx.testing.messages import Ask
 
 N_EVENTS = 500  # of each input file
 Submit = Callable[..., dict[str, Any]]

@@ -27,7 +27,7 @@ from coffea_sx.errors import BadInput
 from coffea_sx.local import LocalServiceX
 from coffea_sx.progress import TransformProgress
 from coffea_sx.testing import Answer, Fault, FaultProxy, Request, When
-from coffea_sx.testing.faults import Ask
+from coffea_sx.testing.messages import Ask
 
 DID = "user:nano"
 

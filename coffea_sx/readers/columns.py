@@ -30,14 +30,10 @@ class MetadataSizes:
         their lists of pages at the end.
     per_column : int
         Additional bytes for each column.
-    whole : int
-        RNTuples of fewer bytes are fetched as a whole. Columns of larger RNTuples are fetched, and
-        their bytes dropped, one after the other.
     """
 
     block: int = 64 << 10
     per_column: int = 1 << 10
-    whole: int = 32 << 20
 
     def of(self, n_columns: int) -> int:
         """Return the bytes that hold the list of columns."""

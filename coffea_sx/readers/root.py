@@ -144,7 +144,8 @@ def _fetch_metadata(
 ) -> None:
     """Fetch the bytes that locate the columns, or all bytes."""
     head = sizes.of(len(output_form.columns))
-    if output_form.is_rntuple and stored.size > sizes.whole:
+    if output_form.is_rntuple and not stored.is_small:
+        # Fetched as a whole, its bytes could not be dropped column by column.
         stored.need([(0, head), (stored.size - sizes.block, stored.size)])
     elif output_form.is_rntuple or stored.is_worth_whole(share, head):
         stored.need_all()

@@ -35,7 +35,7 @@ from coffea_sx.query import RESULT_FORMATS, select
 from coffea_sx.readers.partition import blockwise_reader, read
 from coffea_sx.servicex.urls import SignedUrl
 from coffea_sx.storage.stored import StoredObject, stored_object
-from coffea_sx.storage.transport import Part
+from coffea_sx.storage.transfer import ObjectPart
 from coffea_sx.testing import S3Store
 
 MUON = [f"Muon_{name}" for name in ("pt", "eta", "phi", "mass", "charge")]
@@ -62,11 +62,11 @@ class LocalFiles:
         path = self._directory / uuid4().hex
         path.write_bytes(content)
 
-        def fetch(start: int, stop: int | None, wanted: Any = None) -> Part:
+        def fetch(start: int, stop: int | None, wanted: Any = None) -> ObjectPart:
             whole = path.read_bytes()
             ranges = [(start, stop)] if wanted is None else wanted
             pieces = [bytearray(whole[begin:end]) for begin, end in ranges]
-            return Part(pieces, len(content), path.name)
+            return ObjectPart(pieces, len(content), path.name)
 
         return StoredObject(path.name, fetch, len(content))
 

@@ -18,9 +18,9 @@ from coffea_sx.query import RESULT_FORMATS
 from coffea_sx.readers.columns import METADATA_SIZES, MetadataSizes
 from coffea_sx.readers.parquet import open_parquet
 from coffea_sx.readers.root import open_root
-from coffea_sx.storage import stored as stored_module
-from coffea_sx.storage.stored import SMALL, StoredObject
-from coffea_sx.storage.transport import Part
+from coffea_sx.storage.policy import DEFAULT_POLICY, ReadPolicy
+from coffea_sx.storage.stored import StoredObject
+from coffea_sx.storage.transfer import ObjectPart
 
 N_EVENTS = 100_000
 
@@ -34,11 +34,11 @@ class Counted:
         self.form = OutputForm(trees, next(iter(trees)), result_format)
         self.requests: list[tuple[int, int | None]] = []
 
-    def fetch(self, start: int, stop: int | None, wanted: Any = None) -> Part:
+    def fetch(self, start: int, stop: int | None, wanted: Any = None) -> ObjectPart:
         self.requests.append((start, stop))
         ranges = [(start, len(self.content))] if wanted is None else wanted
         pieces = [bytearray(self.content[begin:end]) for begin, end in ranges]
-        return Part(pieces, len(self.content), "etag")
+        return ObjectPart(pieces, len(self.content), "etag")
 
     def read(
         self,
@@ -46,10 +46,11 @@ class Counted:
         start: int = 0,
         stop: int | None = None,
         sizes: MetadataSizes = METADATA_SIZES,
+        policy: ReadPolicy = DEFAULT_POLICY,
     ) -> Any:
         """Read columns; return them and the object they were read from."""
         self.requests.clear()
-        stored = StoredObject("o", self.fetch, len(self.content))
+        stored = StoredObject("o", self.fetch, len(self.content), policy)
         open_ = open_parquet if self.form.result_format == "parquet" else open_root
         with open_(stored, self.form, len(names) / len(self.form.columns), sizes) as columns:
             assert columns is not None
@@ -80,7 +81,7 @@ def counted(request: pytest.FixtureRequest, truth: Any, tmp_path_factory: Any) -
 def test_two_requests_at_most_for_some_columns(
     counted: Counted, truth: Any, names: list[str]
 ) -> None:
-    assert 2 << 20 < len(counted.content) < SMALL
+    assert 2 << 20 < len(counted.content) < DEFAULT_POLICY.small_bytes
     arrays, stored = counted.read(names)
     for name in names:
         assert ak.array_equal(arrays[name], truth[name], check_parameters=False)
@@ -104,33 +105,32 @@ def test_some_events(counted: Counted, truth: Any, start: int, stop: int) -> Non
         assert arrays[name].to_list() == truth[name][start:stop].to_list()
 
 
-TINY = MetadataSizes(block=100, per_column=0, whole=0)
+TINY = MetadataSizes(block=100, per_column=0)
 
 
 @pytest.fixture
-def near_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store so near that no byte is fetched to save a request."""
-    monkeypatch.setattr(stored_module, "ROUND_TRIP", 100)
-    monkeypatch.setattr(stored_module, "SMALL", 0)
+def near() -> ReadPolicy:
+    """Policy for a store so near that no byte is fetched to save a request."""
+    return ReadPolicy(round_trip_bytes=100, small_bytes=0)
 
 
-@pytest.mark.usefixtures("near_store")
-def test_the_list_of_columns_may_be_anywhere(counted: Counted, truth: Any) -> None:
+def test_the_list_of_columns_may_be_anywhere(
+    counted: Counted, truth: Any, near: ReadPolicy
+) -> None:
     names = ["Jet_x0", "flat3"]
-    arrays, stored = counted.read(names, sizes=TINY)
+    arrays, stored = counted.read(names, sizes=TINY, policy=near)
     for name in names:
         assert ak.array_equal(arrays[name], truth[name], check_parameters=False)
     assert stored.n_bytes < 0.4 * len(counted.content)
 
 
-@pytest.mark.usefixtures("near_store")
-def test_a_file_that_root_itself_has_written(shared: Path) -> None:
+def test_a_file_that_root_itself_has_written(shared: Path, near: ReadPolicy) -> None:
     """Its list of columns is at the end, where uproot's writer has it at the beginning."""
     path = shared / "data/samples/nano_dy.root"
     names = ["run", "Muon_pt", "Jet_eta", "MET_pt"]
     counted = Counted(path, "root-file")
     counted.form = counted.form.of("Events")
-    arrays, _ = counted.read(names, sizes=TINY)
+    arrays, _ = counted.read(names, sizes=TINY, policy=near)
     assert len(counted.requests) > 2
     with uproot.open(path) as file:
         expected = file["Events"].arrays(names)

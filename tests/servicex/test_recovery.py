@@ -29,7 +29,7 @@ from coffea_sx.testing import (
     Truncate,
     When,
 )
-from coffea_sx.testing.faults import Ask, whole
+from coffea_sx.testing.messages import Ask, whole
 
 SUBMITTING = When("^/servicex/transformation$", method="POST")
 LISTING = When("^/servicex/transformation$", method="GET")
