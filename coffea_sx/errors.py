@@ -39,6 +39,7 @@ Every error can be pickled, and none holds a token, a key or a signature.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from .redact import redact, redact_all
@@ -79,11 +80,7 @@ class ServiceXError(Exception):
         raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), str(self), self.facts)
-
-
-def _rebuild(kind: type[ServiceXError], message: str, facts: dict[str, Any]) -> ServiceXError:
-    return kind(message, **facts)
+        return partial(type(self), **self.facts), (str(self),)
 
 
 class BadInput(ServiceXError, ValueError):

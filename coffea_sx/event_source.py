@@ -12,12 +12,10 @@ from .forms.output_form import OutputForm
 from .graph import layers
 from .graph.routing import Routing, TransformHandle
 from .policy import FailurePolicy, PollPolicy
-from .polling.outcomes import Failed, Outcome, Read
+from .polling.outcomes import Outcome
 from .polling.poller import Poller
 from .polling.registry import TransformAddress, owned
-from .polling.state import Counts
 from .query import Selection
-from .report import Report, make_report, report_rows, row_of_read
 from .servicex.client import ServiceXClient
 
 
@@ -25,8 +23,7 @@ from .servicex.client import ServiceXClient
 class EventSource:
     """Input files and the transforms that deliver them.
 
-    coffea's factory calls it with the mapping of a schema, and gets dask events. Nothing in it
-    makes a request: it shows the outcomes that computations have learned so far.
+    coffea's factory calls it with the mapping of a schema, and gets dask events.
 
     Attributes
     ----------
@@ -50,16 +47,6 @@ class EventSource:
         )
 
     @property
-    def npartitions(self) -> int:
-        """Number of partitions."""
-        return len(self.files) * self.steps_per_file
-
-    @property
-    def request_id(self) -> str:
-        """Id of the last transform."""
-        return self.routing.handles[-1].address.request_id
-
-    @property
     def request_ids(self) -> set[str]:
         """Ids of all transforms."""
         return {handle.address.request_id for handle in self.routing.handles}
@@ -74,48 +61,6 @@ class EventSource:
         for index in range(len(self.files)):
             handle, number = self.routing.of(index)
             yield handle.address.request_id, poller_of(handle).outcomes.get(number)
-
-    @property
-    def counts(self) -> Counts:
-        """Numbers of input files by their outcome."""
-        if self.routing.routes is None:
-            return self.poller.counts
-        outcomes = [outcome for _, outcome in self.outcomes()]
-        n_failed = sum(isinstance(outcome, Failed) for outcome in outcomes)
-        n_waiting = outcomes.count(None)
-        return Counts(len(outcomes), len(outcomes) - n_waiting - n_failed, n_failed)
-
-    @property
-    def reads(self) -> list[Read]:
-        """Last read of each partition, in the order of the partitions."""
-        reads = [
-            read
-            for handle in self.routing.handles
-            if handle.poller is not None
-            for read in list(handle.poller.reads.values())
-            # Not those of other factories of this transform, or of files delivered elsewhere now.
-            if read.npartitions == self.npartitions
-            and self.routing.of(read.partition // self.steps_per_file)[0] is handle
-        ]
-        return sorted(reads, key=lambda read: read.partition)
-
-    def report(self, rows: Any = None) -> Report:
-        """Return the report of computed rows; without rows, that of `reads`.
-
-        Raises
-        ------
-        BadInput
-            If the rows are not computed, or are those of other events.
-        """
-        outcomes = list(self.outcomes())
-        if rows is None:
-            rows = [
-                row_of_read(read, outcomes[read.partition // self.steps_per_file][0])
-                for read in self.reads
-            ]
-        else:
-            rows = report_rows(rows, self.request_ids)
-        return make_report(self.files.paths, outcomes, rows, self.steps_per_file)
 
 
 def make_handle(

@@ -9,7 +9,6 @@ from typing import Any
 
 from coffea.nanoevents import NanoAODSchema
 
-from ._upstream.coffea import DaskEventsFactory
 from .dataset import Dataset, InputFiles, identify
 from .errors import BadInput
 from .event_source import EventSource, make_handle, poller_of
@@ -18,30 +17,26 @@ from .options import Options, ProgressDisplay
 from .plan import Plan, events_mapping, make_plan, plan_selection, warn
 from .policy import PollPolicy
 from .polling.lookup import files_of
-from .polling.outcomes import Read
-from .polling.state import Counts
 from .readers.partition import form_of_first
-from .report import Report, file_row
-from .retry import retry_failed
+from .report import Report
+from .retry import complete_outcomes, retry_failed
 from .servicex.client import DATASETS, ServiceXClient
 from .servicex.clients import client_of
 from .servicex.config import Endpoint
 from .servicex.submit import check_acceptable, selection_of, submit
 from .status import TransformStatus, parse_status
-from .tables import html_table
+from .views import EventsView
 
 # Id of a request as ServiceX writes it.
 _REQUEST_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-class ServiceXEventsFactory(DaskEventsFactory):
+class ServiceXEventsFactory(EventsView):
     """A NanoEventsFactory for the results of a ServiceX transform.
 
     Made by `NanoEventsFactory.from_servicex`. `events()` is coffea's own: it returns a
     ``dask_awkward.Array``, and with ``on_failure="skip"`` a tuple of it and a report.
     """
-
-    _source: EventSource
 
     @classmethod
     def from_servicex(
@@ -145,22 +140,7 @@ class ServiceXEventsFactory(DaskEventsFactory):
         query was submitted before, one for its status, and one to ServiceX and one to the store if
         its results should be there.
         """
-        options = Options(
-            input_form=input_form,
-            form=form,
-            mode=mode,
-            schemaclass=schemaclass,
-            metadata=metadata,
-            backend=backend,
-            url=url,
-            config_path=config_path,
-            on_failure=on_failure,
-            max_failed=max_failed,
-            steps_per_file=steps_per_file,
-            ignore_cache=ignore_cache,
-            pace=pace,
-            progress=progress,
-        )
+        options = Options.of(locals())
         plan = make_plan(
             query, dataset, options, result_format=result_format, codegen=codegen, title=title
         )
@@ -235,22 +215,8 @@ max_failed, steps_per_file, pace, progress
         Requests to ServiceX: two for the query, and two for the number of input files, which are
         repeated while a dataset is looked up.
         """
+        options = Options.of(locals())
         request_id = _checked_id(request_id)
-        options = Options(
-            input_form=input_form,
-            form=form,
-            mode=mode,
-            schemaclass=schemaclass,
-            metadata=metadata,
-            backend=backend,
-            url=url,
-            config_path=config_path,
-            on_failure=on_failure,
-            max_failed=max_failed,
-            steps_per_file=steps_per_file,
-            pace=pace,
-            progress=progress,
-        )
         listed = None if dataset is None else identify(dataset).files
         client = client_of(options.endpoint())
         selection = selection_of(client, request_id, codegen)
@@ -323,71 +289,11 @@ max_failed, steps_per_file, pace, progress
         files without an outcome, one for its status, and if it has ended, those that list its
         results.
         """
+        if not isinstance(report, Report):
+            complete_outcomes(self._source)
+            report = self.report(report)
         source = retry_failed(self._source, report)
         return self if source is self._source else self._of(self._form_mapping, source)
-
-    def report(self, rows: Any = None) -> Report:
-        """Report the outcome of every input file so far. No request is made.
-
-        Parameters
-        ----------
-        rows : ak.Array, optional
-            The computed report of events with ``on_failure="skip"``. Without it, the report has
-            the outcomes of transforms and the reads that this process has learned of.
-
-        Returns
-        -------
-        Report
-
-        Raises
-        ------
-        BadInput
-            If the rows are not computed, or are those of other events.
-        """
-        return self._source.report(rows)
-
-    @property
-    def form(self) -> Any:
-        """Form of the delivered files (``awkward.forms.RecordForm``), before the schema."""
-        return self._source.output_form.base_form
-
-    @property
-    def npartitions(self) -> int:
-        """Number of partitions: input files times ``steps_per_file``."""
-        return self._source.npartitions
-
-    @property
-    def request_id(self) -> str:
-        """Id of the transform at ServiceX; after `retry_failed`, that of the last one."""
-        return self._source.request_id
-
-    @property
-    def files(self) -> list[dict[str, Any]]:
-        """Input files in the order of the partitions, and their outcomes so far.
-
-        A list of ``{"input_file", "status", "object_name", "n_events", "nbytes", "created_at",
-        "reason"}``, where ``status`` is ``"delivered"``, ``"failed"`` or ``"waiting"``, sizes are
-        in bytes, and ``created_at`` is the time at which the server recorded the result (ISO 8601,
-        UTC). No request is made: it shows what computations have learned so far.
-        """
-        outcomes = self._source.outcomes()
-        return [
-            file_row(path, outcome)
-            for path, (_, outcome) in zip(self._source.files.paths, outcomes, strict=True)
-        ]
-
-    @property
-    def counts(self) -> Counts:
-        """Numbers of input files: in total, delivered and failed.
-
-        No request is made: it shows what computations have learned so far.
-        """
-        return self._source.counts
-
-    @property
-    def reads(self) -> list[Read]:
-        """Last read of each partition, in the order of the partitions. No request is made."""
-        return self._source.reads
 
     def status(self) -> TransformStatus:
         """Request the status of the transform. One request.
@@ -412,25 +318,6 @@ max_failed, steps_per_file, pace, progress
         ServerError, TransformGone
         """
         self._source.poller.client.cancel(self.request_id)
-
-    def __repr__(self) -> str:
-        return (
-            f"<ServiceXEventsFactory {self.request_id}: {len(self._source.files)} input files, "
-            f"{self.npartitions} partitions, {len(self.form.fields)} columns>"
-        )
-
-    def _repr_html_(self) -> str:
-        rows = {
-            "request": self.request_id,
-            "input files": len(self._source.files),
-            "partitions": self.npartitions,
-            "columns": ", ".join(self.form.fields),
-        }
-        # A factory that was pickled has no counts in another process.
-        if self._source.routing.handles[-1].poller is not None:
-            counts = self.counts
-            rows.update({"delivered": counts.delivered, "failed": counts.failed})
-        return html_table(rows.items(), caption="ServiceX events")
 
 
 def _checked_id(request_id: Any) -> str:

@@ -52,6 +52,14 @@ class Options:
     pace: PollPolicy | None
     progress: ProgressDisplay | None
 
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any]) -> Options:
+        """Return the options among the arguments of a public function, which are its ``locals()``.
+
+        This writes their names once; `tests/test_options.py` compares the signatures.
+        """
+        return cls(**{name: arguments[name] for name in cls.__slots__ if name in arguments})
+
     def __post_init__(self) -> None:
         if self.mode != "dask":
             raise BadInput(

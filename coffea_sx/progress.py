@@ -80,11 +80,11 @@ class TransformProgress(Progress):
                     failed=f"{counts.failed} failed" if counts.failed else "",
                 )
                 reads = bars.factory.reads
-                n_unreadable = sum(read.error is not None for read in reads)
+                n_failed = sum(read.error is not None for read in reads)
                 self.update(
                     bars.read,
                     completed=len(reads),
-                    failed=f"{n_unreadable} failed" if n_unreadable else "",
+                    failed=f"{n_failed} failed" if n_failed else "",
                 )
         yield from super().get_renderables()
 

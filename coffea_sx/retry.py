@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from .dataset import Dataset, InputFiles
 from .errors import BadInput, DeadlineExceeded, TransformError, TransformStalled
@@ -16,15 +15,12 @@ from .report import Report, check_requests
 from .servicex.submit import submit
 
 
-def retry_failed(source: EventSource, report: Any = None) -> EventSource:
+def retry_failed(source: EventSource, report: Report) -> EventSource:
     """Submit the input files that failed; return a source that reads them from the new transform.
 
-    The arguments, errors and requests are those of `ServiceXEventsFactory.retry_failed`. Returns
-    the same source if no file has failed.
+    Errors and requests are those of `ServiceXEventsFactory.retry_failed`. Returns the same source
+    if no file has failed.
     """
-    if not isinstance(report, Report):
-        _complete_outcomes(source)
-        report = source.report(report)
     check_requests((file.request_id for file in report.inputs), source.request_ids)
     failed = [index for index, file in enumerate(report.inputs) if file.status == "failed"]
     if not failed:
@@ -38,14 +34,12 @@ def retry_failed(source: EventSource, report: Any = None) -> EventSource:
     poller, n_files = source.poller, len(source.files)
     request_id = submit(poller.client, source.selection, Dataset(None, files), ignore_cache=True)
     policy = source.routing.handles[0].failure_policy.among(n_files)
-    handle = make_handle(
-        poller.client, request_id, files, source.selection, policy, poller.pace
-    )
+    handle = make_handle(poller.client, request_id, files, source.selection, policy, poller.pace)
     numbers = {index: number for number, index in enumerate(failed)}
     return replace(source, routing=source.routing.rerouted(n_files, numbers, handle))
 
 
-def _complete_outcomes(source: EventSource) -> None:
+def complete_outcomes(source: EventSource) -> None:
     """Learn the outcomes of transforms that ended while no task waited for them.
 
     Raises

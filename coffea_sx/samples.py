@@ -109,22 +109,7 @@ steps_per_file, ignore_cache, pace, progress
 
     Requests to ServiceX: as for `from_servicex`, for every sample.
     """
-    options = Options(
-        input_form=input_form,
-        form=form,
-        mode=mode,
-        schemaclass=schemaclass,
-        metadata=metadata,
-        backend=backend,
-        url=url,
-        config_path=config_path,
-        on_failure=on_failure,
-        max_failed=max_failed,
-        steps_per_file=steps_per_file,
-        ignore_cache=ignore_cache,
-        pace=pace,
-        progress=progress,
-    )
+    options = Options.of(locals())
     samples = _samples(spec, query, result_format)
     plans = {sample.name: _plan(sample, options) for sample in samples}
     endpoint = options.endpoint()

@@ -18,11 +18,11 @@ from uproot.behaviors.TBranch import HasBranches
 from coffea_sx.dataset import (
     MAX_OBJECT_NAME,
     InputFiles,
+    check_brackets,
+    check_converted_names,
+    checked_files,
     identify,
-    listed,
     object_name,
-    refuse_converted_twins,
-    refuse_patterns,
 )
 from coffea_sx.errors import DatasetError
 
@@ -207,7 +207,7 @@ def test_the_path_in_a_row_may_be_written_otherwise(submitted, in_the_row):
     "path", ["https://se.org/a.root?version=2", "root://se.org//a.root?authz=x", "/d/[a.root"]
 )
 def test_no_patterns(path):
-    refuse_patterns(identify([path]).files)
+    check_brackets(identify([path]).files)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_no_patterns(path):
 )
 def test_patterns_of_uproot(path):
     with pytest.raises(DatasetError, match="brackets") as caught:
-        refuse_patterns(identify(["/d/b.root", path]).files)
+        check_brackets(identify(["/d/b.root", path]).files)
     assert caught.value.input_file == path
 
 
@@ -228,7 +228,7 @@ def test_what_is_refused_is_what_uproot_takes_for_a_pattern(tmp_path_factory, na
     # What uproot.dask makes of the keys of a dict.
     opened = [one[0] for one in _regularize_files_inner(path, False, [0], HasBranches, False)]
     try:
-        refuse_patterns(listed([path]))
+        check_brackets(checked_files([path]))
     except DatasetError:
         assert opened != [path]
     else:
@@ -236,9 +236,9 @@ def test_what_is_refused_is_what_uproot_takes_for_a_pattern(tmp_path_factory, na
 
 
 def test_names_that_conversion_makes_one():
-    refuse_converted_twins(identify(["/d/a.root", "/d/b.root", "/d.x/a"]).files)
+    check_converted_names(identify(["/d/a.root", "/d/b.root", "/d.x/a"]).files)
     with pytest.raises(DatasetError, match=r"':d:a\.root\.parquet' in Parquet") as caught:
-        refuse_converted_twins(identify(["/d/a.root.1", "/d/b.root", "/d/a.root.2"]).files)
+        check_converted_names(identify(["/d/a.root.1", "/d/b.root", "/d/a.root.2"]).files)
     assert caught.value.input_file == "/d/a.root.2"
 
 
@@ -319,7 +319,7 @@ ENDS = [
 )
 def test_paths_that_end_as_others_are_refused_or_told_apart(paths, cache, suffix):
     try:
-        files = listed(paths)
+        files = checked_files(paths)
     except DatasetError:
         return
     for i, path in enumerate(paths):
@@ -328,7 +328,7 @@ def test_paths_that_end_as_others_are_refused_or_told_apart(paths, cache, suffix
 
 
 def test_most_of_such_paths_are_told_apart():
-    assert listed([*ENDS[:4], "https://b/d/a.root", "root://b//c/d/e.root"])
+    assert checked_files([*ENDS[:4], "https://b/d/a.root", "root://b//c/d/e.root"])
 
 
 def test_a_name_that_may_be_of_two_files_has_no_owner():
@@ -362,7 +362,7 @@ TWINS = ["/a", ":a", "davs://h/a", "https://h/a", "root://h//a", "root://c//root
 @given(st.lists(st.sampled_from(TWINS), max_size=4, unique=True) | st.lists(st.text(max_size=6)))
 def test_any_list_is_refused_or_unambiguous(paths):
     try:
-        files = listed(paths)
+        files = checked_files(paths)
     except DatasetError:
         return
     assert files.paths == tuple(paths)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ from coffea_sx.errors import (
     UnknownColumn,
     Unreachable,
 )
-from coffea_sx.local import LocalServiceX, server
+from coffea_sx.local import LocalServiceX
 
 Submit = Callable[..., Any]
 
@@ -318,23 +320,26 @@ def test_the_input_form_is_asked_of_servicex(nano_files: list[str], direct_event
         assert equal(raw.events().event, direct_events.event)
 
 
-def test_what_cannot_be_told_waits_for_the_first_file(submit: Submit) -> None:
-    from coffea_sx.forms import output_form
+def test_results_without_a_derived_form_wait_for_the_first_file(submit: Submit) -> None:
+    names = ["run", "luminosityBlock", "event", "MET_pt", "MET_phi"]
 
-    told = submit()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("coffea_sx.plan.is_derivable", lambda selection: False)
+    def run_query(input_filenames=None):  # type: ignore[no-untyped-def]
+        import uproot
+
+        names = ["run", "luminosityBlock", "event", "MET_pt", "MET_phi"]
+        with uproot.open({input_filenames: "Events"}) as tree:
+            return tree.arrays(names)
+
+    function = sx_query.PythonFunction().with_uproot_function(run_query)
+    with LocalServiceX(python=True) as server:
+        derived = submit(
+            sx_query.UprootRaw({"treename": "Events", "filter_name": names}), url=server.url
+        )
         with pytest.warns(UserWarning, match="waits for the first file"):
-            waited = submit(title="waited")
-    assert output_form.is_derivable(sx_selection("uproot"))
-    assert waited.form == told.form
-    assert equal(waited.events().event, told.events().event)
-
-
-def sx_selection(codegen: str) -> Any:
-    from coffea_sx.query import Selection
-
-    return Selection("", codegen, "root-file", None, "")
+            waited = submit(function, url=server.url)
+        assert waited.form.fields == derived.form.fields
+        assert equal(waited.events().MET.pt, derived.events().MET.pt)
+        assert equal(waited.events().event, derived.events().event)
 
 
 def test_other_schemas(submit: Submit) -> None:
@@ -513,14 +518,20 @@ class TestBadInput:
         with pytest.raises(BadInput, match=message):
             submit(**options)
 
-    def test_a_bad_query_starts_no_server(
-        self, submit: Submit, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(server, "_default", None)
-        query = sx_query.FuncADL_Uproot().FromTree("Events").Select(lambda e: {"a": e["Muon_ptt"]})
-        with pytest.raises(UnknownColumn):
-            submit(query, url="local")
-        assert server._default is None
+    def test_a_bad_query_starts_no_server(self, nano_files: list[str]) -> None:
+        code = (
+            "import sys\n"
+            "from coffea.nanoevents import NanoEventsFactory\n"
+            "import coffea_sx\n"
+            "text = \"(call EventDataset 'bogus.root')\"\n"
+            "try:\n"
+            "    NanoEventsFactory.from_servicex(text, sys.argv[1:], codegen='uproot', url='local')\n"
+            "except coffea_sx.errors.QueryError:\n"
+            "    print('coffea_sx.local' in sys.modules)"
+        )
+        command = [sys.executable, "-c", code, *nano_files]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        assert done.stdout == "False\n"
 
     def test_no_configuration(
         self, submit: Submit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

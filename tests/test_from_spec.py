@@ -277,7 +277,7 @@ class TestBadInput:
         python = query.PythonFunction().with_uproot_function(about)
         spec["Sample"].append(sample("bad", nano_files[:1], Query=python))
         with (
-            pytest.warns(UserWarning, match="cannot be told from the query"),
+            pytest.warns(UserWarning, match="cannot be derived from the query"),
             pytest.raises(QueryError, match=r"Sample 'bad'.*no code generator 'python'"),
         ):
             submit(spec, ignore_cache=True)

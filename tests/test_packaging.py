@@ -28,6 +28,7 @@ EXTRAS = {
     "local": "local",
     "testing": "test",
     "forms/xaod.py": "xaod",
+    "_upstream/func_adl_xaod.py": "xaod",
 }
 # Tools and tests take what is newest.
 FREE = {"benchmark", "notebook", "test"}
@@ -120,8 +121,8 @@ def test_what_is_imported_is_declared(path: Path) -> None:
 
 
 def test_imports_are_found_in_functions_and_by_name() -> None:
-    assert {"servicex", "func_adl", "func_adl_servicex"} <= {
-        top for _, top in imports(PACKAGE / "compat.py")
+    assert {"servicex", "func_adl_servicex"} == {
+        top for _, top in imports(PACKAGE / "_upstream" / "func_adl_servicex.py")
     }
     assert "starlette" in {top for _, top in imports(PACKAGE / "local" / "rest.py")}
     assert "starlette" not in {canonicalize_name(name) for name in available(REQUIRED)}

@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import awkward as ak
+import httpx
 import numpy as np
 import pytest
 import uproot
 from support.unreadable import write_unreadable
 
-from coffea_sx import probe
 from coffea_sx.dataset import Dataset, InputFiles, identify
 from coffea_sx.errors import BadDataset, EmptyDataset, FormError, QueryError, Unreachable
 from coffea_sx.forms.input_form import form_of_tree, sample_forms
 from coffea_sx.forms.writers import write
 from coffea_sx.local import LocalServiceX
-from coffea_sx.probe import probe_forms, run_query
+from coffea_sx.probe import first_file, parse_forms, probe_forms, run_query
 
 
 @pytest.fixture(scope="module")
@@ -89,14 +89,15 @@ def test_several_trees_and_odd_columns(client, odd_file):
 def test_a_dataset_that_is_looked_up(client, server, odd_file):
     found = probe_forms(client, Dataset("rucio://user:odd", None), ["Events"])
     assert found == sample_forms(odd_file, ["Events"])
-    listed = client.status(client_request(client))
+    (*_, listed) = requests(server)
     assert listed["did"] == "rucio://user:odd?files=1"
     assert listed["files"] == 1
 
 
-def client_request(client) -> str:
-    rows = client._get("/servicex/transformation")["requests"]
-    return max(rows, key=lambda row: row["submit-time"])["request_id"]
+def requests(server):
+    """List the requests that a server has, in the order of their submission."""
+    rows = httpx.get(f"{server.url}/servicex/transformation").json()["requests"]
+    return sorted(rows, key=lambda row: row["submit-time"])
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ def client_request(client) -> str:
     ],
 )
 def test_the_first_file_of_a_dataset(did, first):
-    assert probe._first_of(Dataset(did, None)) == Dataset(first, None)
+    assert first_file(Dataset(did, None)) == Dataset(first, None)
 
 
 def test_asked_again_it_runs_no_transform(client, server, nano_files):
@@ -184,17 +185,16 @@ def test_a_transform_that_stalls(nano_files, client_of):
 @pytest.mark.parametrize("said", ["no JSON", "[]", '{"Events": {"form": {"class": "Nonsense"}}}'])
 def test_a_server_that_tells_nonsense(said):
     file = io.BytesIO()
-    write(ak.Array([{"found": said}]), file, "parquet")
+    write(ak.Array([{"forms": said}]), file, "parquet")
     for content in (file.getvalue(), b"PAR1"):
-        with pytest.raises(FormError, match="told no forms"):
-            probe._forms(content, ["Events"])
+        with pytest.raises(FormError, match="sent no forms"):
+            parse_forms(content, ["Events"])
 
 
 def test_what_is_sent_is_the_same_for_everybody(client, server, nano_files, odd_file):
     for path, tree in [(nano_files[4], "Events"), (odd_file, "deep/Runs")]:
         probe_forms(client, files(path), [tree])
-    rows = client._get("/servicex/transformation")["requests"]
-    assert len({row["selection"] for row in rows}) == 1
+    assert len({row["selection"] for row in requests(server)}) == 1
 
 
 def test_it_needs_nothing_of_this_package(odd_file):
@@ -206,12 +206,12 @@ def test_it_needs_nothing_of_this_package(odd_file):
     write(found, file, "parquet")
     with uproot.open(odd_file) as opened:
         expected = {"Events;1": form_of_tree(opened["Events"])}
-    assert probe._forms(file.getvalue(), ["Events;1"]) == expected
+    assert parse_forms(file.getvalue(), ["Events;1"]) == expected
 
 
 def test_the_replicas_of_a_file_go_together():
     dataset = Dataset(None, InputFiles(("/a.root,/b.root", "/c.root")))
-    first = probe._first_of(dataset)
+    first = first_file(dataset)
     assert first == replace(dataset, files=InputFiles(("/a.root,/b.root",)))
 
 

@@ -8,7 +8,7 @@ from servicex.models import ResultFormat
 from support.strategies import columns
 
 from coffea_sx.errors import QueryError
-from coffea_sx.query import RESULT_FORMATS, select, unreadable
+from coffea_sx.query import RESULT_FORMATS, advice_on_writing, select
 
 
 def test_func_adl_query():
@@ -88,7 +88,7 @@ def test_not_qastle(text):
 @pytest.mark.parametrize(
     ("body", "what_to_change"),
     [
-        ("f'{e.x}'", "f-strings are not for ServiceX"),
+        ("f'{e.x}'", "ServiceX has no f-strings"),
         ("e.xs[:2]", r"write \.First\(\)"),
         ("e.x not in [1, 2]", r"Write not \(\.\.\. in \[\.\.\.\]\)"),
         ("e.x is 1", "Compare with =="),
@@ -110,14 +110,14 @@ def test_limits_of_func_adl_say_what_to_change():
     events = q.FuncADL_Uproot().FromTree("Events")
     with pytest.raises(KeyError) as minus:
         events.Select(lambda e: {"a": -e.x})
-    assert 'e["x"] in place of e.x' in unreadable(minus.value)
+    assert 'e["x"] in place of e.x' in advice_on_writing(minus.value)
     with pytest.raises(ValueError, match="on same line") as twice:
         events.Select(lambda e: {"a": e.x}).Select(lambda e: {"b": e.a})
-    assert "Call the argument differently" in unreadable(twice.value)
+    assert "Call the argument differently" in advice_on_writing(twice.value)
     with pytest.raises(ValueError, match="boolean") as no_condition:
         events.Where(lambda e: e.x)
-    assert "e.x > 0" in unreadable(no_condition.value)
-    assert "lines of its own" in unreadable(AssertionError())
+    assert "e.x > 0" in advice_on_writing(no_condition.value)
+    assert "lines of its own" in advice_on_writing(AssertionError())
 
 
 def test_formats_as_text_and_as_enum():

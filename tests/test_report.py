@@ -20,7 +20,6 @@ from support.strategies import submit_dimuons
 
 from coffea_sx.errors import BadInput, TransformFailed
 from coffea_sx.local import LocalServiceX
-from coffea_sx.policy import LENIENT
 from coffea_sx.report import InputReport, Report
 
 BAD, UNREADABLE = 1, 2
@@ -50,11 +49,11 @@ def computed(factory: Any) -> tuple[Any, Any]:
     return found
 
 
-def told(factory: Any) -> None:
-    """Let the watch learn what became of every file, reading the first only."""
+def wait_for_all(factory: Any) -> None:
+    """Wait for the outcomes of all files, and read the first partition only."""
     events, _ = factory.events()
-    for index in range(factory.counts.total):
-        factory._poller.wait(index, failure_policy=LENIENT)
+    (resolve,) = (layer for layer in events.dask.layers if layer.startswith("resolve-"))
+    dask.get(dict(events.dask), [(resolve, i) for i in range(factory.npartitions)])
     events.partitions[0].event.compute(scheduler="synchronous")
 
 
@@ -89,7 +88,7 @@ def test_before_computing_every_file_waits(submit: Submit, files: list[str]) -> 
 
 def test_files_may_be_delivered_and_not_read(submit: Submit, files: list[str]) -> None:
     factory = submit(files)
-    told(factory)
+    wait_for_all(factory)
     report = factory.report()
     assert statuses(report) == ["read", *["delivered"] * 3]
     assert (report.fraction, report.n_read) == (1.0, 1)
@@ -116,7 +115,7 @@ def test_files_fail_at_transform_and_at_read(
 ) -> None:
     spoil(files[BAD])
     factory = submit(files, steps_per_file=steps)
-    told(factory)
+    wait_for_all(factory)
     spoil_result(server, factory, UNREADABLE)
     numbers, rows = computed(factory)
     report = factory.report(rows)
@@ -142,7 +141,7 @@ def test_files_fail_at_transform_and_at_read(
 
 def test_a_file_is_read_when_all_its_steps_are(submit: Submit, files: list[str]) -> None:
     factory = submit(files, steps_per_file=3)
-    told(factory)
+    wait_for_all(factory)
     events, _ = factory.events()
     report = factory.report()
     assert statuses(report) == ["delivered"] * 4
@@ -158,7 +157,7 @@ def test_after_retry_failed_the_other_transform_counts(
     good = Path(files[BAD]).read_bytes()
     spoil(files[BAD])
     factory = submit(files)
-    told(factory)
+    wait_for_all(factory)
     spoil_result(server, factory, UNREADABLE)
     _, rows = computed(factory)
     Path(files[BAD]).write_bytes(good)
@@ -202,7 +201,7 @@ def test_what_can_be_read_again_counts_no_more(
     server: LocalServiceX, submit: Submit, files: list[str]
 ) -> None:
     factory = submit(files, max_failed=1)
-    told(factory)
+    wait_for_all(factory)
     mended = spoil_result(server, factory, 1)
     _, rows = computed(factory)
     assert rows.failed_at.to_list() == [None, "read", None, None]
@@ -217,7 +216,7 @@ def test_a_failed_read_is_forgotten_when_its_file_is_transformed_again(
     server: LocalServiceX, submit: Submit, files: list[str]
 ) -> None:
     factory = submit(files)
-    told(factory)
+    wait_for_all(factory)
     spoil_result(server, factory, UNREADABLE)
     _, rows = computed(factory)
     retried = factory.retry_failed(rows)

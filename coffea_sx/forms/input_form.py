@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import FormError
-from ..query import said
+from ..query import describe_error
 from .file_forms import uproot_form
 
 # A few corrupt files at the head of a list should not hide the form of the rest.
@@ -263,7 +263,7 @@ def _not_understood(tree: Any, is_understood: Callable[[Any], bool], error: Exce
         except Exception as reason:
             return FormError(
                 f"The column {column!r} of the {_named(tree)} is not understood: "
-                f"{said(reason)} {_SERVERS_TOO}",
+                f"{describe_error(reason)} {_SERVERS_TOO}",
                 column=column,
             )
     if not any(understood):
@@ -271,7 +271,9 @@ def _not_understood(tree: Any, is_understood: Callable[[Any], bool], error: Exce
             f"The {_named(tree)} has no column that uproot understands: it has "
             f"{', '.join(map(repr, tree.keys())) or 'none'}. {_SERVERS_TOO}"
         )
-    return FormError(f"The {_named(tree)} cannot be read with dask: {said(error)} {_SERVERS_TOO}")
+    return FormError(
+        f"The {_named(tree)} cannot be read with dask: {describe_error(error)} {_SERVERS_TOO}"
+    )
 
 
 def _named(tree: Any) -> str:

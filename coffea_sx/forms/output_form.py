@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FormError, QueryError
-from ..query import Advice, Selection, advice, said, select
+from ..query import Advice, Selection, advice, describe_error, select
+from ..tables import html_table
 from .alignment import Column, func_adl_columns, raw_columns
 from .counters import with_counters
 from .empty import without_rows
@@ -130,13 +130,8 @@ class OutputForm:
         return "\n".join([f"{self.result_format} with tree {self.tree!r}", *rows])
 
     def _repr_html_(self) -> str:
-        cells = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in self._rows()
-        )
-        head = "<tr><th>column</th><th>type</th><th>title</th></tr>"
-        caption = html.escape(f"{self.result_format} with tree {self.tree!r}")
-        return f"<table><caption>{caption}</caption>{head}{cells}</table>"
+        caption = f"{self.result_format} with tree {self.tree!r}"
+        return html_table(self._rows(), head=("column", "type", "title"), caption=caption)
 
     def _rows(self) -> list[tuple[str, str, str]]:
         return [
@@ -324,7 +319,7 @@ def _written(
         # Whatever the writer raises here it would raise on the server, for every file.
         raise QueryError(
             f"{_unwritable(forms, result_format)} cannot be written as {result_format!r}: "
-            f"{said(error)} "
+            f"{describe_error(error)} "
             f"{advice(error, _UNWRITABLE)}".rstrip()
         ) from error
     file.seek(0)

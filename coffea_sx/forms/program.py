@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import QueryError
-from ..query import Advice, advice, said
+from ..query import Advice, advice, describe_error
 from .interpreter import (
     Language,
     Names,
@@ -223,8 +223,8 @@ def _translated(selection: str) -> tuple[str | None, str]:
         if isinstance(error.__context__, (RecursionError, MemoryError)):
             raise error.__context__ from None
         raise QueryError(
-            f"func_adl_uproot cannot translate the query: {said(error)[:_LONGEST_REASON]} "
-            f"{advice(error, _UNTRANSLATABLE)}".rstrip()
+            f"func_adl_uproot cannot translate the query: "
+            f"{describe_error(error)[:_LONGEST_REASON]} {advice(error, _UNTRANSLATABLE)}".rstrip()
         ) from error
 
 
@@ -276,7 +276,8 @@ def _parsed(product: str) -> ast.expr:
         return ast.parse(product, mode="eval").body
     except (SyntaxError, ValueError) as error:
         raise QueryError(
-            f"func_adl_uproot cannot translate the query: it writes no expression: {said(error)}"
+            f"func_adl_uproot cannot translate the query: it writes no expression: "
+            f"{describe_error(error)}"
         ) from None
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from ..errors import QueryError, UnknownColumn
-from ..query import Advice, advice, said
+from ..query import Advice, advice, describe_error
 from .empty import without_rows
 from .program import LIST_METHODS, Program, program
 
@@ -145,11 +145,14 @@ def _explained(error: Exception, query: Program, form: Any) -> QueryError:
     if column is not None and column not in form.fields:
         if column in query.methods:
             return QueryError(
-                f"The query calls {column}(), which func_adl_uproot does not know: {said(error)} "
-                f"Lists have {LIST_METHODS}, and vectors have methods as deltaR."
+                f"The query calls {column}(), which func_adl_uproot does not know: "
+                f"{describe_error(error)} Lists have {LIST_METHODS}, and vectors have methods as "
+                "deltaR."
             )
         return unknown_column(column, form.fields)
-    return QueryError(f"The query does not fit the input: {said(error)} {advice(error, _ADVICE)}")
+    return QueryError(
+        f"The query does not fit the input: {describe_error(error)} {advice(error, _ADVICE)}"
+    )
 
 
 def unknown_column(column: str, fields: list[str]) -> UnknownColumn:

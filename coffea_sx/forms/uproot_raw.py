@@ -16,7 +16,7 @@ import awkward as ak
 import uproot
 
 from ..errors import QueryError
-from ..query import said
+from ..query import describe_error
 from .empty import RowlessTree
 from .expressions import ColumnLanguage, Expression, is_python, read, refuse_endless
 from .interpreter import refuse_long, shortened
@@ -278,7 +278,7 @@ def _form(name: str, tree: Any, query: Mapping[str, Any], standard_axis: bool) -
     except Exception as error:
         # Whatever uproot raises here it would raise on the server, for every file.
         raise QueryError(
-            f"The query does not fit the tree {name!r}: {said(error)} "
+            f"The query does not fit the tree {name!r}: {describe_error(error)} "
             f"{_ADVICE if query.get('cut') else ''}".rstrip()
         ) from error
     if not array.fields:

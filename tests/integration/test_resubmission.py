@@ -223,13 +223,13 @@ def test_a_code_generator_that_cannot_be_told_is_needed(
             return {"servicex": tree.arrays(["run", "luminosityBlock", "event"])}
 
     function = query.PythonFunction().with_uproot_function(run_query)
-    with pytest.warns(UserWarning, match="cannot be told from the query"):
+    with pytest.warns(UserWarning, match="cannot be derived from the query"):
         first = NanoEventsFactory.from_servicex(
             function, nano_files[:1], url=server.url, schemaclass=SelectionSchema
         )
     with pytest.raises(QueryError, match="give it as codegen="):
         from_id(first.request_id)
-    with pytest.warns(UserWarning, match="cannot be told from the query"):
+    with pytest.warns(UserWarning, match="cannot be derived from the query"):
         again = from_id(first.request_id, codegen="python")
     assert numbers(again) == numbers(first) == list(range(500))
 
@@ -531,7 +531,7 @@ class Held:
             await asyncio.sleep(0.01)
 
 
-@pytest.mark.filterwarnings("ignore:.*tells its results only when a transform is over")
+@pytest.mark.filterwarnings("ignore:.*lists its results only when a transform is over")
 @pytest.mark.parametrize("generation", ["2026", "2025", "1.5"])
 @pytest.mark.parametrize(
     ("limit", "kind"), [("stall_s", TransformStalled), ("deadline_s", DeadlineExceeded)]
