@@ -39,9 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_demo(commands.add_parser("demo", help="run the whole job on this machine and draw a plot"))
     _add_form(commands.add_parser("form", help="show or save the form of a sample file"))
-    _add_check(
-        commands.add_parser("check", help="show the form of results, and what coffea misses in it")
-    )
+    _add_check(commands.add_parser("check", help="show the results, and what coffea will miss"))
     _add_serve(commands.add_parser("serve", help="start a ServiceX on this machine"))
     return parser
 
@@ -54,18 +52,14 @@ def _add_demo(demo: argparse.ArgumentParser) -> None:
         default=2,
         help="processes that transform, and dask workers (%(default)s each)",
     )
-    demo.add_argument(
-        "--events", type=_positive, default=20_000, help="events in each input file (%(default)s)"
-    )
+    demo.add_argument("--events", type=_positive, default=20_000, help="per file (%(default)s)")
     demo.add_argument("--out", default="dimuon.png", help="path of the plot (%(default)s)")
     demo.set_defaults(run=_demo)
 
 
 def _add_form(form: argparse.ArgumentParser) -> None:
     form.add_argument("sample", type=_sample, metavar="FILE:TREE")
-    form.add_argument(
-        "--save", metavar="FORM.json", help="for input_form=, on machines without a sample file"
-    )
+    form.add_argument("--save", metavar="FORM.json", help="save it there, to be an input_form=")
     form.set_defaults(run=_form)
 
 
@@ -92,12 +86,7 @@ def _add_serve(serve: argparse.ArgumentParser) -> None:
         choices=GENERATIONS,
         help="server generation to emulate (2026, or 2025 with an object store)",
     )
-    serve.add_argument(
-        "--write",
-        metavar="FILE",
-        type=Path,
-        help="write servicex.yaml there too, readable only by you",
-    )
+    serve.add_argument("--write", metavar="FILE", type=Path, help="write servicex.yaml there too")
     serve.set_defaults(run=_serve)
 
 

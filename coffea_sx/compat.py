@@ -40,9 +40,6 @@ from func_adl import EventDataset
 from ._upstream import func_adl_servicex
 from .errors import ConfigurationError, QueryError
 
-ServiceXSourceUpROOT: Any
-ServiceXSourceXAOD: Any
-ServiceXSourceCMSRun1AOD: Any
 _SOURCES = {
     "ServiceXSourceUpROOT": "uproot",
     "ServiceXSourceXAOD": "atlasr21",

@@ -73,20 +73,13 @@ class TransformProgress(Progress):
         """Update the bars each time they are drawn."""
         for bars in list(self._shown.values()):
             if bars.factory is not None:
-                counts = bars.factory.counts
-                self.update(
-                    bars.transformed,
-                    completed=counts.delivered + counts.failed,
-                    failed=f"{counts.failed} failed" if counts.failed else "",
-                )
-                reads = bars.factory.reads
-                n_failed = sum(read.error is not None for read in reads)
-                self.update(
-                    bars.read,
-                    completed=len(reads),
-                    failed=f"{n_failed} failed" if n_failed else "",
-                )
+                counts, reads = bars.factory.counts, bars.factory.reads
+                self._set(bars.transformed, counts.delivered + counts.failed, counts.failed)
+                self._set(bars.read, len(reads), sum(read.error is not None for read in reads))
         yield from super().get_renderables()
+
+    def _set(self, bar: Any, completed: int, n_failed: int) -> None:
+        self.update(bar, completed=completed, failed=f"{n_failed} failed" if n_failed else "")
 
     def _bars(self, name: str) -> _Bars:
         if name not in self._shown:

@@ -151,8 +151,7 @@ def _failures(failed: Sequence[InputReport]) -> str:
 
 def _logs(failed: Sequence[InputReport]) -> str:
     urls = {file.log_url for file in failed if file.log_url and file.log_url.startswith("http")}
-    links = (f"<a href='{html.escape(url, quote=True)}'>logs</a>" for url in sorted(urls))
-    return "".join(f"<p>{link}</p>" for link in links)
+    return "".join(f"<p><a href='{html.escape(url)}'>logs</a></p>" for url in sorted(urls))
 
 
 def report_rows(computed: Any, request_ids: set[str]) -> list[dict[str, Any]]:

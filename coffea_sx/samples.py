@@ -117,9 +117,8 @@ steps_per_file, ignore_cache, pace, progress
     for name, plan in plans.items():
         with _errors_of(name):
             check_acceptable(client, plan.selection)
-    submit = partial(_submit, endpoint)
     with ThreadPoolExecutor(N_THREADS, thread_name_prefix="coffea_sx-submit") as pool:
-        factories = pool.map(submit, plans, plans.values())
+        factories = pool.map(partial(_submit, endpoint), plans, plans.values())
         return dict(zip(plans, factories, strict=True))
 
 

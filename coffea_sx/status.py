@@ -42,31 +42,19 @@ def parse_status(request_id: str, response: Mapping[str, Any]) -> TransformStatu
     n_files = _count(response, "files")
     n_failed = min(_count(response, "files-failed"), n_files)
     n_completed = min(_count(response, "files-completed"), n_files - n_failed)
-    return TransformStatus(
-        request_id,
-        str(response.get("title") or ""),
-        str(_required(response, "status")),
-        n_files,
-        n_completed,
-        n_failed,
-        str(response.get("submit-time") or ""),
-    )
-
-
-def _required(response: Mapping[str, Any], key: str) -> Any:
-    """Return a value that every ServiceX sends."""
-    if key not in response:
-        raise ProtocolError(f"The status of the transform, as the server gives it, has no {key!r}.")
-    return response[key]
+    if "status" not in response:
+        raise ProtocolError("The status of the transform, as the server gives it, has no 'status'.")
+    keys = ("title", "status", "submit-time")
+    title, status, submitted_at = (str(response.get(key) or "") for key in keys)
+    return TransformStatus(request_id, title, status, n_files, n_completed, n_failed, submitted_at)
 
 
 def _count(response: Mapping[str, Any], key: str) -> int:
     """Return a number of files; 0 while the server has none."""
-    value = _required(response, key)
     try:
-        return max(0, int(value or 0))
-    except (TypeError, ValueError, OverflowError):
+        return max(0, int(response[key] or 0))
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise ProtocolError(
-            f"The status of the transform, as the server gives it, has {key!r}: {value!r}, which "
-            "is no number of files."
+            f"The status of the transform, as the server gives it, has {key!r}: "
+            f"{response.get(key)!r}, which is no number of files."
         ) from None

@@ -525,7 +525,8 @@ class TestBadInput:
             "import coffea_sx\n"
             "text = \"(call EventDataset 'bogus.root')\"\n"
             "try:\n"
-            "    NanoEventsFactory.from_servicex(text, sys.argv[1:], codegen='uproot', url='local')\n"
+            "    options = {'codegen': 'uproot', 'url': 'local'}\n"
+            "    NanoEventsFactory.from_servicex(text, sys.argv[1:], **options)\n"
             "except coffea_sx.errors.QueryError:\n"
             "    print('coffea_sx.local' in sys.modules)"
         )
