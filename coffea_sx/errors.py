@@ -62,8 +62,8 @@ class ServiceXError(Exception):
         super().__init__(redact(message))
         self.facts: dict[str, Any] = redact_all(facts)
 
-    # dask pickles errors with their contexts, even those that `from None` hides. Contexts are errors
-    # of other libraries, with URLs, and with objects that cannot be pickled.
+    # dask pickles errors with their contexts, even those that `from None` hides. Contexts are
+    # errors of other libraries: they hold URLs, and objects that cannot be pickled.
     @property
     def __context__(self) -> BaseException | None:
         hidden = self.__suppress_context__ and self.__cause__ is None

@@ -1,4 +1,4 @@
-"""The form of the input, from a ServiceX that can read it."""
+"""Form of the input, read by ServiceX."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from coffea_sx.probe import first_file, parse_forms, probe_forms, run_query
 
 @pytest.fixture(scope="module")
 def odd_file(tmp_path_factory):
-    """Two trees, one in a folder, and a histogram; of one column nobody knows the type."""
+    """Two trees, the second in a folder, and a histogram; a column has an unknown type."""
     path = tmp_path_factory.mktemp("odd") / "odd.root"
     with uproot.recreate(path, compression=None) as file:
         jagged = ak.Array([[1.5], [], [2.5, 3.5]])
@@ -114,7 +114,7 @@ def test_the_first_file_of_a_dataset(did, first):
     assert first_file(Dataset(did, None)) == Dataset(first, None)
 
 
-def test_asked_again_it_runs_no_transform(client, server, nano_files):
+def test_a_second_probe_submits_nothing(client, server, nano_files):
     first = probe_forms(client, files(nano_files[2]), ["Events"])
     before = len(submitted(server))
     assert probe_forms(client, files(nano_files[2], nano_files[3]), ["Events"]) == first
@@ -163,7 +163,7 @@ def test_a_server_without_python(servicex, client_of, nano_files):
     assert len(submitted(servicex)) == before
 
 
-def test_a_server_that_is_not_there(client_of, closed_port, nano_files):
+def test_an_unreachable_server_is_reported(client_of, closed_port, nano_files):
     with pytest.raises(Unreachable):
         probe_forms(
             client_of(f"http://127.0.0.1:{closed_port}", 0.1), files(nano_files[0]), ["Events"]
@@ -182,22 +182,22 @@ def test_a_transform_that_stalls(nano_files, client_of):
             probe_forms(client, files(nano_files[0]), ["Events"], patience_s=0.5)
 
 
-@pytest.mark.parametrize("said", ["no JSON", "[]", '{"Events": {"form": {"class": "Nonsense"}}}'])
-def test_a_server_that_tells_nonsense(said):
+@pytest.mark.parametrize("forms", ["no JSON", "[]", '{"Events": {"form": {"class": "Nonsense"}}}'])
+def test_a_result_without_forms(forms):
     file = io.BytesIO()
-    write(ak.Array([{"forms": said}]), file, "parquet")
+    write(ak.Array([{"forms": forms}]), file, "parquet")
     for content in (file.getvalue(), b"PAR1"):
         with pytest.raises(FormError, match="sent no forms"):
             parse_forms(content, ["Events"])
 
 
-def test_what_is_sent_is_the_same_for_everybody(client, server, nano_files, odd_file):
+def test_the_selection_is_the_same_for_all_files(client, server, nano_files, odd_file):
     for path, tree in [(nano_files[4], "Events"), (odd_file, "deep/Runs")]:
         probe_forms(client, files(path), [tree])
     assert len({row["selection"] for row in requests(server)}) == 1
 
 
-def test_it_needs_nothing_of_this_package(odd_file):
+def test_the_probe_needs_nothing_of_this_package(odd_file):
     namespace: dict[str, Any] = {}
     exec("from __future__ import annotations\n" + inspect.getsource(run_query), namespace)
     found = namespace["run_query"](odd_file)
@@ -215,7 +215,7 @@ def test_the_replicas_of_a_file_go_together():
     assert first == replace(dataset, files=InputFiles(("/a.root,/b.root",)))
 
 
-def test_columns_that_cannot_be_read_are_known(client, tmp_path):
+def test_unreadable_columns_are_marked(client, tmp_path):
     path = write_unreadable(tmp_path / "things.root")
     found = probe_forms(client, files(path), ["Events"])
     assert found == sample_forms(path, ["Events"])
