@@ -9,7 +9,7 @@ from typing import Any
 from awkward.forms import RecordForm
 
 from ..errors import QueryError
-from ..query import Advice, advice, said
+from ..query import Advice, advice, describe_error
 from .empty import without_rows
 from .file_forms import read_forms
 from .output_form import OutputForm
@@ -73,7 +73,7 @@ def written_form(
         # Writers raise many kinds of errors.
         raise QueryError(
             f"{_unwritable(results, result_format)} cannot be written as {result_format!r}: "
-            f"{said(error)} "
+            f"{describe_error(error)} "
             f"{advice(error, _UNWRITABLE)}".rstrip()
         ) from error
     file.seek(0)

@@ -14,7 +14,7 @@ from uuid import uuid4
 import awkward as ak
 
 from ..errors import QueryError, UnknownColumn
-from ..query import Advice, advice, said
+from ..query import Advice, advice, describe_error
 from .empty import without_rows
 from .program import Program, program
 from .unknown_columns import unknown_column
@@ -145,8 +145,11 @@ def _explained(error: Exception, query: Program, form: Any) -> QueryError:
     if column is not None and column not in form.fields:
         if column in query.methods:
             return QueryError(
-                f"The query calls {column}(), which func_adl_uproot does not have: {said(error)} "
-                f"Lists have {LIST_METHODS}, and vectors have methods as deltaR."
+                f"The query calls {column}(), which func_adl_uproot does not have: "
+                f"{describe_error(error)} Lists have {LIST_METHODS}, and vectors have methods "
+                "as deltaR."
             )
         return unknown_column(column, form.fields)
-    return QueryError(f"The query does not fit the input: {said(error)} {advice(error, _ADVICE)}")
+    return QueryError(
+        f"The query does not fit the input: {describe_error(error)} {advice(error, _ADVICE)}"
+    )

@@ -14,7 +14,7 @@ from awkward.forms import Form, RecordForm, from_dict
 
 from .._upstream.coffea import is_interpretable
 from ..errors import FormError
-from ..query import said
+from ..query import describe_error
 from .file_forms import uproot_form
 
 # Input files that are opened: the first of a list may be corrupt.
@@ -250,7 +250,7 @@ def _not_understood(tree: Any, is_understood: Callable[[Any], bool], error: Exce
         except Exception as reason:
             return FormError(
                 f"The column {column!r} of the {_title(tree)} is not understood: "
-                f"{said(reason)} {_SERVERS_TOO}",
+                f"{describe_error(reason)} {_SERVERS_TOO}",
                 column=column,
             )
     if not any(understood):
@@ -258,7 +258,9 @@ def _not_understood(tree: Any, is_understood: Callable[[Any], bool], error: Exce
             f"The {_title(tree)} has no column that uproot understands: it has "
             f"{', '.join(map(repr, tree.keys())) or 'none'}. {_SERVERS_TOO}"
         )
-    return FormError(f"The {_title(tree)} cannot be read with dask: {said(error)} {_SERVERS_TOO}")
+    return FormError(
+        f"The {_title(tree)} cannot be read with dask: {describe_error(error)} {_SERVERS_TOO}"
+    )
 
 
 def _title(tree: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FormError
+from ..tables import html_table
 from .alignment import Column
 from .counters import with_counters
 from .file_forms import with_documentation
@@ -92,12 +92,8 @@ class OutputForm:
         return "\n".join([self._caption(), *rows])
 
     def _repr_html_(self) -> str:
-        cells = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in self._rows()
-        )
-        head = "<tr><th>column</th><th>type</th><th>title</th></tr>"
-        return f"<table><caption>{html.escape(self._caption())}</caption>{head}{cells}</table>"
+        head = ("column", "type", "title")
+        return html_table(self._rows(), head=head, caption=self._caption())
 
     def _caption(self) -> str:
         return f"{self.result_format} with tree {self.tree!r}"

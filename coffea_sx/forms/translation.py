@@ -6,7 +6,7 @@ import ast
 
 from .._upstream.func_adl import EndlessTranslation, python_expression
 from ..errors import QueryError
-from ..query import Advice, advice, said
+from ..query import Advice, advice, describe_error
 from .syntax import check_text, check_tree, excerpt
 from .vocabulary import EVENTS
 
@@ -58,14 +58,15 @@ def translate(selection: str) -> tuple[str | None, ast.expr]:
         if isinstance(error.__context__, (RecursionError, MemoryError)):
             raise error.__context__ from None
         raise QueryError(
-            f"func_adl_uproot cannot translate the query: {said(error)[:_LONGEST_REASON]} "
-            f"{advice(error, _ADVICE)}".rstrip()
+            "func_adl_uproot cannot translate the query: "
+            f"{describe_error(error)[:_LONGEST_REASON]} {advice(error, _ADVICE)}".rstrip()
         ) from error
     try:
         return tree, ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError) as error:
         raise QueryError(
-            f"func_adl_uproot cannot translate the query: it writes no expression: {said(error)}"
+            f"func_adl_uproot cannot translate the query: it writes no expression: "
+            f"{describe_error(error)}"
         ) from None
 
 

@@ -15,7 +15,7 @@ import awkward as ak
 import uproot
 
 from ..errors import QueryError
-from ..query import said
+from ..query import describe_error
 from .empty import tree_without_rows
 from .expressions import ColumnLanguage, Expression, check_aliases, is_python, parse_expression
 from .syntax import check_text, shortened
@@ -258,7 +258,7 @@ def _result_form(name: str, source: Any, query: Mapping[str, Any], standard_axis
     except Exception as error:
         # uproot would raise the same on the server, for every file.
         raise QueryError(
-            f"The query does not fit the tree {name!r}: {said(error)} "
+            f"The query does not fit the tree {name!r}: {describe_error(error)} "
             f"{_ADVICE if query.get('cut') else ''}".rstrip()
         ) from error
     if not array.fields:

@@ -96,7 +96,7 @@ def replay(request_id, responses):
         assert matcher.outcomes == seen
     assert matcher.is_complete
     names = Counter(r["s3-object-name"] for r in answers[-1])
-    # The object of two files, which dataset.listed() refuses, is the result of one of them.
+    # The object of two files, which dataset.checked_files() refuses, is the result of one of them.
     failed = {
         r["file-path"]
         for r in answers[-1]

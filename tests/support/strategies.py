@@ -62,17 +62,17 @@ def paths(draw: st.DrawFn) -> str:
 @st.composite
 def input_files(draw: st.DrawFn, max_size: int = 8) -> InputFiles:
     """Make a list of input files that is accepted."""
-    from coffea_sx.dataset import listed
+    from coffea_sx.dataset import checked_files
 
     given_paths = draw(st.lists(paths(), min_size=1, max_size=max_size, unique=True))
     try:
-        return listed(given_paths)
+        return checked_files(given_paths)
     except DatasetError:
         names = {object_name(path): path for path in given_paths}
         try:
-            return listed(list(names.values()))
+            return checked_files(list(names.values()))
         except DatasetError:
-            return listed(given_paths[:1])
+            return checked_files(given_paths[:1])
 
 
 def row(number: int, path: str, *, failed: bool = False) -> dict[str, Any]:

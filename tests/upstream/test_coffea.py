@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import awkward as ak
+import dask_awkward as dak
 import numpy as np
 import pytest
 import uproot
@@ -134,3 +137,20 @@ def test_mixin() -> None:
 
 def test_truth_collections() -> None:
     assert "TruthMuons" in coffea.truth_collections(PHYSLITESchema)
+
+
+def make_events(n_events: int, form_mapping: Any) -> Any:
+    return dak.from_awkward(ak.Array({form_mapping: list(range(n_events))}), npartitions=1)
+
+
+def test_a_dask_events_factory_calls_its_source_with_the_form_mapping() -> None:
+    factory = coffea.DaskEventsFactory._of("x", source := partial(make_events, 3))
+    assert (factory._source, factory._form_mapping) == (source, "x")
+    events = factory.events()
+    assert isinstance(events, dak.Array)
+    assert events.x.compute(scheduler="synchronous").to_list() == [0, 1, 2]
+
+
+def test_a_dask_events_factory_keeps_its_source_when_it_is_pickled() -> None:
+    factory = pickle.loads(pickle.dumps(coffea.DaskEventsFactory._of("x", partial(make_events, 2))))
+    assert len(factory.events().x.compute(scheduler="synchronous")) == 2

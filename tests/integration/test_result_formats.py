@@ -1,4 +1,4 @@
-"""The same events, whatever the format of the results and the store they are in."""
+"""The same events from every result format and store."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_the_events_are_those_of_ttrees(
 
 
 @pytest.mark.parametrize("result_format", OTHERS)
-def test_columns_are_read_of_columns_touched(submit: Submit, result_format: str) -> None:
+def test_only_touched_columns_are_read(submit: Submit, result_format: str) -> None:
     events = submit(result_format=result_format).events()
     touched = ak.flatten(events.Muon.pt) + ak.flatten(events.Muon.eta)
     (columns,) = dak.necessary_columns(touched).values()
@@ -86,7 +86,7 @@ def test_a_processor_on_a_server_of_2025(
     assert expected["mass"].sum() > 100
 
 
-# -- wrong numbers that were found once: lists whose lengths another column tells
+# -- regressions: lists whose lengths are in another column
 
 
 @pytest.mark.parametrize("steps", [2, 3])
@@ -246,7 +246,7 @@ def test_uproot_raw_has_the_same_columns_in_all_formats(submit: Submit, result_f
 
 @pytest.fixture
 def named_trees(tmp_path: Path) -> str:
-    """A file with a column that is called as the one that Parquet files have of their own."""
+    """A file with a column of the name that ServiceX adds to Parquet files."""
     path = str(tmp_path / "named.root")
     with uproot.recreate(path) as file:
         tree = file.mktree("Events", {"treename": "i4", "x": "f4"})
@@ -405,9 +405,7 @@ def test_missing_values_are_read_or_refused(
 
 
 @pytest.mark.parametrize("result_format", RESULT_FORMATS)
-def test_what_a_refusal_advises_is_delivered(
-    submit: Submit, matched: str, result_format: str
-) -> None:
+def test_the_advice_of_a_refusal_works(submit: Submit, matched: str, result_format: str) -> None:
     options = {"result_format": result_format, "schemaclass": BaseSchema}
     with_muons = FuncADL_Uproot().FromTree("Events")
     with_muons = with_muons.Where(lambda e: e["Muon_pt"].Count() > 0)
@@ -431,7 +429,7 @@ def run_query(input_filenames=None):  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("result_format", ["root-file", "parquet"])
-def test_the_first_delivered_file_tells_the_form(
+def test_the_form_is_read_from_the_first_delivered_file(
     submit: Submit, result_format: str, nano_files: list[str]
 ) -> None:
     with LocalServiceX(python=True) as servicex:
@@ -451,7 +449,7 @@ def test_the_first_delivered_file_tells_the_form(
 
 
 @pytest.mark.parametrize("result_format", RESULT_FORMATS)
-def test_a_form_that_is_known_is_of_any_format(submit: Submit, result_format: str) -> None:
+def test_a_form_argument_works_for_any_format(submit: Submit, result_format: str) -> None:
     form = ak.forms.RecordForm([ak.forms.NumpyForm("float32")], ["MET_pt"])
     query = UprootRaw([{"treename": {"Events": "servicex"}, "filter_name": "MET_pt"}])
     options = {"form": form, "result_format": result_format, "schemaclass": BaseSchema}

@@ -1,4 +1,4 @@
-"""One and the same analysis on servers of every generation."""
+"""The same analysis on servers of every generation."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from coffea_sx.policy import PollPolicy
 
 EACH = list(GENERATIONS)
 BAD = 2
-# A server of 2024 is asked until nothing more can come.
+# A server of 2024 is polled until no more results can come.
 PACE = PollPolicy(busy_s=0.02, idle_s=0.1, settle_s=0.3)
 ONLY_WHEN_OVER = "only when a transform is over"
 
@@ -65,7 +65,7 @@ def warned(generation: str) -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         yield
-    found = [str(one.message) for one in caught if one.category is UserWarning]
+    found = [str(warning.message) for warning in caught if warning.category is UserWarning]
     assert len(found) == len(caught) == (generation == "1.5")
     assert all(ONLY_WHEN_OVER in message for message in found)
 
@@ -74,7 +74,7 @@ submit = partial(submit_dimuons, pace=PACE)
 
 
 def analyse(server: LocalServiceX, files: list[str], good: bytes) -> dict[str, Any]:
-    """Everything that an analysis with a failed file asks for; it is mended at the end."""
+    """Run an analysis with a failed file, which is repaired at the end; return its results."""
     factory = submit(server, files, on_failure="skip")
     found: dict[str, Any] = {"waiting": str(factory.report())}
     events, rows = factory.events()
@@ -87,15 +87,15 @@ def analyse(server: LocalServiceX, files: list[str], good: bytes) -> dict[str, A
         "numbers": numbers.to_list(),
         "pt": pt.to_list(),
         "report": [
-            (one.input_file, one.status, one.failed_at, one.exception, one.n_events)
-            for one in report.inputs
+            (file.input_file, file.status, file.failed_at, file.exception, file.n_events)
+            for file in report.inputs
         ],
-        "said": str(report),
-        # Where nobody has counted, nothing is told.
+        "summary": str(report),
+        # Some servers do not count events.
         "delivered": report.n_events_delivered in (None, report.n_events),
-        "files": [(one["input_file"], one["status"]) for one in factory.files],
-        "objects": [one["object_name"] for one in factory.files],
-        "sizes": [bool(one["nbytes"]) for one in factory.files],
+        "files": [(file["input_file"], file["status"]) for file in factory.files],
+        "objects": [file["object_name"] for file in factory.files],
+        "sizes": [bool(file["nbytes"]) for file in factory.files],
         "counts": factory.counts,
         "status": (status.status, status.n_files, status.n_completed, status.n_failed),
     }
@@ -110,7 +110,7 @@ def analyse(server: LocalServiceX, files: list[str], good: bytes) -> dict[str, A
         bad.write_bytes(spoiled)
     return found | {
         "numbers after retry": numbers.to_list(),
-        "said after retry": str(retried.report(rows)),
+        "summary after retry": str(retried.report(rows)),
         "counts after retry": retried.counts,
         "is another request": retried.request_id != factory.request_id,
     }
@@ -128,7 +128,7 @@ def found(
     return results
 
 
-def test_the_analysis_finds_what_is_in_the_files(
+def test_the_analysis_equals_that_of_the_input_files(
     found: dict[str, dict[str, Any]], inputs: list[str], nano_files: list[str]
 ) -> None:
     direct = NanoEventsFactory.from_root(
@@ -150,8 +150,8 @@ def test_the_analysis_finds_what_is_in_the_files(
     ]
     assert [path for path, *_ in newest["report"]] == inputs
     assert newest["status"] == ("Complete", 4, 3, 1)
-    assert newest["said"].startswith("3 of 4 input files delivered, 1 failed")
-    assert newest["said after retry"].startswith("4 of 4 input files delivered;")
+    assert newest["summary"].startswith("3 of 4 input files delivered, 1 failed")
+    assert newest["summary after retry"].startswith("4 of 4 input files delivered;")
     assert len(newest["numbers after retry"]) > len(newest["numbers"])
     assert newest["is another request"]
 
@@ -175,7 +175,7 @@ def test_a_failed_file_is_named(
 
 
 @pytest.mark.parametrize("generation", EACH)
-def test_a_transform_is_taken_up_by_its_id(
+def test_a_transform_is_used_by_its_id(
     servers: dict[str, LocalServiceX], inputs: list[str], generation: str
 ) -> None:
     files = [path for i, path in enumerate(inputs) if i != BAD]
@@ -222,7 +222,7 @@ def test_a_dataset_has_an_order(
     order = [2, 0, 1]
     named = [nano_files[i] for i in order]
     if generation == "1.5":
-        # Names of objects are all that it tells of a dataset.
+        # It lists names of objects only.
         order = [0, 1, 2]
         named = [nano_files[i].replace("/", ":") for i in order]
     assert [file["input_file"] for file in factory.files] == named
@@ -243,7 +243,7 @@ def test_files_are_read_through_a_cache(
     settings = ServerSettings(cache_prefix="root://xcache.host:1094//")
     directory = tmp_path / ("x" * 200 if "long" in name else "x")
     directory.mkdir()
-    # The suffix of one is the name of the other.
+    # The first name ends with the name of the third file.
     files = [str(directory / path) for path in ("b-a.root", "c.root", "a.root")]
     for i, path in enumerate(files):
         shutil.copy(nano_files[i], path)
@@ -254,10 +254,10 @@ def test_files_are_read_through_a_cache(
             factory = submit(server, wanted, input_form={files[0]: "Events"})
         events = factory.events()
         found = [events.partitions[i].event.compute()[0] // 500 for i in range(3)]
-        # A server of 2024 does not tell the order of a dataset.
+        # A server of 2024 does not list the order of a dataset.
         is_sorted = "dataset" in name and generation == "1.5"
         assert found == ([2, 0, 1] if is_sorted else [0, 1, 2])
-        names = [one["object_name"] for one in factory.files]
+        names = [file["object_name"] for file in factory.files]
         assert all(re.match("root:::xcache|_[0-9a-f]{40}", name) for name in names)
 
 
@@ -282,7 +282,7 @@ def test_failed_files_of_a_dataset_have_no_names_on_a_server_of_2024(
             factory.retry_failed(rows)
 
 
-def test_a_server_of_2024_tells_results_when_all_is_over(nano_files: list[str]) -> None:
+def test_a_server_of_2024_lists_results_at_the_end(nano_files: list[str]) -> None:
     released = threading.Event()
 
     async def hold_the_last(path: str) -> None:

@@ -1,4 +1,4 @@
-"""Input files that are not like the sample, through a whole transform: an error or right values."""
+"""Input files that differ from the sample: an error or right values, after a whole transform."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def write(tmp_path: Path) -> Write:
     return written
 
 
-def asked() -> Any:
+def make_query() -> Any:
     return (
         sx_query.FuncADL_Uproot()
         .FromTree("Events")
@@ -52,13 +52,13 @@ def asked() -> Any:
 
 def submitted(servicex: LocalServiceX, files: list[str], **options: Any) -> Any:
     return NanoEventsFactory.from_servicex(
-        asked(), files, **{"url": servicex.url, "schemaclass": BaseSchema, **options}
+        make_query(), files, **{"url": servicex.url, "schemaclass": BaseSchema, **options}
     )
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("column", ["pt", "pts"])
-def test_a_float64_file_under_a_float32_promise(
+def test_a_float64_file_does_not_match_a_float32_form(
     servicex: LocalServiceX, write: Write, scheduler: str, column: str
 ) -> None:
     files = [write("a", "float32"), write("b", "float64"), write("c", "float32")]
@@ -73,7 +73,9 @@ def test_a_float64_file_under_a_float32_promise(
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_it_is_skipped_and_reported(servicex: LocalServiceX, write: Write, scheduler: str) -> None:
+def test_a_mismatched_file_is_skipped_and_reported(
+    servicex: LocalServiceX, write: Write, scheduler: str
+) -> None:
     files = [write("a", "float32", 4), write("b", "float64", 5), write("c", "float32", 6)]
     factory = submitted(servicex, files, on_failure="skip")
     events, report = factory.events()
@@ -110,7 +112,7 @@ def test_narrower_numbers_are_converted(
     ("promised", "found"),
     [("float64", "int64"), ("int64", "uint64"), ("int32", "int64"), ("uint8", "bool")],
 )
-def test_numbers_that_could_be_lost_are_refused(
+def test_lossy_conversions_are_refused(
     servicex: LocalServiceX, write: Write, promised: str, found: str
 ) -> None:
     files = [write("a", promised), write("b", found)]
@@ -157,7 +159,7 @@ def test_the_form_of_another_query(servicex: LocalServiceX, write: Write) -> Non
 
 def test_the_form_of_another_tree(servicex: LocalServiceX, write: Write) -> None:
     files = [write("a", "float32")]
-    form = derive_form(asked(), {files[0]: "Events"})
+    form = derive_form(make_query(), {files[0]: "Events"})
     renamed = OutputForm({"reco": form.base_form}, "reco")
     events = submitted(servicex, files, form=renamed).events()
     with pytest.raises(FormMismatch, match=r"tree 'reco'.*'servicex'") as caught:

@@ -1,4 +1,4 @@
-"""Transforms that were submitted before: by id, from the cache of servicex, after restarts."""
+"""Earlier transforms: used by id, from the cache of servicex, and after restarts."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from coffea_sx.servicex import cache as submission_cache
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 PACE = PollPolicy(busy_s=0.02, idle_s=0.1, settle_s=0.3)
 
-# A notebook: submits and computes, and says how far it is.
+# A notebook: submits, computes, and prints its progress.
 NOTEBOOK = """
 import sys
 from coffea.nanoevents import NanoEventsFactory
@@ -124,13 +124,14 @@ def submit(config: Path, nano_files: list[str]) -> Submit:
 
 @pytest.fixture
 def forget(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Let this process know as little of what was submitted as another one."""
+    """Make this process forget its submissions, as if it were another process."""
     return lambda: monkeypatch.setattr(submission_cache, "_submitted", {})
 
 
 def n_submitted(server: LocalServiceX) -> int:
     return sum(
-        (one.method, one.path) == ("POST", "/servicex/transformation") for one in server.exchanges
+        (exchange.method, exchange.path) == ("POST", "/servicex/transformation")
+        for exchange in server.exchanges
     )
 
 
@@ -146,7 +147,7 @@ def delete(server: LocalServiceX, request_id: str) -> None:
 
 
 def run(script: str, config: Path, files: list[str]) -> list[str]:
-    """Run a script in a process of its own; return the words that it says."""
+    """Run a script in a process of its own; return the words that it prints."""
     command = [sys.executable, "-c", script, str(config), *files]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -159,9 +160,9 @@ def run(script: str, config: Path, files: list[str]) -> list[str]:
 @pytest.fixture
 def from_id(server: LocalServiceX, nano_files: list[str]) -> Submit:
     def taken_up(request_id: str, files: Any = None, **options: Any) -> Any:
-        told = {"input_form": {nano_files[0]: "Events"}, "url": server.url}
+        defaults = {"input_form": {nano_files[0]: "Events"}, "url": server.url}
         return ServiceXEventsFactory.from_request_id(
-            request_id, files, schemaclass=SelectionSchema, **{**told, **options}
+            request_id, files, schemaclass=SelectionSchema, **{**defaults, **options}
         )
 
     return taken_up
@@ -181,7 +182,7 @@ def test_a_request_has_the_same_partitions(
     assert again.status().title == "my title"
     assert again.events().metadata["dataset"] == "dy"
     for i in range(first.npartitions):
-        parts = [one.events().partitions[i].event.compute() for one in (first, again)]
+        parts = [factory.events().partitions[i].event.compute() for factory in (first, again)]
         assert ak.array_equal(*parts)
 
 
@@ -203,7 +204,7 @@ def test_a_request_is_read_in_the_order_of_a_list(
         from_id(first.request_id, [*files[:2], nano_files[5]])
 
 
-def test_a_code_generator_is_told_by_the_query(
+def test_a_code_generator_is_derived_from_the_query(
     server: LocalServiceX, from_id: Submit, nano_files: list[str]
 ) -> None:
     raw = query.UprootRaw({"treename": "Events", "filter_name": ["run", "event", "lumi*"]})
@@ -213,7 +214,7 @@ def test_a_code_generator_is_told_by_the_query(
     assert numbers(from_id(first.request_id)) == numbers(first)
 
 
-def test_a_code_generator_that_cannot_be_told_is_needed(
+def test_an_ambiguous_code_generator_is_a_needed_argument(
     server: LocalServiceX, from_id: Submit, nano_files: list[str]
 ) -> None:
     def run_query(input_filenames=None):  # type: ignore[no-untyped-def]
@@ -223,31 +224,29 @@ def test_a_code_generator_that_cannot_be_told_is_needed(
             return {"servicex": tree.arrays(["run", "luminosityBlock", "event"])}
 
     function = query.PythonFunction().with_uproot_function(run_query)
-    with pytest.warns(UserWarning, match="cannot be told from the query"):
+    with pytest.warns(UserWarning, match="cannot be derived from the query"):
         first = NanoEventsFactory.from_servicex(
             function, nano_files[:1], url=server.url, schemaclass=SelectionSchema
         )
     with pytest.raises(QueryError, match="give it as codegen="):
         from_id(first.request_id)
-    with pytest.warns(UserWarning, match="cannot be told from the query"):
+    with pytest.warns(UserWarning, match="cannot be derived from the query"):
         again = from_id(first.request_id, codegen="python")
     assert numbers(again) == numbers(first) == list(range(500))
 
 
-def test_an_unknown_request_is_gone_before_anything_else(
-    server: LocalServiceX, from_id: Submit
-) -> None:
+def test_an_unknown_request_is_reported_first(server: LocalServiceX, from_id: Submit) -> None:
     before = len(server.exchanges)
     with pytest.raises(TransformGone, match=UNKNOWN) as caught:
         # Nothing is derived either, of a sample that does not exist.
         from_id(UNKNOWN, input_form={"/no/such/file.root": "Events"})
     assert caught.value.request_id == UNKNOWN
-    (asked,) = list(server.exchanges)[before:]
-    assert (asked.method, asked.path) == ("GET", f"/servicex/transformation/{UNKNOWN}")
+    (exchange,) = list(server.exchanges)[before:]
+    assert (exchange.method, exchange.path) == ("GET", f"/servicex/transformation/{UNKNOWN}")
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("request_id", "message"),
     [
         ("242", "A number is that of a row"),
         ("", "is not the id of a request"),
@@ -260,16 +259,16 @@ def test_an_unknown_request_is_gone_before_anything_else(
         ("../servicex", "factory.request_id"),
     ],
 )
-def test_what_is_no_id_is_refused_before_anything_is_asked(
-    server: LocalServiceX, from_id: Submit, given: Any, says: str
+def test_an_invalid_id_is_refused_without_a_request(
+    server: LocalServiceX, from_id: Submit, request_id: Any, message: str
 ) -> None:
     before = len(server.exchanges)
-    with pytest.raises(BadInput, match=re.escape(says)):
-        from_id(given)
+    with pytest.raises(BadInput, match=re.escape(message)):
+        from_id(request_id)
     assert len(server.exchanges) == before
 
 
-def test_an_id_may_be_written_otherwise(submit: Submit, from_id: Submit) -> None:
+def test_an_id_may_have_capitals_and_spaces(submit: Submit, from_id: Submit) -> None:
     first = submit()
     assert from_id(f" {first.request_id.upper()}\n").request_id == first.request_id
 
@@ -281,13 +280,13 @@ def test_an_id_may_be_written_otherwise(submit: Submit, from_id: Submit) -> None
 def test_another_process_submits_nothing_new(
     server: LocalServiceX, submit: Submit, config: Path, nano_files: list[str]
 ) -> None:
-    first = submit(ignore_cache=True)  # this process knows it from tests with other caches
+    first = submit(ignore_cache=True)  # this process has it from tests with other caches
     before = n_submitted(server)
     assert run(NOTEBOOK, config, nano_files[:2]) == [first.request_id, str(len(numbers(first)))]
     assert n_submitted(server) == before
 
 
-def test_a_cache_knows_what_another_process_has_submitted(
+def test_the_cache_has_submissions_of_other_processes(
     server: LocalServiceX, submit: Submit, forget: Callable[[], None], nano_files: list[str]
 ) -> None:
     first = submit(title="a title")
@@ -304,7 +303,7 @@ def test_a_cache_knows_what_another_process_has_submitted(
 
 
 @pytest.mark.slow
-def test_what_servicex_has_delivered_is_found(
+def test_a_delivery_of_servicex_is_reused(
     server: LocalServiceX,
     submit: Submit,
     forget: Callable[[], None],
@@ -313,8 +312,8 @@ def test_what_servicex_has_delivered_is_found(
 ) -> None:
     forget()
     before = n_submitted(server)
-    said = run(DELIVER, config, nano_files[:2])
-    assert len(said) == 2
+    paths = run(DELIVER, config, nano_files[:2])
+    assert len(paths) == 2
     factory = submit()
     assert factory.status().title == "delivered"
     assert len(numbers(factory)) > 500
@@ -322,7 +321,7 @@ def test_what_servicex_has_delivered_is_found(
 
 
 @pytest.mark.slow
-def test_what_servicex_has_delivered_is_replaced_once_when_it_was_deleted(
+def test_a_deleted_delivery_of_servicex_is_replaced_once(
     server: LocalServiceX,
     submit: Submit,
     forget: Callable[[], None],
@@ -331,8 +330,8 @@ def test_what_servicex_has_delivered_is_replaced_once_when_it_was_deleted(
 ) -> None:
     def names() -> list[str]:
         with closing(QueryCache(Configuration.read(str(config)))) as cache:
-            assert [one.title for one in cache.cached_queries()] == ["delivered"]
-            return [one["request_id"] for one in cache.queries_in_state("SUBMITTED")]
+            assert [entry.title for entry in cache.cached_queries()] == ["delivered"]
+            return [entry["request_id"] for entry in cache.queries_in_state("SUBMITTED")]
 
     forget()
     files = nano_files[5:7]
@@ -346,14 +345,14 @@ def test_what_servicex_has_delivered_is_replaced_once_when_it_was_deleted(
     for _ in range(2):
         forget()
         assert submit(files).request_id == again.request_id
-    said = [again.request_id, str(len(expected))]
-    assert run(NOTEBOOK, config, files) == said
+    printed = [again.request_id, str(len(expected))]
+    assert run(NOTEBOOK, config, files) == printed
     assert n_submitted(server) == before + 1
     # What was downloaded is as good as before, and returned at once.
     assert names() == [again.request_id]
     assert run(DELIVER, config, files) == paths
     assert n_submitted(server) == before + 1
-    # And so on, if that one is deleted, too.
+    # The same holds if the replacement is deleted too.
     delete(server, again.request_id)
     forget()
     third = submit(files)
@@ -364,7 +363,7 @@ def test_what_servicex_has_delivered_is_replaced_once_when_it_was_deleted(
 
 
 @pytest.mark.slow
-def test_what_was_downloaded_and_is_gone_is_replaced_for_servicex_too(
+def test_lost_downloads_are_replaced_for_servicex_too(
     server: LocalServiceX,
     submit: Submit,
     forget: Callable[[], None],
@@ -389,13 +388,13 @@ def test_what_was_downloaded_and_is_gone_is_replaced_for_servicex_too(
     assert submit(files).request_id == again.request_id
 
 
-def test_servers_that_share_a_cache_do_not_submit_for_ever(
+def test_servers_that_share_a_cache_submit_once_each(
     server: LocalServiceX, submit: Submit, config: Path, forget: Callable[[], None]
 ) -> None:
     with LocalServiceX() as other:
-        one = "api_endpoints:\n"
-        two = f"{one}  - endpoint: {other.url}\n    name: other\n"
-        config.write_text(config.read_text().replace(one, two))
+        head = "api_endpoints:\n"
+        extended = f"{head}  - endpoint: {other.url}\n    name: other\n"
+        config.write_text(config.read_text().replace(head, extended))
         before = n_submitted(server)
         found = []
         for _ in range(3):
@@ -465,7 +464,7 @@ def test_a_request_whose_bucket_is_gone_is_submitted_again(
     assert submit(nano_files[4:6]).request_id == again.request_id
 
 
-def test_what_is_there_costs_two_requests(
+def test_reusing_a_transform_takes_two_requests(
     server: LocalServiceX, submit: Submit, nano_files: list[str]
 ) -> None:
     first = submit(nano_files[2:5])
@@ -476,13 +475,13 @@ def test_what_is_there_costs_two_requests(
     urls = ("POST", "/servicex/transformation/file-urls")
     one_result = ("GET", f"/{first.request_id}/{object_name(nano_files[2])}")
 
-    def asked() -> list[tuple[str, str]]:
-        return [(one.method, one.path) for one in list(server.exchanges)[before:]]
+    def requests() -> list[tuple[str, str]]:
+        return [(exchange.method, exchange.path) for exchange in list(server.exchanges)[before:]]
 
     # They are noted when they are over, which may be after the answer has come.
-    wait_for(lambda: {status, urls, one_result} <= set(asked()))
-    assert [asked().count(one) for one in (status, urls, one_result)] == [1, 1, 1]
-    assert not any(path.endswith("/results") for _, path in asked())
+    wait_for(lambda: {status, urls, one_result} <= set(requests()))
+    assert [requests().count(request) for request in (status, urls, one_result)] == [1, 1, 1]
+    assert not any(path.endswith("/results") for _, path in requests())
 
 
 def test_a_request_in_which_files_failed_is_submitted_again(
@@ -510,9 +509,11 @@ def test_a_corrupt_cache_is_only_a_warning_in_the_log(
     with caplog.at_level(logging.WARNING, logger="coffea_sx"):
         first = submit()
     assert len(numbers(first)) > 100
-    said = [one.getMessage() for one in caplog.records if one.name.startswith("coffea_sx")]
-    assert said
-    assert all(message.startswith("The cache of servicex cannot be used") for message in said)
+    messages = [
+        record.getMessage() for record in caplog.records if record.name.startswith("coffea_sx")
+    ]
+    assert messages
+    assert all(message.startswith("The cache of servicex cannot be used") for message in messages)
     assert submit().request_id == first.request_id
 
 
@@ -531,12 +532,12 @@ class Held:
             await asyncio.sleep(0.01)
 
 
-@pytest.mark.filterwarnings("ignore:.*tells its results only when a transform is over")
+@pytest.mark.filterwarnings("ignore:.*lists its results only when a transform is over")
 @pytest.mark.parametrize("generation", ["2026", "2025", "1.5"])
 @pytest.mark.parametrize(
     ("limit", "kind"), [("stall_s", TransformStalled), ("deadline_s", DeadlineExceeded)]
 )
-def test_what_has_stalled_is_canceled_before_it_is_done_again(
+def test_a_stalled_transform_is_canceled_before_a_retry(
     nano_files: list[str], generation: str, limit: str, kind: type[TransformError]
 ) -> None:
     held = Held(nano_files[1])
@@ -554,7 +555,7 @@ def test_what_has_stalled_is_canceled_before_it_is_done_again(
         held.released.set()
         again = factory.retry_failed()
         # The file that was delivered before is read from there.
-        requests = [one.request_id for one in again.report().inputs]
+        requests = [file.request_id for file in again.report().inputs]
         assert requests == [again.request_id, factory.request_id, again.request_id]
         assert sorted({number // 500 for number in numbers(again)}) == [0, 1, 2]
         assert again.counts.delivered == 3
@@ -567,11 +568,11 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def test_what_was_canceled_before_anybody_waited_is_done_again(nano_files: list[str]) -> None:
+def test_a_canceled_transform_without_waits_is_retried(nano_files: list[str]) -> None:
     held = Held("none")
     with LocalServiceX(before_report=held) as server:
         factory = submit_dimuons(server, nano_files[:2], pace=PACE)
-        # It goes on, and nobody has given it up.
+        # It still runs, and no wait for it was given up.
         assert factory.retry_failed() is factory
         factory.cancel()
         held.released.set()
@@ -582,7 +583,7 @@ def test_what_was_canceled_before_anybody_waited_is_done_again(nano_files: list[
             numbers(factory)
 
 
-def test_what_was_deleted_has_to_be_submitted_whole(nano_files: list[str]) -> None:
+def test_a_deleted_transform_is_submitted_as_a_whole(nano_files: list[str]) -> None:
     held = Held("none")
     with LocalServiceX(before_report=held) as server:
         factory = submit_dimuons(server, nano_files[:2], pace=PACE)
@@ -653,21 +654,21 @@ def test_lists_of_one_request_do_not_mix_in_one_computation(
     other = from_id(first.request_id, nano_files[:2][::-1])
     collections = [factory.events().event for factory in (first, other)]
     assert collections[0].name != collections[1].name
-    alone = [one.compute(scheduler="synchronous").to_list() for one in collections]
+    alone = [array.compute(scheduler="synchronous").to_list() for array in collections]
     together = dask.compute(*collections, scheduler="synchronous")
-    assert [one.to_list() for one in together] == alone
+    assert [array.to_list() for array in together] == alone
     assert alone[0] == [*alone[1][len(alone[1]) // 2 :], *alone[1][: len(alone[1]) // 2]]
 
 
-def test_a_mistake_after_submitting_does_no_harm_to_the_next_try(
+def test_a_mistake_after_submitting_does_not_affect_the_next_try(
     server: LocalServiceX, nano_files: list[str]
 ) -> None:
     """As in a notebook, whose last traceback holds everything."""
 
     def define(schema: Any) -> Any:
-        asked = query.PythonFunction().with_uproot_function(run_query)
+        function = query.PythonFunction().with_uproot_function(run_query)
         return NanoEventsFactory.from_servicex(
-            asked, nano_files[:2], url=server.url, schemaclass=schema
+            function, nano_files[:2], url=server.url, schemaclass=schema
         )
 
     with pytest.warns(UserWarning, match="first"), pytest.raises(FormError):
