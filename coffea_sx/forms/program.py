@@ -128,10 +128,7 @@ class ProgramInterpreter(Interpreter):
         name = node.attr
         if isinstance(node.value, (ast.Constant, ast.Lambda, ast.List, ast.Tuple, ast.Dict)):
             raise self.refusal(node, "Columns are read from events.")
-        if (
-            name.startswith("_")
-            or name in _collection_attributes() - vocabulary.COLLECTION_ATTRIBUTES
-        ):
+        if name.startswith("_") or name in _hidden_attributes():
             raise self.refusal(node, f'A column with this name is read by e["{name}"].')
 
     # ---- calls
@@ -179,9 +176,8 @@ class ProgramInterpreter(Interpreter):
 
     def _call_module(self, module: str, name: str, node: ast.Call, scope: Scope) -> Step:
         if module == "np" and name in vocabulary.NP_FUNCTIONS:
-            return self.interpret_call(
-                vocabulary.NP_FUNCTIONS[name], node, scope, check=self.number
-            )
+            function = vocabulary.NP_FUNCTIONS[name]
+            return self.interpret_call(function, node, scope, check=self.number)
         if module == "dak" and name in vocabulary.DAK_FUNCTIONS:
             return self._call_dak(name, node, scope)
         if module == "functools" and name == "reduce":
@@ -341,11 +337,12 @@ def _is_constant(node: ast.expr, value: object) -> bool:
 
 
 @functools.cache
-def _collection_attributes() -> frozenset[str]:
-    """Return the names of all attributes of dask-awkward's collections."""
+def _hidden_attributes() -> frozenset[str]:
+    """Return the attributes of dask-awkward's collections that a query may not read."""
     import dask_awkward as dak
 
-    return frozenset((*dir(dak.Array), *dir(dak.Record), *dir(dak.Scalar)))
+    attributes = {*dir(dak.Array), *dir(dak.Record), *dir(dak.Scalar)}
+    return frozenset(attributes - vocabulary.COLLECTION_ATTRIBUTES)
 
 
 def _ndim(value: Any, _: str) -> Any:
