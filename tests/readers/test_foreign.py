@@ -14,8 +14,6 @@ from coffea.nanoevents import BaseSchema, NanoEventsFactory, transforms
 from coffea.nanoevents.util import concat
 from servicex import query as sx_query
 
-from coffea_sx.errors import CorruptFile
-
 FORMATS = ["root-file", "root-rntuple", "parquet"]
 
 
@@ -78,23 +76,6 @@ def test_a_column_that_a_function_makes(servicex, nano_files, monkeypatch, resul
     assert made.to_list() == read.to_list()
 
 
-def test_lists_that_do_not_end_are_an_error_of_the_file():
-    import awkward as ak
-    import numpy as np
-
-    from coffea_sx.readers.columns import Columns
-
-    lists = ak.Array(
-        ak.contents.ListOffsetArray(
-            ak.index.Index64(np.array([0, 3, 1, 4])), ak.contents.NumpyArray(np.arange(4.0))
-        )
-    )
-    columns = Columns("o.root", 3, {"x"}, dict, lambda *args: {"x": lists}, {})
-    with pytest.raises(CorruptFile, match=r"o\.root.*'x'") as caught:
-        columns.arrays(["x"], 0, 3)
-    assert caught.value.object_name == "o.root"
-
-
 def test_the_first_functions_are_compiled_in_threads():
     """numba knows awkward's arrays before the first thread compiles for one of them."""
     script = """
@@ -105,12 +86,12 @@ def test_the_first_functions_are_compiled_in_threads():
         import awkward as ak
         import sys
 
-        from coffea_sx.readers.partition import _prepare_to_compile
+        from coffea_sx.readers.partition import register_with_numba
 
         # Another thread has begun to load numba's extensions, and is not yet done.
         entrypoints._already_initialized = True
-        _prepare_to_compile()
-        threads = [threading.Thread(target=_prepare_to_compile) for _ in range(4)]
+        register_with_numba()
+        threads = [threading.Thread(target=register_with_numba) for _ in range(4)]
         [thread.start() for thread in threads]
         [thread.join() for thread in threads]
         from coffea.nanoevents import transforms
