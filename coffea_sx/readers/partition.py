@@ -141,12 +141,12 @@ def _read(
         columns.collections = collections
         size = -(-columns.n_events // steps)
         start = min(step * size, columns.n_events)
-        _prepare_to_compile()
+        register_with_numba()
         return read_entries(reader, columns, start, min(start + size, columns.n_events))
 
 
-def _prepare_to_compile() -> None:
-    """Register awkward arrays with numba before threads compile functions of coffea's schemas."""
+def register_with_numba() -> None:
+    """Register arrays of awkward before threads compile functions of coffea's schemas."""
     if "numba" in sys.modules:
         import awkward.numba
 
