@@ -7,7 +7,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,12 +23,13 @@ from coffea_sx.query import Selection, select
 from coffea_sx.servicex.client import ServiceXClient
 from coffea_sx.testing.store import S3Store
 
+# They hold no examples, and all have one module name.
+collect_ignore_glob = ["conftest.py", "*/conftest.py"]
+
 # Where tests run in the background of a shell, Ctrl-C is ignored, and so it would be by the
 # processes that tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-RECORDINGS = Path(__file__).resolve().parents[2] / "shared"
 
 
 @pytest.fixture(scope="session")
@@ -56,14 +56,6 @@ def s3_store() -> Iterator[S3Store]:
 def nano_files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Eight files of 500 events."""
     return make_samples(tmp_path_factory.mktemp("nano"), n_files=8, n_events=500)
-
-
-@pytest.fixture(scope="session")
-def shared() -> Path:
-    """Recordings of real servers."""
-    if not RECORDINGS.is_dir():
-        pytest.skip(f"there are no recordings of real servers at {RECORDINGS}")
-    return RECORDINGS
 
 
 @pytest.fixture(scope="session")

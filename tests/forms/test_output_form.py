@@ -241,39 +241,6 @@ def test_a_column_that_nobody_can_interpret_is_not_there(is_raw, odd_files):
         derive_form(query, odd_files["uninterpretable"])
 
 
-RECORDED = [
-    "rest_funcadl_root",
-    "rest_funcadl_root_new",
-    "rest_funcadl_cut_root",
-    "rest_funcadl_tuple_root",
-    "rest_funcadl_parquet",
-    "rest_funcadl_cut_parquet",
-    "rest_funcadl_tuple_parquet",
-    "rest_funcadl_single_parquet",
-    "rest_funcadl_rntuple_new",
-]
-
-
-@pytest.mark.parametrize("recording", RECORDED)
-def test_the_recorded_outputs_of_a_server_are_derived(shared, recording):
-    data = shared / "data/servicex"
-    exchanges = json.loads((data / f"exchanges/{recording}.json").read_text())["exchanges"]
-    (body,) = (e["request"]["json"] for e in exchanges if e["request"]["method"] == "POST")
-    result_format = body["result-format"]
-    form = input_form({str(data / "inputs/nano_0.root"): "Events"}, None)
-    derived = derive_form(body["selection"], form, result_format, body["codegen"])
-    outputs = sorted((data / "outputs" / recording).iterdir())
-    assert outputs
-    for output in outputs:
-        assert observed_forms(str(output), result_format) == derived.trees, output
-
-
-def test_all_recorded_outputs_of_func_adl_are_tested(shared):
-    outputs = {path.name for path in (shared / "data/servicex/outputs").glob("rest_funcadl_*")}
-    # Written by a template of 2024, which named the branch ""; that of today fails.
-    assert outputs == {*RECORDED, "rest_funcadl_single_root"}
-
-
 def test_other_codegens_need_a_form(form):
     with pytest.raises(QueryError, match="form="):
         delivered_form(select("text", codegen="python"), form)

@@ -111,8 +111,8 @@ REFUSED = {
 
 
 @pytest.fixture(scope="module")
-def folder(shared: Path) -> Path:
-    return shared / "data/servicex/exchanges"
+def folder(recordings: Path) -> Path:
+    return recordings / "exchanges"
 
 
 class Recording:
