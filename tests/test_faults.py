@@ -28,6 +28,7 @@ from bokeh.core.templates import get_env
 from distributed import Client, LocalCluster, performance_report
 from support.faulty import (
     ASKING,
+    HASTY,
     OBJECTS,
     OF_VICTIM,
     RESULTS,
@@ -40,9 +41,9 @@ from support.faulty import (
     prepare_worker,
     requests_for,
     said_by_worker,
-    watched,
 )
-from support.leaks import Canaries
+from support.leaks import Canaries, SecretsProxy, watched
+from support.paces import FAST
 from support.strategies import say
 
 from coffea_sx.errors import (
@@ -100,8 +101,14 @@ def server() -> Iterator[LocalServiceX]:
 
 
 @pytest.fixture(scope="module")
-def shared_proxy(server: LocalServiceX) -> Iterator[FaultProxy]:
-    with FaultProxy(server.url) as running:
+def secrets(server: LocalServiceX) -> Iterator[SecretsProxy]:
+    with SecretsProxy(server) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shared_proxy(secrets: SecretsProxy) -> Iterator[FaultProxy]:
+    with FaultProxy(secrets.url) as running:
         yield running
 
 
@@ -114,19 +121,24 @@ def proxy(shared_proxy: FaultProxy) -> Iterator[FaultProxy]:
 
 
 @pytest.fixture
-def canaries(server: LocalServiceX) -> Iterator[Canaries]:
-    with watched(server) as found:
+def canaries(secrets: SecretsProxy) -> Iterator[Canaries]:
+    with watched(secrets) as found:
         yield found
 
 
 @pytest.fixture
 def behind(
-    server: LocalServiceX, canaries: Canaries, nano_files: list[str], tmp_path: Path
+    server: LocalServiceX,
+    canaries: Canaries,
+    nano_files: list[str],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> Callable[[str], Analysis]:
     """Make the analysis of a server that is found at a URL."""
+    pace = HASTY if "impatient" in request.fixturenames else FAST
 
     def make(url: str) -> Analysis:
-        return Analysis(server, url, nano_files[:3], tmp_path, canaries)
+        return Analysis(server, url, nano_files[:3], tmp_path, canaries, pace)
 
     return make
 
@@ -566,8 +578,8 @@ def _secured(said: Any) -> Any:
 
 
 @pytest.fixture
-def encrypted(server: LocalServiceX, tmp_path: Path) -> Iterator[Encrypted]:
-    found = Encrypted(server.url, tmp_path)
+def encrypted(secrets: SecretsProxy, tmp_path: Path) -> Iterator[Encrypted]:
+    found = Encrypted(secrets.url, tmp_path)
     with found.proxy:
         yield found
 

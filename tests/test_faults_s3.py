@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 import awkward as ak
 import pytest
 import uproot
-from support.faulty import OBJECTS, OF_VICTIM, VICTIM, Analysis, requests_for, watched
+from support.faulty import OBJECTS, OF_VICTIM, VICTIM, Analysis, requests_for
+from support.leaks import SecretsProxy, watched
 
 from coffea_sx.errors import AccessError, ObjectGone
 from coffea_sx.local import LocalServiceX
@@ -46,6 +47,12 @@ def server(s3_store: S3Store, shared_proxy: FaultProxy) -> Iterator[LocalService
         yield running
 
 
+@pytest.fixture(scope="module")
+def secrets(server: LocalServiceX) -> Iterator[SecretsProxy]:
+    with SecretsProxy(server) as running:
+        yield running
+
+
 @pytest.fixture
 def proxy(shared_proxy: FaultProxy) -> Iterator[FaultProxy]:
     """Between everybody and the store."""
@@ -56,11 +63,17 @@ def proxy(shared_proxy: FaultProxy) -> Iterator[FaultProxy]:
 
 @pytest.fixture
 def analysis(
-    server: LocalServiceX, s3_store: S3Store, nano_files: list[str], tmp_path: Path
+    server: LocalServiceX,
+    secrets: SecretsProxy,
+    shared_proxy: FaultProxy,
+    s3_store: S3Store,
+    nano_files: list[str],
+    tmp_path: Path,
 ) -> Iterator[Analysis]:
-    with watched(server) as canaries:
+    with watched(secrets) as canaries:
         canaries.secrets |= {s3_store.access_key, s3_store.secret_key}
-        yield Analysis(server, server.url, nano_files[:3], tmp_path, canaries)
+        canaries.stores.append(shared_proxy)
+        yield Analysis(server, secrets.url, nano_files[:3], tmp_path, canaries)
 
 
 class Stored:
@@ -154,8 +167,9 @@ def test_27_keys_are_changed_while_files_are_read(nano_files: list[str], tmp_pat
             servers.append(serve(port=port, object_store=location(store, proxy)).start())
 
         try:
-            with watched(servers[0]) as canaries:
-                analysis = Analysis(servers[0], servers[0].url, nano_files[:3], tmp_path, canaries)
+            with SecretsProxy(servers[0]) as secrets, watched(secrets) as canaries:
+                analysis = Analysis(servers[0], secrets.url, nano_files[:3], tmp_path, canaries)
+                canaries.stores.append(proxy)
                 proxy.script = [Fault(before(rotate), OF_VICTIM)]
                 analysis.assert_right()
                 assert old | {store.access_key, store.secret_key} <= canaries.secrets

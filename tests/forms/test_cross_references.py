@@ -15,6 +15,7 @@ import uproot
 from coffea.nanoevents import BaseSchema, NanoAODSchema, NanoEventsFactory, PHYSLITESchema
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.paces import FAST
 
 from coffea_sx import derive_form
 from coffea_sx.cli import main
@@ -584,12 +585,14 @@ def test_from_servicex_warns(servicex: LocalServiceX, generated: str, result_for
     }
     with pytest.warns(MisdirectedIndices, match="Muon_genPartIdx as in the input.*GenPart") as said:
         cut = NanoEventsFactory.from_servicex(
-            selecting({**whole(*names), **hard}), [generated], **options
+            selecting({**whole(*names), **hard}), [generated], **{"pace": FAST, **options}
         )
     assert said[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        factory = NanoEventsFactory.from_servicex(selecting(whole(*names)), [generated], **options)
+        factory = NanoEventsFactory.from_servicex(
+            selecting(whole(*names)), [generated], **{"pace": FAST, **options}
+        )
     matched = [
         events.Muon.matched_gen.pt.compute(scheduler="synchronous").to_list()
         for events in (cut.events(), factory.events())

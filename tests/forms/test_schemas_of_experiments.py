@@ -20,6 +20,7 @@ from coffea.nanoevents import (
 from coffea.util import _is_interpretable
 from servicex import query
 from support.experiments import EXPERIMENTS, Experiment, path_in_file
+from support.paces import FAST
 
 from coffea_sx import derive_form
 from coffea_sx.errors import FormError
@@ -70,6 +71,7 @@ class Files:
                 url=self.servicex.url,
                 schemaclass=experiment.schemaclass,
                 input_form=files,
+                pace=FAST,
             )
         return self._made[name]
 
@@ -195,6 +197,7 @@ def test_columns_may_be_named_by_their_paths(name: str, files: Files) -> None:
         url=files.servicex.url,
         schemaclass=experiment.schemaclass,
         input_form=inputs,
+        pace=FAST,
     ).events()
     theirs = files.of_experiment(name)
     for expression in experiment.expressions.values():

@@ -13,6 +13,7 @@ import pytest
 from coffea.nanoevents import BaseSchema, NanoEventsFactory, transforms
 from coffea.nanoevents.util import concat
 from servicex import query as sx_query
+from support.paces import FAST
 
 from coffea_sx.errors import CorruptFile
 
@@ -43,7 +44,7 @@ def events_of(servicex, files, result_format, **options):
         url=servicex.url,
         schemaclass=FailingSchema,
         result_format=result_format,
-        **options,
+        **{"pace": FAST, **options},
     ).events()
 
 

@@ -365,7 +365,7 @@ def test_the_second_request_of_a_look_up_gets_all_files(folder, poller_of, fast)
     recording = Recording(folder / "lookup_premature_complete.json", which=1)
     play = Replay(recording)
     poller = poller_of(play, recording.paths, recording.request_id)
-    files = files_of(poller.client, recording.request_id, PollPolicy())
+    files = files_of(poller.client, recording.request_id, FAST)
     assert files.paths == tuple(f"/data/nano_{i}.root" for i in (0, 1, 2, 5))
     outcomes, ending = ended(poller)
     assert counted(outcomes) == (4, 0)
@@ -376,13 +376,13 @@ def test_a_premature_complete_does_not_tell_the_number_of_files(folder, scripted
     recording = Recording(folder / "lookup_premature_complete.json", which=0)
     assert recording.statuses[-1][1]["files"] == 2
     client = client_of(scripted(Replay(recording)).url)
-    assert len(files_of(client, recording.request_id, PollPolicy())) == 4
+    assert len(files_of(client, recording.request_id, FAST)) == 4
 
 
 def test_a_look_up_of_nothing(folder, scripted, client_of, fast):
     recording = Recording(folder / "lookup_empty.json")
     with pytest.raises(EmptyDataset, match=recording.request_id):
-        files_of(client_of(scripted(Replay(recording)).url), recording.request_id, PollPolicy())
+        files_of(client_of(scripted(Replay(recording)).url), recording.request_id, FAST)
 
 
 # -- races

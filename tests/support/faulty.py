@@ -1,7 +1,4 @@
-"""What the tests of faults share: an analysis behind a proxy, and the search for secrets.
-
-A module of its own, because a conftest.py cannot be imported.
-"""
+"""An analysis behind a proxy, for the tests of faults."""
 
 from __future__ import annotations
 
@@ -12,8 +9,7 @@ import pickle
 import re
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +25,6 @@ from coffea_sx.errors import ServiceXError
 from coffea_sx.forms import OutputForm, derive_form
 from coffea_sx.local import LocalServiceX
 from coffea_sx.policy import PollPolicy
-from coffea_sx.polling import monitor
 from coffea_sx.servicex import clients
 from coffea_sx.servicex.client import ServiceXClient
 from coffea_sx.storage import stored, transport
@@ -37,6 +32,7 @@ from coffea_sx.testing import Answer, FaultProxy, Request, When
 from coffea_sx.testing.faults import Ask, whole
 from coffea_sx.wire import Limits
 from support.leaks import Canaries
+from support.paces import FAST, IMPATIENT
 
 COLUMNS = ("event", "MET_pt", "Muon_pt")
 # The second of three input files is the one with the fault.
@@ -55,6 +51,9 @@ OF_VICTIM = reading(f"{BUCKET}.*nano_{VICTIM}")
 ASKING = When("^/servicex", method="GET")
 RESULTS = When("/results$")
 
+
+# Faults that last end soon.
+HASTY = replace(IMPATIENT, stall_s=10.0, outage_s=0.2)
 
 Kind = type[ServiceXError] | tuple[type[ServiceXError], ...]
 
@@ -85,17 +84,19 @@ def truth(files: tuple[str, ...]) -> dict[str, Any]:
 
 
 class Analysis:
-    """An analysis of three files, what it should give, and everything that must not be said.
+    """An analysis of three files, its right result, and the secrets that it must not show.
 
     Parameters
     ----------
     server : LocalServiceX
         With tokens.
     url : str
-        Where the client finds it.
+        Address of the server for clients.
     files : list of str
     directory : Path
         For its servicex.yaml.
+    canaries : Canaries
+    pace : PollPolicy
     """
 
     def __init__(
@@ -105,8 +106,10 @@ class Analysis:
         files: list[str],
         directory: Path,
         canaries: Canaries,
+        pace: PollPolicy = FAST,
     ) -> None:
         self.files = files
+        self.pace = pace
         self.truth = truth(tuple(files))
         self.canaries = canaries
         self._config = directory / "servicex.yaml"
@@ -120,7 +123,7 @@ class Analysis:
             form=form_of(self.files[0], options.get("result_format", "root-file")),
             config_path=self._config,
             schemaclass=BaseSchema,
-            **options,
+            **{"pace": self.pace, **options},
         )
 
     def compute(self, scheduler: str = "synchronous", **options: Any) -> dict[str, Any]:
@@ -229,21 +232,6 @@ class Rewrite:
         return whole(answer.status, {"Content-Type": "application/json"}, content)
 
 
-@contextmanager
-def watched(server: LocalServiceX) -> Iterator[Canaries]:
-    """Note the secrets of a server and of its clients, and all logs at DEBUG."""
-    root = logging.getLogger()
-    level = root.level
-    with pytest.MonkeyPatch.context() as patch:
-        canaries = Canaries(server, patch)
-        handler = logging.StreamHandler(canaries.log)
-        root.addHandler(handler)
-        root.setLevel(logging.DEBUG)
-        yield canaries
-        root.removeHandler(handler)
-        root.setLevel(level)
-
-
 def of_rows(**facts: Any) -> Rewrite:
     """Change all rows of results."""
     changed = {name.replace("_", "-"): fact for name, fact in facts.items()}
@@ -255,15 +243,13 @@ def requests_for(proxy: FaultProxy, when: Callable[[Request], bool]) -> list[Req
 
 
 def make_impatient(patch: pytest.MonkeyPatch) -> None:
-    """Let nobody wait for long: faults for ever end in a second."""
+    """Shorten the limits of requests, so that lasting faults end in a second; HASTY is the pace."""
     quick = partial(transport.fetch, patience_s=0.5, limits=Limits(0.2, bytes_per_s=1e9))
     patch.setattr(stored, "fetch", quick)
     patch.setattr(transport, "MISSING_PAUSES_S", (0.01, 0.02))
     # Submitting takes its time.
     patch.setattr(ServiceXClient.__init__, "__defaults__", (5.0, Limits(total_s=1.0)))
     patch.setattr(clients, "ServiceXClient", partial(ServiceXClient, patience_s=0.5))
-    fast = partial(PollPolicy, busy_s=0.02, idle_s=0.1, stall_s=10.0, settle_s=0.3, outage_s=0.2)
-    patch.setattr(monitor, "PollPolicy", fast)
 
 
 # -- in the processes of workers

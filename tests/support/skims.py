@@ -10,6 +10,7 @@ import uproot
 from coffea.nanoevents import NanoAODSchema, NanoEventsFactory
 
 from coffea_sx.local import LocalServiceX
+from support.paces import FAST
 from support.strategies import columns
 
 EVENT = ("run", "luminosityBlock", "event")
@@ -64,6 +65,7 @@ def assert_jets_have_their_muons(servicex: LocalServiceX, path: str) -> None:
         codegen="uproot",
         url=servicex.url,
         schemaclass=WithoutWarnings,
+        pace=FAST,
     )
     events = factory.events()
     source = NanoEventsFactory.from_root(
