@@ -1,6 +1,6 @@
 """Every fault of servers and networks, end to end: right values, an error, or a row of the report.
 
-The numbers are those of the list of faults that a client of ServiceX must survive.
+The numbers are those of docs/faults.md.
 """
 
 from __future__ import annotations

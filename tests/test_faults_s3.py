@@ -1,6 +1,6 @@
 """Faults of a store that only a real S3 server has: URLs that expire, keys that change, and more.
 
-The numbers are those of the list of faults that a client of ServiceX must survive.
+The numbers are those of docs/faults.md.
 """
 
 from __future__ import annotations
