@@ -36,11 +36,11 @@ from support.faulty import (
     Analysis,
     Kind,
     Rewrite,
+    log_of_worker,
     make_impatient,
     of_rows,
     prepare_worker,
     requests_for,
-    said_by_worker,
 )
 from support.leaks import Canaries, SecretsProxy, watched
 from support.paces import FAST
@@ -188,7 +188,7 @@ def test_file_urls_are_asked_for_again(analysis: Analysis, proxy: FaultProxy, ac
 
 
 class Clock:
-    """Notes when requests come, those that a rule with it is asked about."""
+    """Takes the times of the requests that its rule is applied to."""
 
     def __init__(self, when: When) -> None:
         self.when = when
@@ -217,7 +217,7 @@ def test_1_retry_after(analysis: Analysis, proxy: FaultProxy, status: int) -> No
 
 
 def test_2_refused_connections(analysis: Analysis, proxy: FaultProxy) -> None:
-    """Nobody listens for a moment: before anything is known, and before files are read."""
+    """The server is away for a moment: before anything is delivered, and before files are read."""
     for ignore_cache in (True, False):
         proxy.stop()
         back = threading.Timer(0.5, proxy.start)
@@ -536,7 +536,7 @@ def test_servicex_fails_for_ever(
 
 @pytest.mark.usefixtures("impatient")
 def test_1_is_no_failure_of_files(analysis: Analysis, proxy: FaultProxy) -> None:
-    """A report would have to call all files failed, of which nothing is known."""
+    """The files have not failed: an outage is an error, not a row of the report."""
     proxy.script = [Fault(Status(503), RESULTS, times=None)]
     events, _ = analysis.factory(on_failure="skip").events()
     with pytest.raises(RequestRefused, match="503"):
@@ -554,7 +554,7 @@ def test_2_nobody_listens(behind: Callable[[str], Analysis], closed_port: int) -
 
 
 class Encrypted:
-    """A proxy with a certificate, and what clients must trust to believe it."""
+    """A proxy with a certificate, and the authority that clients must trust."""
 
     def __init__(self, target: str, directory: Path) -> None:
         authority = trustme.CA()
@@ -564,15 +564,15 @@ class Encrypted:
         made = authority.issue_cert("127.0.0.1")
         made.private_key_and_cert_chain_pem.write_to_path(str(certificate))
         self.proxy = FaultProxy(target, certificate=certificate)
-        # The embedded server does not know that it is reached by https.
+        # The embedded server writes http into its URLs.
         self.proxy.script = [Fault(Rewrite(_secured), URLS, times=None)]
 
 
-def _secured(said: Any) -> Any:
+def _secured(answer: Any) -> Any:
     return {
         "uris": {
             name: [url.replace("http://", "https://"), *more]
-            for name, (url, *more) in said["uris"].items()
+            for name, (url, *more) in answer["uris"].items()
         }
     }
 
@@ -775,11 +775,11 @@ def test_37_a_cluster(
                 assert proxy.provoked[0] > 0
             analysis.assert_skips_victim(FormMismatch, "no such column", "distributed")
         logs = f"{client.get_worker_logs()} {client.get_scheduler_logs()}"
-        (said,) = client.run(said_by_worker).values()
+        (logged,) = client.run(log_of_worker).values()
     assert "Compute Failed" in logs
-    assert "nano_1.root?..." in said  # the log does say what was asked
+    assert "nano_1.root?..." in logged  # requests are logged
     assert "load" in page.read_text()
-    for text in (logs, said, page.read_text()):
+    for text in (logs, logged, page.read_text()):
         analysis.assert_silent(text)
 
 
@@ -813,7 +813,7 @@ def full_disk(nbytes: int) -> Iterator[None]:
 
 
 def test_38_the_disk_of_a_cache_is_full(analysis: Analysis, tmp_path: Path) -> None:
-    """We keep no files; fsspec's cache, if a user puts it before us, fails and says why."""
+    """coffea_sx keeps no files; a cache of fsspec in front of it fails with its own error."""
     factory = analysis.factory()
     factory.events().event.compute(scheduler="synchronous")
     where = address(factory.request_id, factory.files[VICTIM]["object_name"])

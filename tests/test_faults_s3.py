@@ -55,7 +55,7 @@ def secrets(server: LocalServiceX) -> Iterator[SecretsProxy]:
 
 @pytest.fixture
 def proxy(shared_proxy: FaultProxy) -> Iterator[FaultProxy]:
-    """Between everybody and the store."""
+    """Proxy in front of the store."""
     shared_proxy.requests.clear()
     yield shared_proxy
     shared_proxy.script = ()
@@ -223,7 +223,7 @@ def expected(analysis: Analysis) -> Any:
 
 
 def test_21_an_object_was_replaced(analysis: Analysis, stored: Stored) -> None:
-    """The store knows better than the row how many bytes there are."""
+    """The size that the store sends counts, not that of the row."""
     content = stored.content()
     other = doubled(content)
     assert len(other) != len(content)

@@ -41,7 +41,7 @@ BUCKET = r"^/[0-9a-f-]{36}/"
 
 
 def reading(path: str) -> Callable[[Request], bool]:
-    """Match requests for objects, but not those that only find out whether one is there."""
+    """Match requests for objects, but not those that only check that an object exists."""
     asks = When(path, method="GET")
     return lambda request: asks(request) and request.range != "bytes=0-0"
 
@@ -68,7 +68,7 @@ def query() -> Any:
 
 @lru_cache
 def form_of(path: str, result_format: str) -> OutputForm:
-    """Derive what is delivered, once for all tests."""
+    """Derive the form of the results, once for all tests."""
     return derive_form(query(), {path: "Events"}, result_format=result_format)
 
 
@@ -132,7 +132,7 @@ class Analysis:
         return dict(zip(COLUMNS, found, strict=True))
 
     def assert_right(self, scheduler: str = "synchronous", **options: Any) -> None:
-        """The values are those of the input files; nothing secret is said on the way."""
+        """The values are those of the input files; no secret is shown on the way."""
         self._assert_equal(self.compute(scheduler, **options), self.truth)
         self.assert_silent()
 
@@ -143,7 +143,7 @@ class Analysis:
         scheduler: str = "synchronous",
         **options: Any,
     ) -> Any:
-        """It ends with an error that can be pickled, and that holds nothing secret."""
+        """It ends with an error that can be pickled and holds no secret."""
         with pytest.raises(kind, match=says) as caught:
             self.compute(scheduler, **options)
         error = caught.value
@@ -176,17 +176,17 @@ class Analysis:
         (failed,) = rows[~ak.is_none(rows.exception)].to_list()
         assert (failed["partition"], failed["input_file"]) == (VICTIM, self.files[VICTIM])
         assert failed["failed_at"] == "read"
-        assert failed["exception"] in [one.__name__ for one in _kinds(kind)]
+        assert failed["exception"] in [error.__name__ for error in _kinds(kind)]
         assert re.search(says, failed["message"])
         assert rows.n_events.to_list() == [500, 0, 500]
         self.assert_silent(str(rows.to_list()))
 
     def expect_no_token(self) -> None:
-        """Search for secrets even if no access token is given out."""
+        """Search for secrets even if no access token is issued."""
         self.canaries.secrets.add("no access token")
 
     def assert_silent(self, what: str = "") -> None:
-        """Neither what is given nor any log has a secret."""
+        """Neither the text nor any log has a secret."""
         self.canaries.assert_absent("what was raised or reported", what)
         self.canaries.assert_absent("our log", self.canaries.log.getvalue())
 
@@ -204,7 +204,7 @@ def everything_in(error: BaseException) -> str:
     return "\n".join(
         [
             *traceback.format_exception(error),
-            *(f"{one!r} {one} {vars(one)}" for one in _chain(error, set())),
+            *(f"{link!r} {link} {vars(link)}" for link in _chain(error, set())),
             pickle.dumps(error).decode("latin-1"),
         ]
     )
@@ -235,7 +235,7 @@ class Rewrite:
 def of_rows(**facts: Any) -> Rewrite:
     """Change all rows of results."""
     changed = {name.replace("_", "-"): fact for name, fact in facts.items()}
-    return Rewrite(lambda said: {"results": [{**row, **changed} for row in said["results"]]})
+    return Rewrite(lambda answer: {"results": [{**row, **changed} for row in answer["results"]]})
 
 
 def requests_for(proxy: FaultProxy, when: Callable[[Request], bool]) -> list[Request]:
@@ -258,12 +258,12 @@ _log_of_worker = io.StringIO()
 
 
 def prepare_worker() -> None:
-    """Let a worker wait for nothing for long, and keep all that it logs at DEBUG."""
+    """Shorten the limits of a worker, and keep all that it logs at DEBUG."""
     make_impatient(pytest.MonkeyPatch())
     root = logging.getLogger()
     root.addHandler(logging.StreamHandler(_log_of_worker))
     root.setLevel(logging.DEBUG)
 
 
-def said_by_worker() -> str:
+def log_of_worker() -> str:
     return _log_of_worker.getvalue()
