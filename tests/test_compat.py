@@ -11,6 +11,7 @@ import dask
 import pytest
 from coffea.nanoevents import NanoEventsFactory
 from servicex import query as sx_query
+from support.paces import FAST
 
 from coffea_sx import compat
 from coffea_sx.compat import ServiceXSourceCMSRun1AOD, ServiceXSourceUpROOT, ServiceXSourceXAOD
@@ -230,7 +231,12 @@ def test_events_equal_those_of_servicex_3(servicex, nano_files):
     mass = []
     for query in (dimuons(), dimuons().AsROOTTTree("f.root", "tree"), dimuon_query()):
         events = NanoEventsFactory.from_servicex(
-            query, nano_files[:3], url=servicex.url, schemaclass=SelectionSchema, ignore_cache=True
+            query,
+            nano_files[:3],
+            url=servicex.url,
+            schemaclass=SelectionSchema,
+            ignore_cache=True,
+            pace=FAST,
         ).events()
         (made,) = dask.compute(DimuonProcessor().process(events), scheduler="synchronous")
         mass.append(made["mass"])

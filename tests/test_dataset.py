@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from pathlib import Path
 
 import pytest
@@ -132,17 +131,6 @@ def test_a_dataset_is_a_value():
     assert identify(["/a.root", "/b.root"]) != identify(["/b.root", "/a.root"])
 
 
-def test_object_name_of_a_long_path_as_the_server_wrote_it(shared):
-    recorded = json.loads((shared / "data/servicex/exchanges/long_name.json").read_text())
-    rows = list(recorded_rows(recorded))
-    assert rows
-    for row in rows:
-        # The recording writes /data/ for the folder of the input, so its digest differs.
-        ours, theirs = object_name(row["file-path"]), row["s3-object-name"]
-        assert len(ours) == len(theirs) == MAX_OBJECT_NAME
-        assert (ours[0], ours[41:]) == (theirs[0], theirs[41:])
-
-
 @given(st.text("abc/:ä", min_size=1, max_size=12), st.integers(0, 300))
 def test_object_name_is_what_the_servicex_client_expects(path, length):
     path += "x" * length
@@ -153,25 +141,6 @@ class OfServers(MinioAdapter):
     """The servicex client shortens the names of local files by the rule of servers, but to 60."""
 
     MAX_PATH_LEN = MAX_OBJECT_NAME
-
-
-def test_every_recorded_object_name(shared):
-    n = 0
-    for path in sorted((shared / "data/servicex/exchanges").glob("*.json")):
-        for row in recorded_rows(json.loads(path.read_text())):
-            if row["transform_status"] == "success" and len(row["file-path"]) < MAX_OBJECT_NAME:
-                name = object_name(row["file-path"])
-                assert row["s3-object-name"] in (name, name + ".parquet"), path
-                n += 1
-    assert n > 100
-
-
-def recorded_rows(recorded):
-    exchanges = recorded.get("exchanges", []) if isinstance(recorded, dict) else recorded
-    for exchange in exchanges:
-        response = exchange.get("response")
-        if isinstance(response, dict):
-            yield from response.get("results", [])
 
 
 @pytest.mark.parametrize("length", [254, 255, 256, 257, 1000])

@@ -18,6 +18,7 @@ import pytest
 from coffea.nanoevents import BaseSchema, NanoEventsFactory
 from dask_awkward.lib.testutils import assert_eq
 from servicex import query as sx_query
+from support.paces import FAST
 
 import coffea_sx
 from coffea_sx.demo.analysis import DimuonProcessor, SelectionSchema, dimuon_query
@@ -46,7 +47,7 @@ def submit(servicex: LocalServiceX, nano_files: list[str]) -> Submit:
         return NanoEventsFactory.from_servicex(
             dimuon_query() if query is None else query,
             nano_files if dataset is None else dataset,
-            **{"url": servicex.url, "schemaclass": SelectionSchema, **options},
+            **{"pace": FAST, "url": servicex.url, "schemaclass": SelectionSchema, **options},
         )
 
     return submitted
@@ -109,7 +110,7 @@ def test_events_equal_what_coffea_reads_of_the_delivered_files(
 ) -> None:
     with LocalServiceX(tmp_path / "servicex") as server:
         factory = NanoEventsFactory.from_servicex(
-            dimuon_query(), nano_files[:2], url=server.url, schemaclass=SelectionSchema
+            dimuon_query(), nano_files[:2], url=server.url, schemaclass=SelectionSchema, pace=FAST
         )
         events = factory.events()
         events.event.compute(scheduler="synchronous")
@@ -212,12 +213,14 @@ def test_a_dataset_of_the_server_is_looked_up(nano_files: list[str], tmp_path: P
             "schemaclass": SelectionSchema,
         }
         factory = NanoEventsFactory.from_servicex(
-            dimuon_query(), dataset.Rucio("user:dy", num_files=3), **options
+            dimuon_query(), dataset.Rucio("user:dy", num_files=3), **{"pace": FAST, **options}
         )
         assert [file["input_file"] for file in factory.files] == nano_files[:3]
         assert len(factory.events().event.compute(scheduler="synchronous")) > 500
         with pytest.raises(coffea_sx.errors.BadDataset, match="it does not exist"):
-            NanoEventsFactory.from_servicex(dimuon_query(), dataset.Rucio("user:no"), **options)
+            NanoEventsFactory.from_servicex(
+                dimuon_query(), dataset.Rucio("user:no"), **{"pace": FAST, **options}
+            )
 
 
 def test_local_is_a_servicex_in_this_process(submit: Submit, direct_events: Any) -> None:
@@ -267,7 +270,7 @@ def test_cancel_ends_the_wait(nano_files: list[str]) -> None:
 
     with LocalServiceX(before_report=never) as server:
         factory = NanoEventsFactory.from_servicex(
-            dimuon_query(), nano_files, url=server.url, schemaclass=SelectionSchema
+            dimuon_query(), nano_files, url=server.url, schemaclass=SelectionSchema, pace=FAST
         )
         factory.cancel()
         with pytest.raises(TransformCanceled, match="0 of 8 input files were finished"):
@@ -310,13 +313,15 @@ def test_the_input_form_is_probed_by_servicex(nano_files: list[str], direct_even
     with LocalServiceX(python=True) as server:
         options: dict[str, Any] = {"url": server.url, "schemaclass": SelectionSchema}
         factory = NanoEventsFactory.from_servicex(
-            dimuon_query(), nano_files, input_form="probe", **options
+            dimuon_query(), nano_files, input_form="probe", **{"pace": FAST, **options}
         )
         assert equal(factory.events().event, selected(direct_events).event)
         query = sx_query.UprootRaw(
             {"treename": "Events", "filter_name": ["run", "luminosityBlock", "event"]}
         )
-        raw = NanoEventsFactory.from_servicex(query, nano_files, input_form="probe", **options)
+        raw = NanoEventsFactory.from_servicex(
+            query, nano_files, input_form="probe", **{"pace": FAST, **options}
+        )
         assert equal(raw.events().event, direct_events.event)
 
 
@@ -383,7 +388,7 @@ def test_an_unreadable_result_is_skipped_and_reported(
     with LocalServiceX() as server:
         options: dict[str, Any] = {"url": server.url, "schemaclass": SelectionSchema}
         factory = NanoEventsFactory.from_servicex(
-            dimuon_query(), nano_files, on_failure="skip", **options
+            dimuon_query(), nano_files, on_failure="skip", **{"pace": FAST, **options}
         )
         events, report = factory.events()
         events.event.compute(scheduler="synchronous")

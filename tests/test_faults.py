@@ -1,6 +1,6 @@
 """Every fault of servers and networks, end to end: right values, an error, or a row of the report.
 
-The numbers are those of the list of faults that a client of ServiceX must survive.
+The numbers are those of docs/faults.md.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from bokeh.core.templates import get_env
 from distributed import Client, LocalCluster, performance_report
 from support.faulty import (
     ASKING,
+    HASTY,
     IMPATIENT,
     OBJECTS,
     OF_VICTIM,
@@ -37,15 +38,15 @@ from support.faulty import (
     Analysis,
     Kind,
     Rewrite,
+    log_of_worker,
     make_impatient,
     of_rows,
     prepare_worker,
     read_with,
     requests_for,
-    said_by_worker,
-    watched,
 )
-from support.leaks import Canaries
+from support.leaks import Canaries, SecretsProxy, watched
+from support.paces import FAST
 from support.strategies import say
 
 from coffea_sx.errors import (
@@ -103,8 +104,14 @@ def server() -> Iterator[LocalServiceX]:
 
 
 @pytest.fixture(scope="module")
-def shared_proxy(server: LocalServiceX) -> Iterator[FaultProxy]:
-    with FaultProxy(server.url) as running:
+def secrets(server: LocalServiceX) -> Iterator[SecretsProxy]:
+    with SecretsProxy(server) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shared_proxy(secrets: SecretsProxy) -> Iterator[FaultProxy]:
+    with FaultProxy(secrets.url) as running:
         yield running
 
 
@@ -117,19 +124,24 @@ def proxy(shared_proxy: FaultProxy) -> Iterator[FaultProxy]:
 
 
 @pytest.fixture
-def canaries(server: LocalServiceX) -> Iterator[Canaries]:
-    with watched(server) as found:
+def canaries(secrets: SecretsProxy) -> Iterator[Canaries]:
+    with watched(secrets) as found:
         yield found
 
 
 @pytest.fixture
 def behind(
-    server: LocalServiceX, canaries: Canaries, nano_files: list[str], tmp_path: Path
+    server: LocalServiceX,
+    canaries: Canaries,
+    nano_files: list[str],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> Callable[[str], Analysis]:
     """Make the analysis of a server that is found at a URL."""
+    pace = HASTY if "impatient" in request.fixturenames else FAST
 
     def make(url: str) -> Analysis:
-        return Analysis(server, url, nano_files[:3], tmp_path, canaries)
+        return Analysis(server, url, nano_files[:3], tmp_path, canaries, pace)
 
     return make
 
@@ -179,7 +191,7 @@ def test_file_urls_are_asked_for_again(analysis: Analysis, proxy: FaultProxy, ac
 
 
 class Clock:
-    """Notes when requests come, those that a rule with it is asked about."""
+    """Takes the times of the requests that its rule is applied to."""
 
     def __init__(self, when: When) -> None:
         self.when = when
@@ -208,7 +220,7 @@ def test_1_retry_after(analysis: Analysis, proxy: FaultProxy, status: int) -> No
 
 
 def test_2_refused_connections(analysis: Analysis, proxy: FaultProxy) -> None:
-    """Nobody listens for a moment: before anything is known, and before files are read."""
+    """The server is away for a moment: before anything is delivered, and before files are read."""
     for ignore_cache in (True, False):
         proxy.stop()
         back = threading.Timer(0.5, proxy.start)
@@ -528,7 +540,7 @@ def test_servicex_fails_for_ever(
 
 @pytest.mark.usefixtures("impatient")
 def test_1_is_no_failure_of_files(analysis: Analysis, proxy: FaultProxy) -> None:
-    """A report would have to call all files failed, of which nothing is known."""
+    """The files have not failed: an outage is an error, not a row of the report."""
     proxy.script = [Fault(Status(503), RESULTS, times=None)]
     events, _ = analysis.factory(on_failure="skip").events()
     with pytest.raises(RequestRefused, match="503"):
@@ -546,7 +558,7 @@ def test_2_nobody_listens(behind: Callable[[str], Analysis], closed_port: int) -
 
 
 class Encrypted:
-    """A proxy with a certificate, and what clients must trust to believe it."""
+    """A proxy with a certificate, and the authority that clients must trust."""
 
     def __init__(self, target: str, directory: Path) -> None:
         authority = trustme.CA()
@@ -556,22 +568,22 @@ class Encrypted:
         made = authority.issue_cert("127.0.0.1")
         made.private_key_and_cert_chain_pem.write_to_path(str(certificate))
         self.proxy = FaultProxy(target, certificate=certificate)
-        # The embedded server does not know that it is reached by https.
+        # The embedded server writes http into its URLs.
         self.proxy.script = [Fault(Rewrite(_secured), URLS, times=None)]
 
 
-def _secured(said: Any) -> Any:
+def _secured(answer: Any) -> Any:
     return {
         "uris": {
             name: [url.replace("http://", "https://"), *more]
-            for name, (url, *more) in said["uris"].items()
+            for name, (url, *more) in answer["uris"].items()
         }
     }
 
 
 @pytest.fixture
-def encrypted(server: LocalServiceX, tmp_path: Path) -> Iterator[Encrypted]:
-    found = Encrypted(server.url, tmp_path)
+def encrypted(secrets: SecretsProxy, tmp_path: Path) -> Iterator[Encrypted]:
+    found = Encrypted(secrets.url, tmp_path)
     with found.proxy:
         yield found
 
@@ -767,11 +779,11 @@ def test_37_a_cluster(
                 assert proxy.provoked[0] > 0
             analysis.assert_skips_victim(FormMismatch, "no such column", "distributed")
         logs = f"{client.get_worker_logs()} {client.get_scheduler_logs()}"
-        (said,) = client.run(said_by_worker).values()
+        (logged,) = client.run(log_of_worker).values()
     assert "Compute Failed" in logs
-    assert "nano_1.root?..." in said  # the log does say what was asked
+    assert "nano_1.root?..." in logged  # requests are logged
     assert "load" in page.read_text()
-    for text in (logs, said, page.read_text()):
+    for text in (logs, logged, page.read_text()):
         analysis.assert_silent(text)
 
 
@@ -805,7 +817,7 @@ def full_disk(nbytes: int) -> Iterator[None]:
 
 
 def test_38_the_disk_of_a_cache_is_full(analysis: Analysis, tmp_path: Path) -> None:
-    """We keep no files; fsspec's cache, if a user puts it before us, fails and says why."""
+    """coffea_sx keeps no files; a cache of fsspec in front of it fails with its own error."""
     factory = analysis.factory()
     factory.events().event.compute(scheduler="synchronous")
     where = address(factory.request_id, factory.files[VICTIM]["object_name"])

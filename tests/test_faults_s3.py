@@ -1,6 +1,6 @@
 """Faults of a store that only a real S3 server has: URLs that expire, keys that change, and more.
 
-The numbers are those of the list of faults that a client of ServiceX must survive.
+The numbers are those of docs/faults.md.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from support.faulty import (
     Analysis,
     read_with,
     requests_for,
-    watched,
 )
+from support.leaks import SecretsProxy, watched
 
 from coffea_sx.errors import AccessError, ObjectGone
 from coffea_sx.local import LocalServiceX
@@ -54,9 +54,15 @@ def server(s3_store: S3Store, shared_proxy: FaultProxy) -> Iterator[LocalService
         yield running
 
 
+@pytest.fixture(scope="module")
+def secrets(server: LocalServiceX) -> Iterator[SecretsProxy]:
+    with SecretsProxy(server) as running:
+        yield running
+
+
 @pytest.fixture
 def proxy(shared_proxy: FaultProxy) -> Iterator[FaultProxy]:
-    """Between everybody and the store."""
+    """Proxy in front of the store."""
     shared_proxy.requests.clear()
     yield shared_proxy
     shared_proxy.script = ()
@@ -64,11 +70,17 @@ def proxy(shared_proxy: FaultProxy) -> Iterator[FaultProxy]:
 
 @pytest.fixture
 def analysis(
-    server: LocalServiceX, s3_store: S3Store, nano_files: list[str], tmp_path: Path
+    server: LocalServiceX,
+    secrets: SecretsProxy,
+    shared_proxy: FaultProxy,
+    s3_store: S3Store,
+    nano_files: list[str],
+    tmp_path: Path,
 ) -> Iterator[Analysis]:
-    with watched(server) as canaries:
+    with watched(secrets) as canaries:
         canaries.secrets |= {s3_store.access_key, s3_store.secret_key}
-        yield Analysis(server, server.url, nano_files[:3], tmp_path, canaries)
+        canaries.stores.append(shared_proxy)
+        yield Analysis(server, secrets.url, nano_files[:3], tmp_path, canaries)
 
 
 class Stored:
@@ -162,8 +174,9 @@ def test_27_keys_are_changed_while_files_are_read(nano_files: list[str], tmp_pat
             servers.append(serve(port=port, object_store=location(store, proxy)).start())
 
         try:
-            with watched(servers[0]) as canaries:
-                analysis = Analysis(servers[0], servers[0].url, nano_files[:3], tmp_path, canaries)
+            with SecretsProxy(servers[0]) as secrets, watched(secrets) as canaries:
+                analysis = Analysis(servers[0], secrets.url, nano_files[:3], tmp_path, canaries)
+                canaries.stores.append(proxy)
                 proxy.script = [Fault(before(rotate), OF_VICTIM)]
                 analysis.assert_right()
                 assert old | {store.access_key, store.secret_key} <= canaries.secrets
@@ -217,7 +230,7 @@ def expected(analysis: Analysis) -> Any:
 
 
 def test_21_an_object_was_replaced(analysis: Analysis, stored: Stored) -> None:
-    """The store knows better than the row how many bytes there are."""
+    """The size that the store sends counts, not that of the row."""
     content = stored.content()
     other = doubled(content)
     assert len(other) != len(content)

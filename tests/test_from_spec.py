@@ -14,6 +14,7 @@ import pytest
 from coffea.dataset_tools.filespec import DataGroupSpec
 from servicex import General, ServiceXSpec, dataset, query
 from servicex import Sample as SXSample
+from support.paces import FAST
 
 from coffea_sx import ServiceXEventsFactory, from_spec
 from coffea_sx.demo.analysis import DimuonProcessor, SelectionSchema, dimuon_query
@@ -65,7 +66,7 @@ def submit(server: LocalServiceX, nano_files: list[str]) -> Submit:
             "schemaclass": SelectionSchema,
             "input_form": {nano_files[0]: "Events"},
         }
-        return from_spec(spec, default_query, **{**defaults, **options})
+        return from_spec(spec, default_query, **{"pace": FAST, **defaults, **options})
 
     return submitted
 

@@ -18,6 +18,7 @@ import pytest
 from coffea.nanoevents import NanoEventsFactory
 from rich.console import Console
 from servicex import dataset
+from support.paces import FAST
 from support.spoiled import spoil, spoil_result
 from support.strategies import submit_dimuons
 
@@ -135,6 +136,7 @@ def test_a_look_up_shows_the_number_of_files(
             input_form={nano_files[0]: "Events"},
             schemaclass=SelectionSchema,
             progress=noting,
+            pace=FAST,
         )
         assert len(seen) == 2
         assert all(line.startswith("dimuons looking up, 8 files") for line in seen)
@@ -152,7 +154,9 @@ def test_every_sample_has_its_bars(
         ]
     }
     with progress:
-        samples = from_spec(spec, url=server.url, schemaclass=SelectionSchema, progress=progress)
+        samples = from_spec(
+            spec, url=server.url, schemaclass=SelectionSchema, progress=progress, pace=FAST
+        )
         samples["ttbar"].events().event.compute(scheduler="synchronous")
         lines = last(progress, 4)
     assert len(lines) == 4

@@ -15,6 +15,7 @@ import httpx
 import pytest
 from support import attacks
 from support.corpus import written
+from support.paces import FAST
 
 from coffea_sx import ServiceXEventsFactory, derive_form
 from coffea_sx.errors import QueryError
@@ -174,7 +175,7 @@ def test_a_stored_request_is_checked_again(tmp_path, nano_files, form):
             # The same in a process that reads the events of a colleague.
             with pytest.raises(QueryError):
                 ServiceXEventsFactory.from_request_id(
-                    request_id, url=running.url, codegen=codegen, input_form=form
+                    request_id, url=running.url, codegen=codegen, input_form=form, pace=FAST
                 )
     assert not canary.exists()
 

@@ -14,6 +14,7 @@ import uproot
 from coffea.nanoevents import BaseSchema, NanoAODSchema, NanoEventsFactory, PHYSLITESchema
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.paces import FAST
 from support.schemas import Quiet
 
 from coffea_sx import derive_form
@@ -581,12 +582,14 @@ def test_from_servicex_warns(servicex: LocalServiceX, generated: str, result_for
         MisdirectedIndices, match="Muon_genPartIdx as in the input.*GenPart"
     ) as warned:
         cut = NanoEventsFactory.from_servicex(
-            selecting({**whole(*names), **hard}), [generated], **options
+            selecting({**whole(*names), **hard}), [generated], **{"pace": FAST, **options}
         )
     assert warned[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        factory = NanoEventsFactory.from_servicex(selecting(whole(*names)), [generated], **options)
+        factory = NanoEventsFactory.from_servicex(
+            selecting(whole(*names)), [generated], **{"pace": FAST, **options}
+        )
     matched = [
         events.Muon.matched_gen.pt.compute(scheduler="synchronous").to_list()
         for events in (cut.events(), factory.events())

@@ -10,43 +10,8 @@ from support.strategies import columns
 
 from coffea_sx.errors import FormError
 from coffea_sx.forms import OutputForm, derive_form
-from coffea_sx.forms.file_forms import read_forms
-from coffea_sx.forms.input_form import input_form
 from coffea_sx.forms.output_form import as_output_form
 from coffea_sx.forms.writers import TREE
-
-RECORDED = [
-    "rest_funcadl_root",
-    "rest_funcadl_root_new",
-    "rest_funcadl_cut_root",
-    "rest_funcadl_tuple_root",
-    "rest_funcadl_parquet",
-    "rest_funcadl_cut_parquet",
-    "rest_funcadl_tuple_parquet",
-    "rest_funcadl_single_parquet",
-    "rest_funcadl_rntuple_new",
-]
-
-
-@pytest.mark.parametrize("recording", RECORDED)
-def test_the_recorded_outputs_of_a_server_are_derived(shared, recording):
-    data = shared / "data/servicex"
-    exchanges = json.loads((data / f"exchanges/{recording}.json").read_text())["exchanges"]
-    (body,) = (e["request"]["json"] for e in exchanges if e["request"]["method"] == "POST")
-    result_format = body["result-format"]
-    form = input_form({str(data / "inputs/nano_0.root"): "Events"}, None)
-    derived = derive_form(body["selection"], form, result_format, body["codegen"])
-    outputs = sorted((data / "outputs" / recording).iterdir())
-    assert outputs
-    for output in outputs:
-        assert read_forms(str(output), result_format) == derived.trees, output
-
-
-def test_all_recorded_outputs_of_func_adl_are_tested(shared):
-    outputs = {path.name for path in (shared / "data/servicex/outputs").glob("rest_funcadl_*")}
-    # Written by a template of 2024, which named the branch ""; that of today fails.
-    assert outputs == {*RECORDED, "rest_funcadl_single_root"}
-
 
 FORM = ak.forms.RecordForm(
     [ak.forms.NumpyForm("float32"), ak.forms.ListOffsetForm("i64", ak.forms.NumpyForm("int32"))],

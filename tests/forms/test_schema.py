@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import awkward as ak
 import pytest
 import uproot
 from coffea.nanoevents import (
@@ -14,6 +13,7 @@ from coffea.nanoevents import (
     PFNanoAODSchema,
 )
 from support.schemas import EVENT_IDS, MUON, Quiet
+from support.skims import assert_jets_have_their_muons, write_jets_with_muons
 from support.strategies import columns
 
 from coffea_sx import derive_form
@@ -55,24 +55,8 @@ def test_columns_of_a_collection_and_what_counts_them(derive: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Branch .* already exists:RuntimeWarning")
-def test_cross_references_of_a_skim_without_counters(servicex: LocalServiceX, shared: Path) -> None:
-    """In a real NanoAOD file jets find their muons, though no counter is selected."""
-    sample = str(shared / "data/samples/nano_dy.root")
-    muon = [f"Muon_{name}" for name in ("pt", "eta", "phi", "mass", "charge")]
-    jet = [f"Jet_{name}" for name in ("pt", "eta", "phi", "mass", "muonIdx1", "muonIdx2")]
-    factory = NanoEventsFactory.from_servicex(
-        columns(*EVENT_IDS, *muon, *jet),
-        [sample],
-        codegen="uproot",
-        url=servicex.url,
-        schemaclass=Quiet,
-    )
-    events = factory.events()
-    direct = NanoEventsFactory.from_root(
-        {sample: "Events"}, mode="eager", schemaclass=Quiet
-    ).events()
-    matched = events.Jet.matched_muons.pt.compute(scheduler="synchronous")
-    assert ak.any(ak.num(matched[~ak.is_none(matched, axis=2)], axis=2) > 0)
-    assert matched.to_list() == direct.Jet.matched_muons.pt.to_list()
-    charges = events.Jet.charge.compute(scheduler="synchronous")
-    assert charges.to_list() == direct.Jet.charge.to_list()
+def test_cross_references_of_a_skim_without_counters(
+    servicex: LocalServiceX, tmp_path: Path
+) -> None:
+    """Jets find their muons though no counter is selected."""
+    assert_jets_have_their_muons(servicex, write_jets_with_muons(tmp_path / "nano.root"))

@@ -19,6 +19,7 @@ from coffea.nanoevents import (
 )
 from servicex import query
 from support.experiments import EXPERIMENTS, Experiment, path_in_file
+from support.paces import FAST
 
 from coffea_sx import derive_form
 from coffea_sx._upstream.coffea import is_interpretable
@@ -71,6 +72,7 @@ class Files:
                 url=self.servicex.url,
                 schemaclass=experiment.schemaclass,
                 input_form=files,
+                pace=FAST,
             )
         return self._factories[name]
 
@@ -196,6 +198,7 @@ def test_columns_may_have_paths_as_names(name: str, files: Files) -> None:
         url=files.servicex.url,
         schemaclass=experiment.schemaclass,
         input_form=inputs,
+        pace=FAST,
     ).events()
     theirs = files.of_experiment(name)
     for expression in experiment.expressions.values():

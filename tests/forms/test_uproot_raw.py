@@ -20,7 +20,7 @@ from support.unreadable import write_unreadable
 from coffea_sx.errors import QueryError, RequestRefused, UnknownColumn
 from coffea_sx.forms.derivation import form_of_selection
 from coffea_sx.forms.file_forms import read_forms
-from coffea_sx.forms.input_form import form_of_tree, input_form
+from coffea_sx.forms.input_form import input_form
 from coffea_sx.forms.uproot_raw import parse_selection, raw_forms
 from coffea_sx.forms.writers import write_trees
 from coffea_sx.policy import LENIENT, STRICT
@@ -480,42 +480,6 @@ def test_queries_of_the_client(forms):
     selection = query.generate_selection_string()
     assert list(raw_forms(selection, forms)) == ["Events"]
     assert parse_selection(selection)[1] == {"copy_histograms": "cutflow"}
-
-
-# -- recordings of real servers
-
-RECORDED = [
-    "rest_raw_missing_tree_parquet",
-    "rest_raw_missing_tree_root",
-    "rest_raw_parquet_new",
-    "rest_raw_rntuple_new",
-    "rest_raw_root",
-    "rest_raw_root_new",
-    "rest_raw_two_root",
-]
-
-
-@pytest.fixture(scope="module")
-def recordings(shared):
-    return shared / "data" / "servicex"
-
-
-def test_every_recorded_output_is_derived(recordings):
-    assert {path.name for path in (recordings / "outputs").glob("rest_raw_*")} == set(RECORDED)
-
-
-@pytest.mark.parametrize("name", RECORDED)
-def test_recorded_outputs_are_derived(name, recordings):
-    exchanges = json.loads((recordings / "exchanges" / f"{name}.json").read_text())["exchanges"]
-    body = exchanges[1]["request"]["json"]
-    paths = sorted((recordings / "outputs" / name).iterdir())
-    assert paths
-    with uproot.open(recordings / "inputs" / "nano_0.root") as file:
-        form = form_of_tree(file["Events"])
-    derived = raw_forms(body["selection"], {"Events": form})
-    dry = described(written(derived, body["result-format"]), body["result-format"])
-    for path in paths:
-        assert described(path.read_bytes(), body["result-format"]) == dry
 
 
 # -- columns that uproot understands and cannot make arrays of

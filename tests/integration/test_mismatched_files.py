@@ -13,6 +13,7 @@ import pytest
 import uproot
 from coffea.nanoevents import BaseSchema, NanoEventsFactory
 from servicex import query as sx_query
+from support.paces import FAST
 
 from coffea_sx.errors import FormMismatch
 from coffea_sx.forms import OutputForm, derive_form
@@ -52,7 +53,9 @@ def make_query() -> Any:
 
 def submitted(servicex: LocalServiceX, files: list[str], **options: Any) -> Any:
     return NanoEventsFactory.from_servicex(
-        make_query(), files, **{"url": servicex.url, "schemaclass": BaseSchema, **options}
+        make_query(),
+        files,
+        **{"pace": FAST, "url": servicex.url, "schemaclass": BaseSchema, **options},
     )
 
 
@@ -137,7 +140,7 @@ def test_a_file_without_the_tree(servicex: LocalServiceX, write: Write, tmp_path
     files = [write("a", "float32", 4), other]
     query = sx_query.UprootRaw([{"treename": "Events", "filter_name": ["pt", "pts"]}])
     events = NanoEventsFactory.from_servicex(
-        query, files, url=servicex.url, schemaclass=BaseSchema
+        query, files, url=servicex.url, schemaclass=BaseSchema, pace=FAST
     ).events()
     empty = events.partitions[1].compute(scheduler="synchronous")
     assert (len(empty), set(empty.fields) >= {"pt", "pts"}) == (0, True)

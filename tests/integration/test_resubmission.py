@@ -27,6 +27,7 @@ from coffea.nanoevents import BaseSchema, NanoAODSchema, NanoEventsFactory
 from servicex import query
 from servicex.configuration import Configuration
 from servicex.query_cache import QueryCache
+from support.paces import FAST
 from support.strategies import submit_dimuons
 
 from coffea_sx import ServiceXEventsFactory
@@ -162,7 +163,7 @@ def from_id(server: LocalServiceX, nano_files: list[str]) -> Submit:
     def taken_up(request_id: str, files: Any = None, **options: Any) -> Any:
         defaults = {"input_form": {nano_files[0]: "Events"}, "url": server.url}
         return ServiceXEventsFactory.from_request_id(
-            request_id, files, schemaclass=SelectionSchema, **{**defaults, **options}
+            request_id, files, schemaclass=SelectionSchema, **{"pace": FAST, **defaults, **options}
         )
 
     return taken_up
@@ -209,7 +210,7 @@ def test_a_code_generator_is_derived_from_the_query(
 ) -> None:
     raw = query.UprootRaw({"treename": "Events", "filter_name": ["run", "event", "lumi*"]})
     first = NanoEventsFactory.from_servicex(
-        raw, nano_files[:1], url=server.url, schemaclass=SelectionSchema
+        raw, nano_files[:1], url=server.url, schemaclass=SelectionSchema, pace=FAST
     )
     assert numbers(from_id(first.request_id)) == numbers(first)
 
@@ -226,7 +227,7 @@ def test_an_ambiguous_code_generator_is_a_needed_argument(
     function = query.PythonFunction().with_uproot_function(run_query)
     with pytest.warns(UserWarning, match="cannot be derived from the query"):
         first = NanoEventsFactory.from_servicex(
-            function, nano_files[:1], url=server.url, schemaclass=SelectionSchema
+            function, nano_files[:1], url=server.url, schemaclass=SelectionSchema, pace=FAST
         )
     with pytest.raises(QueryError, match="give it as codegen="):
         from_id(first.request_id)
@@ -637,7 +638,11 @@ def test_a_notebook_restarts_in_the_middle(nano_files: list[str], tmp_path: Path
             assert notebook.stdout.read() == ""
         held.released.set()
         factory = NanoEventsFactory.from_servicex(
-            dimuon_query(), nano_files[:4], config_path=config, schemaclass=SelectionSchema
+            dimuon_query(),
+            nano_files[:4],
+            config_path=config,
+            schemaclass=SelectionSchema,
+            pace=FAST,
         )
         assert factory.request_id == request_id
         assert sorted({number // 500 for number in numbers(factory)}) == [0, 1, 2, 3]
@@ -649,7 +654,7 @@ def test_lists_of_one_request_do_not_mix_in_one_computation(
 ) -> None:
     # The cache of servicex takes lists of another order for the same request.
     first = NanoEventsFactory.from_servicex(
-        dimuon_query(), nano_files[:2], url=server.url, schemaclass=SelectionSchema
+        dimuon_query(), nano_files[:2], url=server.url, schemaclass=SelectionSchema, pace=FAST
     )
     other = from_id(first.request_id, nano_files[:2][::-1])
     collections = [factory.events().event for factory in (first, other)]
@@ -668,7 +673,7 @@ def test_a_mistake_after_submitting_does_not_affect_the_next_try(
     def define(schema: Any) -> Any:
         function = query.PythonFunction().with_uproot_function(run_query)
         return NanoEventsFactory.from_servicex(
-            function, nano_files[:2], url=server.url, schemaclass=schema
+            function, nano_files[:2], url=server.url, schemaclass=schema, pace=FAST
         )
 
     with pytest.warns(UserWarning, match="first"), pytest.raises(FormError):

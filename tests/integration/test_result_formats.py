@@ -15,6 +15,7 @@ import uproot
 from coffea.nanoevents import BaseSchema, NanoEventsFactory
 from dask_awkward.lib.testutils import assert_eq
 from servicex.query import FuncADL_Uproot, PythonFunction, UprootRaw
+from support.paces import FAST
 
 import coffea_sx
 from coffea_sx.demo.analysis import DimuonProcessor, SelectionSchema, dimuon_query
@@ -35,7 +36,7 @@ def submit(servicex: LocalServiceX, nano_files: list[str]) -> Submit:
         return NanoEventsFactory.from_servicex(
             dimuon_query() if query is None else query,
             nano_files[:3] if dataset is None else dataset,
-            **{"url": servicex.url, "schemaclass": SelectionSchema, **options},
+            **{"pace": FAST, "url": servicex.url, "schemaclass": SelectionSchema, **options},
         )
 
     return submitted

@@ -20,6 +20,7 @@ import dask
 import pytest
 from coffea.nanoevents import NanoEventsFactory
 from servicex import dataset
+from support.paces import FAST
 from support.strategies import submit_dimuons
 
 from coffea_sx import ServiceXEventsFactory
@@ -189,11 +190,15 @@ def test_a_transform_is_used_by_its_id(
         first = submit(servers[generation], files)
     numbers = first.events().event.compute()
     with warned(generation):
-        again = ServiceXEventsFactory.from_request_id(first.request_id, files, **options)
+        again = ServiceXEventsFactory.from_request_id(
+            first.request_id, files, **{"pace": FAST, **options}
+        )
     assert [file["input_file"] for file in again.files] == files
     assert ak.array_equal(again.events().event.compute(), numbers)
     with warned(generation):
-        unlisted = ServiceXEventsFactory.from_request_id(first.request_id, **options)
+        unlisted = ServiceXEventsFactory.from_request_id(
+            first.request_id, **{"pace": FAST, **options}
+        )
     assert sorted(unlisted.events().event.compute()) == sorted(numbers)
 
 

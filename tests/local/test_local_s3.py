@@ -24,6 +24,7 @@ import pytest
 import uproot
 import yaml
 from coffea.nanoevents import NanoEventsFactory
+from support.paces import FAST
 
 from coffea_sx.cli import main
 from coffea_sx.demo.analysis import SelectionSchema, dimuon_query
@@ -356,7 +357,7 @@ def events_of(nano_files):
             input_form={nano_files[0]: "Events"},
             url=server.url,
             schemaclass=SelectionSchema,
-            **options,
+            **{"pace": FAST, **options},
         ).events()
 
     return events

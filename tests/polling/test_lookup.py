@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 
 import pytest
+from support.paces import FAST
 from support.strategies import say
 
 from coffea_sx.dataset import identify
@@ -24,7 +26,7 @@ from coffea_sx.polling.lookup import files_of
 from coffea_sx.servicex.client import DATASETS
 from coffea_sx.servicex.submit import submit
 
-PACE = PollPolicy()
+PACE = FAST
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def client(servicex, client_of):
 def test_files_of_a_list_in_the_order_of_the_list(client, selection, nano_files):
     wanted = identify(nano_files[::-1])
     request_id = submit(client, selection, wanted)
-    assert files_of(client, request_id, PollPolicy()).paths == tuple(nano_files[::-1])
+    assert files_of(client, request_id, FAST).paths == tuple(nano_files[::-1])
 
 
 def test_files_of_a_did(client_of, selection, nano_files):
@@ -43,7 +45,7 @@ def test_files_of_a_did(client_of, selection, nano_files):
         client = client_of(server.url)
         wanted = identify(nano_files[:1])
         request_id = submit(client, selection, type(wanted)("rucio://me:nano", None))
-        assert files_of(client, request_id, PollPolicy()).paths == tuple(nano_files[:3])
+        assert files_of(client, request_id, FAST).paths == tuple(nano_files[:3])
 
 
 @pytest.fixture
@@ -127,7 +129,7 @@ def test_a_look_up_that_stalls(scripted, client_of, fast):
     start = time.monotonic()
     with pytest.raises(TransformStalled, match="2 files so far"):
         files_after(
-            scripted, client_of, ("Lookup", "looking", [1, 2]), pace=PollPolicy(stall_s=0.5)
+            scripted, client_of, ("Lookup", "looking", [1, 2]), pace=replace(FAST, stall_s=0.5)
         )
     assert time.monotonic() - start < 3
 
@@ -135,7 +137,7 @@ def test_a_look_up_that_stalls(scripted, client_of, fast):
 def test_a_look_up_has_the_deadline_of_the_pace(scripted, client_of, fast):
     growing = [("Lookup", "looking", list(range(n))) for n in range(200)]
     with pytest.raises(DeadlineExceeded, match=r"not over after 1 s.*files so far"):
-        files_after(scripted, client_of, *growing, pace=PollPolicy(deadline_s=1.0))
+        files_after(scripted, client_of, *growing, pace=replace(FAST, deadline_s=1.0))
 
 
 def test_a_look_up_survives_an_outage(scripted, client_of, fast):
@@ -146,10 +148,12 @@ def test_a_look_up_survives_an_outage(scripted, client_of, fast):
         return say({}, 503) if is_down else play(asked)
 
     client = client_of(scripted(down_for_a_second).url, 0.2)
-    assert files_of(client, "d857", PollPolicy()).paths == ("/3.root",)
+    assert files_of(client, "d857", FAST).paths == ("/3.root",)
     with pytest.raises(RequestRefused, match="503"):
         files_of(
-            client_of(scripted(lambda asked: say({}, 503)).url, 0.2), "d857", PollPolicy(outage_s=1)
+            client_of(scripted(lambda asked: say({}, 503)).url, 0.2),
+            "d857",
+            replace(FAST, outage_s=1),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -17,6 +18,7 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
+from support.paces import FAST
 from support.strategies import later, row
 
 from coffea_sx import report
@@ -471,7 +473,7 @@ def test_a_final_ending_says_what_is_missing_and_what_to_do(status, says):
     ],
 )
 def test_a_passing_ending_says_what_waiting_again_does(deadline_s, kind, says):
-    state = course_of(pace=PollPolicy(stall_s=30.0, deadline_s=deadline_s))
+    state = course_of(pace=replace(FAST, stall_s=30.0, deadline_s=deadline_s))
     asked_until(state, 60, [row(1, PATHS[0])], status="Reticulating")
     assert type(state.ending) is kind
     for part in ["d857", "1 of 6", "'Reticulating'", repr(PATHS[1]), "cancel()", *says]:
@@ -569,7 +571,7 @@ def test_a_failure_that_is_counted_with_the_end_is_a_failure():
 
 
 def test_a_bucket_that_was_listed_is_an_answer():
-    state = course_of(has_rows=False, pace=PollPolicy(settle_s=100.0, outage_s=20.0))
+    state = course_of(has_rows=False, pace=replace(FAST, settle_s=100.0, outage_s=20.0))
     state.see_status({"status": "Complete"}, 1.0)
     state.see_objects([], 30.0)
     assert state.see_nothing(Unreachable("nobody answers"), 31.0)
@@ -616,7 +618,7 @@ def test_a_slow_server_is_asked_no_more_than_half_of_the_time():
 
 
 def test_limits_are_looked_at_without_an_answer():
-    state = course_of(pace=PollPolicy(stall_s=5.0, deadline_s=8.0))
+    state = course_of(pace=replace(FAST, stall_s=5.0, deadline_s=8.0))
     state.watch_the_time(5.0)
     assert state.ending is None
     state.watch_the_time(5.1)
@@ -628,7 +630,7 @@ def test_limits_are_looked_at_without_an_answer():
 
 
 def test_a_server_that_is_away_is_no_stall():
-    state = course_of(pace=PollPolicy(stall_s=1.0, outage_s=30.0))
+    state = course_of(pace=replace(FAST, stall_s=1.0, outage_s=30.0))
     assert state.see_nothing(FAULTS["silent"], 0.5)
     state.watch_the_time(20.0)
     assert state.ending is None
@@ -639,7 +641,7 @@ def test_a_server_that_is_away_is_no_stall():
 
 
 def test_a_transform_that_is_over_has_no_limit():
-    state = course_of("/a.root", pace=PollPolicy(deadline_s=1.0))
+    state = course_of("/a.root", pace=replace(FAST, deadline_s=1.0))
     state.keep(state.news([row(1, "/a.root")]), 0.5)
     assert state.limit_at == math.inf
     state.watch_the_time(5.0)
@@ -647,7 +649,7 @@ def test_a_transform_that_is_over_has_no_limit():
 
 
 def test_a_transform_that_has_ended_may_owe_rows_for_longer_than_a_stall():
-    state = course_of("/a.root", pace=PollPolicy(stall_s=1.0, settle_s=10.0))
+    state = course_of("/a.root", pace=replace(FAST, stall_s=1.0, settle_s=10.0))
     state.see_status({"status": "Complete"}, 0.5)
     state.watch_the_time(5.0)
     assert state.ending is None

@@ -13,6 +13,7 @@ import pytest
 from coffea.nanoevents import BaseSchema, NanoEventsFactory, transforms
 from coffea.nanoevents.util import concat
 from servicex import query as sx_query
+from support.paces import FAST
 
 FORMATS = ["root-file", "root-rntuple", "parquet"]
 
@@ -41,7 +42,7 @@ def events_of(servicex, files, result_format, **options):
         url=servicex.url,
         schemaclass=FailingSchema,
         result_format=result_format,
-        **options,
+        **{"pace": FAST, **options},
     ).events()
 
 

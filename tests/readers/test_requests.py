@@ -124,15 +124,24 @@ def test_the_list_of_columns_may_be_anywhere(
     assert stored.n_bytes < 0.4 * len(counted.content)
 
 
-def test_a_file_that_root_itself_has_written(shared: Path, near: ReadPolicy) -> None:
-    """Its list of columns is at the end, where uproot's writer has it at the beginning."""
-    path = shared / "data/samples/nano_dy.root"
-    names = ["run", "Muon_pt", "Jet_eta", "MET_pt"]
-    counted = Counted(path, "root-file")
-    counted.form = counted.form.of("Events")
-    arrays, _ = counted.read(names, sizes=TINY, policy=near)
-    assert len(counted.requests) > 2
+def test_a_list_of_columns_behind_the_columns(tmp_path: Path, near: ReadPolicy) -> None:
+    """ROOT writes it at the end of a file, uproot only when it has grown."""
+    path = tmp_path / "delivered"
+    counts = (np.arange(20_000) % 100 == 0).astype(np.int64)
+    events = {
+        "MET_pt": np.random.default_rng(2).exponential(30, 20_000),
+        "Jet_eta": ak.unflatten(np.linspace(-3, 3, 200, dtype=np.float32), counts),
+    }
+    with uproot.recreate(path) as file:
+        types = {"MET_pt": "float64", "Jet_eta": "var * float32"}
+        tree = file.mktree("servicex", types, initial_basket_capacity=1)
+        tree.extend(events)
+        tree.extend({name: column[:10] for name, column in events.items()})
     with uproot.open(path) as file:
-        expected = file["Events"].arrays(names)
-    for name in names:
-        assert ak.array_equal(arrays[name], expected[name], check_parameters=False)
+        assert file.key("servicex").fSeekKey > 0.9 * path.stat().st_size
+    counted = Counted(path, "root-file")
+    arrays, _ = counted.read(list(events), sizes=TINY, policy=near)
+    assert len(counted.requests) > 2
+    for name, column in events.items():
+        expected = ak.concatenate([column, column[:10]])
+        assert ak.array_equal(arrays[name], expected, check_parameters=False)

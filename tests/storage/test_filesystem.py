@@ -26,6 +26,7 @@ from fsspec.callbacks import Callback
 from fsspec.tests.abstract import AbstractFixtures, AbstractGetTests
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support.paces import FAST
 from support.strategies import columns, serve_file
 
 from coffea_sx.dataset import InputFiles
@@ -59,7 +60,7 @@ def content_and_url(servicex, nano_files, selection):
     client = ServiceXClient(find_endpoint(EndpointName(None, servicex.url, None)))
     request_id = client.submit(selection, did=None, files=nano_files[:2])
     where = TransformAddress(request_id, client.endpoint.name)
-    poller = Poller(client, where, InputFiles(tuple(nano_files[:2])))
+    poller = Poller(client, where, InputFiles(tuple(nano_files[:2])), FAST)
     outcome = poller.wait(0)
     signed_url = poller.grant(outcome.object_name)
     content = httpx.get(signed_url.url, headers=signed_url.headers).content
@@ -515,7 +516,7 @@ def by_index(servicex, nano_files):
             client = ServiceXClient(find_endpoint(EndpointName(None, servicex.url, None)))
             request_id = client.submit(selection, did=None, files=nano_files[:2])
             where = TransformAddress(request_id, client.endpoint.name)
-            pollers[result_format] = Poller(client, where, InputFiles(tuple(nano_files[:2])))
+            pollers[result_format] = Poller(client, where, InputFiles(tuple(nano_files[:2])), FAST)
         return [f"servicex://{pollers[result_format].address.request_id}/@{i}" for i in range(2)]
 
     yield submit

@@ -1,7 +1,4 @@
-"""What the tests of faults share: an analysis behind a proxy, and the search for secrets.
-
-A module of its own, because a conftest.py cannot be imported.
-"""
+"""An analysis behind a proxy, for the tests of faults."""
 
 from __future__ import annotations
 
@@ -12,8 +9,7 @@ import pickle
 import re
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +26,6 @@ from coffea_sx.forms import OutputForm, derive_form
 from coffea_sx.graph import layers
 from coffea_sx.local import LocalServiceX
 from coffea_sx.policy import PollPolicy
-from coffea_sx.polling import poller
 from coffea_sx.servicex import clients
 from coffea_sx.servicex.client import ServiceXClient
 from coffea_sx.storage.policy import ReadPolicy
@@ -39,6 +34,7 @@ from coffea_sx.testing import Answer, FaultProxy, Request, When
 from coffea_sx.testing.messages import Ask, whole
 from coffea_sx.wire.clock import Limits
 from support.leaks import Canaries
+from support.paces import FAST, IMPATIENT
 
 COLUMNS = ("event", "MET_pt", "Muon_pt")
 # The second of three input files is the one with the fault.
@@ -47,7 +43,7 @@ BUCKET = r"^/[0-9a-f-]{36}/"
 
 
 def reading(path: str) -> Callable[[Request], bool]:
-    """Match requests for objects, but not those that only find out whether one is there."""
+    """Match requests for objects, but not those that only check that an object exists."""
     asks = When(path, method="GET")
     return lambda request: asks(request) and request.range != "bytes=0-0"
 
@@ -57,6 +53,9 @@ OF_VICTIM = reading(f"{BUCKET}.*nano_{VICTIM}")
 ASKING = When("^/servicex", method="GET")
 RESULTS = When("/results$")
 
+
+# Faults that last end soon.
+HASTY = replace(IMPATIENT, stall_s=10.0, outage_s=0.2)
 
 Kind = type[ServiceXError] | tuple[type[ServiceXError], ...]
 
@@ -71,7 +70,7 @@ def query() -> Any:
 
 @lru_cache
 def form_of(path: str, result_format: str) -> OutputForm:
-    """Derive what is delivered, once for all tests."""
+    """Derive the form of the results, once for all tests."""
     return derive_form(query(), {path: "Events"}, result_format=result_format)
 
 
@@ -87,17 +86,19 @@ def truth(files: tuple[str, ...]) -> dict[str, Any]:
 
 
 class Analysis:
-    """An analysis of three files, what it should give, and everything that must not be said.
+    """An analysis of three files, its right result, and the secrets that it must not show.
 
     Parameters
     ----------
     server : LocalServiceX
         With tokens.
     url : str
-        Where the client finds it.
+        Address of the server for clients.
     files : list of str
     directory : Path
         For its servicex.yaml.
+    canaries : Canaries
+    pace : PollPolicy
     """
 
     def __init__(
@@ -107,8 +108,10 @@ class Analysis:
         files: list[str],
         directory: Path,
         canaries: Canaries,
+        pace: PollPolicy = FAST,
     ) -> None:
         self.files = files
+        self.pace = pace
         self.truth = truth(tuple(files))
         self.canaries = canaries
         self._config = directory / "servicex.yaml"
@@ -122,7 +125,7 @@ class Analysis:
             form=form_of(self.files[0], options.get("result_format", "root-file")),
             config_path=self._config,
             schemaclass=BaseSchema,
-            **options,
+            **{"pace": self.pace, **options},
         )
 
     def compute(self, scheduler: str = "synchronous", **options: Any) -> dict[str, Any]:
@@ -131,7 +134,7 @@ class Analysis:
         return dict(zip(COLUMNS, found, strict=True))
 
     def assert_right(self, scheduler: str = "synchronous", **options: Any) -> None:
-        """The values are those of the input files; nothing secret is said on the way."""
+        """The values are those of the input files; no secret is shown on the way."""
         self._assert_equal(self.compute(scheduler, **options), self.truth)
         self.assert_silent()
 
@@ -142,7 +145,7 @@ class Analysis:
         scheduler: str = "synchronous",
         **options: Any,
     ) -> Any:
-        """It ends with an error that can be pickled, and that holds nothing secret."""
+        """It ends with an error that can be pickled and holds no secret."""
         with pytest.raises(kind, match=says) as caught:
             self.compute(scheduler, **options)
         error = caught.value
@@ -175,17 +178,17 @@ class Analysis:
         (failed,) = rows[~ak.is_none(rows.exception)].to_list()
         assert (failed["partition"], failed["input_file"]) == (VICTIM, self.files[VICTIM])
         assert failed["failed_at"] == "read"
-        assert failed["exception"] in [one.__name__ for one in _kinds(kind)]
+        assert failed["exception"] in [error.__name__ for error in _kinds(kind)]
         assert re.search(says, failed["message"])
         assert rows.n_events.to_list() == [500, 0, 500]
         self.assert_silent(str(rows.to_list()))
 
     def expect_no_token(self) -> None:
-        """Search for secrets even if no access token is given out."""
+        """Search for secrets even if no access token is issued."""
         self.canaries.secrets.add("no access token")
 
     def assert_silent(self, what: str = "") -> None:
-        """Neither what is given nor any log has a secret."""
+        """Neither the text nor any log has a secret."""
         self.canaries.assert_absent("what was raised or reported", what)
         self.canaries.assert_absent("our log", self.canaries.log.getvalue())
 
@@ -203,7 +206,7 @@ def everything_in(error: BaseException) -> str:
     return "\n".join(
         [
             *traceback.format_exception(error),
-            *(f"{one!r} {one} {vars(one)}" for one in _chain(error, set())),
+            *(f"{link!r} {link} {vars(link)}" for link in _chain(error, set())),
             pickle.dumps(error).decode("latin-1"),
         ]
     )
@@ -231,25 +234,10 @@ class Rewrite:
         return whole(answer.status, {"Content-Type": "application/json"}, content)
 
 
-@contextmanager
-def watched(server: LocalServiceX) -> Iterator[Canaries]:
-    """Note the secrets of a server and of its clients, and all logs at DEBUG."""
-    root = logging.getLogger()
-    level = root.level
-    with pytest.MonkeyPatch.context() as patch:
-        canaries = Canaries(server, patch)
-        handler = logging.StreamHandler(canaries.log)
-        root.addHandler(handler)
-        root.setLevel(logging.DEBUG)
-        yield canaries
-        root.removeHandler(handler)
-        root.setLevel(level)
-
-
 def of_rows(**facts: Any) -> Rewrite:
     """Change all rows of results."""
     changed = {name.replace("_", "-"): fact for name, fact in facts.items()}
-    return Rewrite(lambda said: {"results": [{**row, **changed} for row in said["results"]]})
+    return Rewrite(lambda answer: {"results": [{**row, **changed} for row in answer["results"]]})
 
 
 def requests_for(proxy: FaultProxy, when: Callable[[Request], bool]) -> list[Request]:
@@ -267,13 +255,11 @@ def read_with(patch: pytest.MonkeyPatch, policy: ReadPolicy) -> None:
 
 
 def make_impatient(patch: pytest.MonkeyPatch) -> None:
-    """Let nobody wait for long: faults for ever end in a second."""
+    """Shorten the limits of requests, so that lasting faults end in a second; HASTY is the pace."""
     read_with(patch, IMPATIENT)
     # Submitting takes its time.
     patch.setattr(ServiceXClient.__init__, "__defaults__", (5.0, Limits(total_s=1.0)))
     patch.setattr(clients, "ServiceXClient", partial(ServiceXClient, patience_s=0.5))
-    fast = partial(PollPolicy, busy_s=0.02, idle_s=0.1, stall_s=10.0, settle_s=0.3, outage_s=0.2)
-    patch.setattr(poller, "PollPolicy", fast)
 
 
 # -- in the processes of workers
@@ -282,12 +268,12 @@ _log_of_worker = io.StringIO()
 
 
 def prepare_worker() -> None:
-    """Let a worker wait for nothing for long, and keep all that it logs at DEBUG."""
+    """Shorten the limits of a worker, and keep all that it logs at DEBUG."""
     make_impatient(pytest.MonkeyPatch())
     root = logging.getLogger()
     root.addHandler(logging.StreamHandler(_log_of_worker))
     root.setLevel(logging.DEBUG)
 
 
-def said_by_worker() -> str:
+def log_of_worker() -> str:
     return _log_of_worker.getvalue()

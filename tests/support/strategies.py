@@ -26,6 +26,7 @@ from coffea_sx.errors import DatasetError
 from coffea_sx.local import LocalServiceX
 from coffea_sx.servicex.client import ServiceXClient
 from coffea_sx.servicex.config import EndpointName, find_endpoint
+from support.paces import FAST
 
 # -- clients
 
@@ -38,7 +39,10 @@ def connected(url: str, *options: Any, **more: Any) -> ServiceXClient:
 def submit_dimuons(server: LocalServiceX, files: Any, **options: Any) -> Any:
     """Submit the query of the demo; return the factory of its events."""
     return NanoEventsFactory.from_servicex(
-        dimuon_query(), files, url=server.url, **{"schemaclass": SelectionSchema, **options}
+        dimuon_query(),
+        files,
+        url=server.url,
+        **{"pace": FAST, "schemaclass": SelectionSchema, **options},
     )
 
 

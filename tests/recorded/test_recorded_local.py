@@ -1,4 +1,4 @@
-"""Recorded requests to real servers, sent to this one: the answers have the same shape."""
+"""Recorded requests, sent to the embedded server: its responses have the recorded shape."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from support.rest_client import make_input
 
 RAW_OF_2024 = "a transformer of 2024, which could not write uproot-raw results to Parquet"
 DIED = "a pod was killed: the server of the recording lost its queue"
@@ -81,26 +82,26 @@ OWN_TEXTS = ("atlasxaod",)
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory, shared, input_maker) -> Path:
+def data(tmp_path_factory, recordings) -> Path:
     """Every input file that the recordings name, below one folder."""
     folder = tmp_path_factory.mktemp("data")
-    inputs = shared / "inputs"
+    inputs = recordings / "inputs"
     sources = {f"nano_{i}.root": f"nano_{i}.root" for i in (0, 1, 3, 4)}
     sources |= {"nano_2.root": "nano_0.root", "nano_5.root": "nano_0.root"}
     sources |= {"a/b.root": "nano_0.root", "a:b.root": "nano_1.root"}
-    long = recorded(shared, "long_name.json")[0]["request"]["json"]["file-list"][0]
+    long = recorded(recordings, "long_name.json")[0]["request"]["json"]["file-list"][0]
     sources[long.removeprefix("/data/")] = "nano_1.root"
     for name, source in sources.items():
         target = folder / name
         target.parent.mkdir(exist_ok=True)
         shutil.copyfile(inputs / source, target)
-    input_maker(folder / "full" / "nano_0.root", 1000)
-    input_maker(folder / "full" / "nano_4.root", 0)
+    make_input(folder / "full" / "nano_0.root", 1000)
+    make_input(folder / "full" / "nano_4.root", 0)
     return folder
 
 
-def recorded(shared: Path, name: str) -> list[dict[str, Any]]:
-    content = json.loads((shared / "exchanges" / name).read_text())
+def recorded(recordings: Path, name: str) -> list[dict[str, Any]]:
+    content = json.loads((recordings / "exchanges" / name).read_text())
     return content if isinstance(content, list) else content["exchanges"]
 
 
@@ -192,8 +193,8 @@ def hold_all_but_first() -> Any:
 
 
 @pytest.mark.parametrize("name", [name for name in REPLAYED if name not in SPECIAL])
-def test_replay(name, serve, shared, data, tmp_path):
-    exchanges = recorded(shared, name)
+def test_replay(name, serve, recordings, data, tmp_path):
+    exchanges = recorded(recordings, name)
     options: dict[str, Any] = {}
     if name == "cancel_running.json":
         options["before_report"] = hold_all_but_first()
@@ -209,7 +210,7 @@ def test_replay(name, serve, shared, data, tmp_path):
             (data / f"nano_{i}.root").write_bytes(b"root" + bytes(300))
     replay = Replay(serve(**options), data)
     if name == "errors.json":
-        prepare_earlier_request(replay, shared)
+        prepare_earlier_request(replay, recordings)
     for exchange in exchanges:
         if "/internal/" not in exchange["request"].get("path", ""):
             replay_one(replay, name, exchange)
@@ -246,9 +247,9 @@ def replay_one(replay: Replay, name: str, exchange: dict[str, Any]) -> None:
         assert found["message"] == replay.translate(expected["message"])
 
 
-def prepare_earlier_request(replay: Replay, shared: Path) -> None:
+def prepare_earlier_request(replay: Replay, recordings: Path) -> None:
     """Submit the request that errors.json asks about."""
-    exchanges = recorded(shared, "rest_funcadl_root.json")
+    exchanges = recorded(recordings, "rest_funcadl_root.json")
     for exchange in exchanges[1:3]:
         replay.learn(exchange["response"], replay.send(exchange["request"]).json())
     (request_id,) = replay.request_ids.values()
@@ -262,15 +263,15 @@ def prepare_earlier_request(replay: Replay, shared: Path) -> None:
     }
 
 
-def test_replay_bucket_gone(serve, shared, data):
+def test_replay_bucket_gone(serve, recordings, data):
     client = serve()
     replay = Replay(client, data)
-    prepare_earlier_request(replay, shared)
+    prepare_earlier_request(replay, recordings)
     (request_id,) = replay.request_ids.values()
     name = client.rows(request_id)[0]["s3-object-name"]
     url = client.urls(request_id, [name])[name][0]
     shutil.rmtree(client.server.directory / "objects" / request_id)
-    exchanges = recorded(shared, "bucket_gone.json")
+    exchanges = recorded(recordings, "bucket_gone.json")
     for exchange in exchanges[:2]:
         replay_one(replay, "bucket_gone.json", exchange)
     (expected,) = [exchange for exchange in exchanges if "presigned_get" in exchange]
@@ -285,10 +286,10 @@ def test_replay_bucket_gone(serve, shared, data):
 @pytest.mark.parametrize(
     "name", ["smoke.json", "rest_funcadl_root.json", "client_uproot_root_signed.json"]
 )
-def test_replay_with_results_in_s3(name, serve, shared, data, s3_store):
+def test_replay_with_results_in_s3(name, serve, recordings, data, s3_store):
     """The recorded server kept its results in MinIO, so here all has to be the same."""
     replay = Replay(serve(object_store=s3_store.url), data)
-    for exchange in recorded(shared, name):
+    for exchange in recorded(recordings, name):
         replay_one(replay, name, exchange)
         expected = exchange["response"]
         if "capabilities" in expected:
@@ -299,10 +300,10 @@ def test_replay_with_results_in_s3(name, serve, shared, data, s3_store):
             }
 
 
-def test_replay_bucket_gone_from_s3(serve, shared, data, s3_store):
+def test_replay_bucket_gone_from_s3(serve, recordings, data, s3_store):
     client = serve(object_store=s3_store.url)
     replay = Replay(client, data)
-    prepare_earlier_request(replay, shared)
+    prepare_earlier_request(replay, recordings)
     (request_id,) = replay.request_ids.values()
     name = client.rows(request_id)[0]["s3-object-name"]
     store = s3_store.client()
@@ -310,7 +311,7 @@ def test_replay_bucket_gone_from_s3(serve, shared, data, s3_store):
     for found in list(store.list_objects(request_id)):
         store.remove_object(request_id, found.object_name)
     store.remove_bucket(request_id)
-    exchanges = recorded(shared, "bucket_gone.json")
+    exchanges = recorded(recordings, "bucket_gone.json")
     for exchange in exchanges[:2]:
         replay_one(replay, "bucket_gone.json", exchange)
     (expected,) = [exchange for exchange in exchanges if "presigned_get" in exchange]
@@ -320,7 +321,7 @@ def test_replay_bucket_gone_from_s3(serve, shared, data, s3_store):
         assert part in answer.text
 
 
-def test_replay_auth(serve, shared, data):
+def test_replay_auth(serve, recordings, data):
     client = serve(tokens=True)
     replay = Replay(client, data)
     refresh = client.server.refresh_token
@@ -343,7 +344,7 @@ def test_replay_auth(serve, shared, data):
         "expired access token": (serve_expired, expired),
     }
     nobody_waits = {"refresh pending user", "pending user"}  # there is one user here
-    exchanges = recorded(shared, "auth.json")
+    exchanges = recorded(recordings, "auth.json")
     assert {exchange["what"] for exchange in exchanges} == set(sent) | nobody_waits
     for exchange in exchanges:
         if exchange["what"] in nobody_waits:
@@ -357,7 +358,7 @@ def test_replay_auth(serve, shared, data):
             assert answer.json() == exchange["response"]
 
 
-def test_every_recording_is_accounted_for(shared):
-    names = {path.name for path in (shared / "exchanges").glob("*.json")}
+def test_every_recording_is_accounted_for(recordings):
+    names = {path.name for path in (recordings / "exchanges").glob("*.json")}
     assert names == set(REPLAYED) | set(NOT_REPLAYED)
     assert not set(REPLAYED) & set(NOT_REPLAYED)

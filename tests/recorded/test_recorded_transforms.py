@@ -1,4 +1,4 @@
-"""Recorded answers of real servers, given again: every transform comes to its right ending."""
+"""Recorded responses of real servers, sent again: every transform ends as it should."""
 
 from __future__ import annotations
 
@@ -111,12 +111,12 @@ REFUSED = {
 
 
 @pytest.fixture(scope="module")
-def folder(shared: Path) -> Path:
-    return shared / "data/servicex/exchanges"
+def folder(recordings: Path) -> Path:
+    return recordings / "exchanges"
 
 
 class Recording:
-    """What a server was asked about one transform, and what it answered.
+    """Requests about a transform and the responses of a server.
 
     Parameters
     ----------
@@ -131,25 +131,25 @@ class Recording:
         self.statuses, self.answers = self._by_request()[self.request_id]
 
     def _by_request(self) -> dict[str, Timelines]:
-        """Return numbered answers about each transform: with its status, and with rows."""
+        """Return numbered responses about each transform: its status, and its rows."""
         found: dict[str, Timelines] = {}
-        for number, one in enumerate(self.exchanges):
-            request = one.get("request") or {}
+        for number, exchange in enumerate(self.exchanges):
+            request = exchange.get("request") or {}
             path = urlsplit(request.get("path") or request.get("url") or "").path
             about = TRANSFORM.fullmatch(path)
-            if about and (request["method"], one["status"]) == ("GET", 200):
+            if about and (request["method"], exchange["status"]) == ("GET", 200):
                 lists = found.setdefault(about[1], ([], []))
-                lists[bool(about[2])].append((number, one["response"]))
+                lists[bool(about[2])].append((number, exchange["response"]))
         return found
 
     def sent(self, method: str, ending: str) -> list[Any]:
         """Return the bodies of requests."""
         return [
-            one["request"]["json"]
-            for one in self.exchanges
-            if (one.get("request") or {}).get("method") == method
-            and (one["request"].get("path") or one["request"]["url"]).endswith(ending)
-            and one["status"] == 200
+            exchange["request"]["json"]
+            for exchange in self.exchanges
+            if (exchange.get("request") or {}).get("method") == method
+            and (exchange["request"].get("path") or exchange["request"]["url"]).endswith(ending)
+            and exchange["status"] == 200
         ]
 
     @property
@@ -165,7 +165,7 @@ class Recording:
     @property
     def dataset(self) -> dict[str, Any]:
         """The dataset when its look-up was over."""
-        found = [said for said in self.said if "lookup_status" in said]
+        found = [response for response in self.responses if "lookup_status" in response]
         return found[-1] if found else {"lookup_status": "complete", "files": []}
 
     @property
@@ -174,18 +174,18 @@ class Recording:
 
     @property
     def info(self) -> dict[str, Any]:
-        """What the server said of itself; most recordings are of a server of 2025."""
+        """Description of the server; most recordings are of a server of 2025."""
         of_2025 = {"app-version": "develop", "code-gen-image": {}, "capabilities": [DATASETS]}
-        found = [said for said in self.said if "app-version" in said and "status" not in said]
+        found = [r for r in self.responses if "app-version" in r and "status" not in r]
         return found[0] if found else of_2025
 
     @property
-    def said(self) -> list[dict[str, Any]]:
-        answers = [one.get("response") for one in self.exchanges]
+    def responses(self) -> list[dict[str, Any]]:
+        answers = [exchange.get("response") for exchange in self.exchanges]
         return [answer for answer in answers if isinstance(answer, dict)]
 
     def rows(self) -> list[tuple[int, Any]]:
-        """Return answers with rows; those that nobody asked for are made of what is recorded."""
+        """Return responses with rows; where none was requested, they are made of the reports."""
         if self.answers:
             return self.answers
         reports = self.sent("PUT", "/file-complete")
@@ -199,7 +199,7 @@ class Recording:
 
 
 class Replay:
-    """Plays a recording: the answers in their order, and the last of them again and again."""
+    """Plays a recording: the responses in their order, and the last of them again and again."""
 
     def __init__(self, recording: Recording) -> None:
         self.recording = recording
@@ -228,7 +228,7 @@ class Replay:
         return self.read(path)
 
     def dataset(self) -> dict[str, Any]:
-        """Say what is known of the dataset: half of it, until the status is the last."""
+        """Return the dataset: half of its files, until the status is the last."""
         dataset = self.recording.dataset
         if len(self.statuses) == 1:
             return dataset
@@ -259,7 +259,7 @@ def _listing(bucket: str, names: list[str]) -> str:
 
 @pytest.fixture
 def poller_of(scripted, client_of):
-    """Watch a transform that is played: ``watch_of(play, paths)``."""
+    """Poll a transform that is played: ``poller_of(play, paths, request_id)``."""
     pollers = []
 
     def make(play, paths, request_id, pace=FAST):
@@ -276,7 +276,7 @@ def poller_of(scripted, client_of):
 
 
 def ended(poller):
-    """Wait for every input file; return what became of them, and how all ended."""
+    """Wait for every input file; return the outcomes, and the error that ended the transform."""
     outcomes, failures = [], []
     for index in range(poller.n_files):
         try:
@@ -293,7 +293,7 @@ def counted(outcomes):
 
 def test_every_recording_of_a_transform_is_in_a_table(folder):
     tables = [set(RESOLVED), set(ENDED), OTHERS]
-    # Recordings of single requests, in which nothing is transformed that is watched.
+    # Recordings of single requests, without a transform.
     single = {"auth.json", "errors.json"}
     assert {path.name for path in folder.glob("*.json")} - single == set().union(*tables)
     assert sum(map(len, tables)) == len(set().union(*tables))
@@ -357,7 +357,7 @@ def test_a_list_that_is_refused_before_it_is_submitted(name, folder):
 
 @pytest.fixture
 def fast(monkeypatch):
-    """Let look-ups be asked for without pauses."""
+    """Let look-ups be polled without pauses."""
     monkeypatch.setattr(lookup_module, "sleep", lambda seconds: None)
 
 
@@ -365,24 +365,24 @@ def test_the_second_request_of_a_look_up_gets_all_files(folder, poller_of, fast)
     recording = Recording(folder / "lookup_premature_complete.json", which=1)
     play = Replay(recording)
     poller = poller_of(play, recording.paths, recording.request_id)
-    files = files_of(poller.client, recording.request_id, PollPolicy())
+    files = files_of(poller.client, recording.request_id, FAST)
     assert files.paths == tuple(f"/data/nano_{i}.root" for i in (0, 1, 2, 5))
     outcomes, ending = ended(poller)
     assert counted(outcomes) == (4, 0)
     assert ending is None
 
 
-def test_a_premature_complete_does_not_tell_the_number_of_files(folder, scripted, client_of, fast):
+def test_a_premature_complete_has_not_the_number_of_files(folder, scripted, client_of, fast):
     recording = Recording(folder / "lookup_premature_complete.json", which=0)
     assert recording.statuses[-1][1]["files"] == 2
     client = client_of(scripted(Replay(recording)).url)
-    assert len(files_of(client, recording.request_id, PollPolicy())) == 4
+    assert len(files_of(client, recording.request_id, FAST)) == 4
 
 
 def test_a_look_up_of_nothing(folder, scripted, client_of, fast):
     recording = Recording(folder / "lookup_empty.json")
     with pytest.raises(EmptyDataset, match=recording.request_id):
-        files_of(client_of(scripted(Replay(recording)).url), recording.request_id, PollPolicy())
+        files_of(client_of(scripted(Replay(recording)).url), recording.request_id, FAST)
 
 
 # -- races
