@@ -87,9 +87,8 @@ def _spellings(value: str) -> frozenset[str]:
 _registry = SecretRegistry()
 
 
-def hide_secret(value: str) -> None:
-    """Hide a value in every text from now on."""
-    _registry.add(value)
+# Hides a value in every text from now on.
+hide_secret = _registry.add
 
 
 def redact(text: str) -> str:

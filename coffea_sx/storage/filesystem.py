@@ -98,8 +98,7 @@ class ServiceXFileSystem(AbstractFileSystem):
         **storage_options: Any,
     ) -> None:
         super().__init__(patience_s=patience_s, policy=policy, **storage_options)
-        self.patience_s = patience_s
-        self.policy = policy
+        self.patience_s, self.policy = patience_s, policy
 
     def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
         """List the results of a transform that this process has received. No request.
@@ -158,10 +157,9 @@ class ServiceXFileSystem(AbstractFileSystem):
         fetch = self._fetcher(self._locate(path))
         if (start or 0) < 0 or (end or 0) < 0:
             start, end, _ = slice(start, end).indices(fetch(0, 1).size)
-        start = start or 0
-        if end is not None and end <= start:
+        if end is not None and end <= (start or 0):
             return b""
-        return fetch(start, end).data
+        return fetch(start or 0, end).data
 
     def cat_ranges(
         self,
@@ -208,8 +206,7 @@ class ServiceXFileSystem(AbstractFileSystem):
         fsspec's caches take any existing file for the whole object.
         """
         if not isinstance(lpath, (str, os.PathLike)) or Path(lpath).is_dir():
-            super().get_file(rpath, lpath, **kwargs)
-            return
+            return super().get_file(rpath, lpath, **kwargs)
         part = Path(f"{os.fspath(lpath)}.{uuid4().hex}.part")
         try:
             super().get_file(rpath, str(part), **kwargs)

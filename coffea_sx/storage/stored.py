@@ -235,7 +235,7 @@ def stored_object(
     return StoredObject(object_name, fetcher(source, object_name, policy), size, policy)
 
 
-def fetcher(source: ResultSource, object_name: str, policy: ReadPolicy = DEFAULT_POLICY) -> Fetch:
+def fetcher(source: ResultSource, object_name: str, policy: ReadPolicy) -> Fetch:
     """Return the function that fetches bytes of an object of a transform."""
     return partial(fetch, object_name, partial(_url, source, object_name), policy=policy)
 

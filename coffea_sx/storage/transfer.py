@@ -67,9 +67,7 @@ class TransferError(Exception):
     """
 
     def __init__(self, cause: ReadError, pause_s: float = 0.0) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
-        self.pause_s = pause_s
+        self.cause, self.pause_s = cause, pause_s
         self.is_missing = isinstance(cause, ObjectGone)
 
 
@@ -147,7 +145,10 @@ class Transfer:
 
     def _receive(self, response: BaseHTTPResponse) -> ObjectPart:
         if response.status == 416:
-            return ObjectPart(self._pieces, self._size_beyond(response), None)
+            # The object ends before the range.
+            size = response.headers.get("Content-Range", "").rpartition("/")[2]
+            n_bytes = int(size) if _SIZE.fullmatch(size) else self.start
+            return ObjectPart(self._pieces, n_bytes, None)
         if response.status not in (200, 206):
             raise self._refusal(response)
         etag = response.headers.get("ETag")
@@ -168,8 +169,7 @@ class Transfer:
             raise self._error("is sent in part without a valid Content-Range")
         first, size = int(content_range[1]), int(content_range[3])
         if first != self._position:
-            what = f"is sent from byte {first} instead of {self._position}"
-            raise TransientError(self._error(what))
+            raise TransientError(self._error(f"starts at byte {first}, not {self._position}"))
         end = min(self.stop, size)
         self._fill(response, end)
         if self._position != end:
@@ -187,10 +187,6 @@ class Transfer:
                     piece += block[max(start, begin) - begin : stop - begin]
             if self._position > end:
                 return
-
-    def _size_beyond(self, response: BaseHTTPResponse) -> int:
-        size = response.headers.get("Content-Range", "").rpartition("/")[2]
-        return int(size) if _SIZE.fullmatch(size) else self.start
 
     def _incomplete(self, end: int) -> TransientError:
         found, expected = self._position - self.start, end - self.start
@@ -221,18 +217,13 @@ class Transfer:
         if any(isinstance(e, IncompleteRead) for e in (error, *error.args)):
             text = f"The store breaks off sending the object {name!r} after {found} bytes."
             return TransientError(Truncated(text, object_name=name, found=found))
+        text = f"The store at {host} does not send the object {name!r}"
         if isinstance(error, OutOfTimeError):
-            text = (
-                f"The store at {host} does not send the object {name!r} in time: {error}. Is it "
-                "overloaded, or the network between it and here?"
-            )
+            text += f" in time: {error}. Is it overloaded, or the network between it and here?"
         elif isinstance(error, MalformedError):
             text = f"The object {name!r} cannot be requested at {host}: {error}."
         else:
-            text = (
-                f"The store at {host} does not send the object {name!r}: {type(error).__name__}. "
-                "Is it running, and can it be reached from here?"
-            )
+            text += f": {type(error).__name__}. Is it running, and can it be reached from here?"
         return TransientError(ReadError(text, object_name=name))
 
     def _refusal(self, response: BaseHTTPResponse) -> Exception:
