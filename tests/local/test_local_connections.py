@@ -251,11 +251,17 @@ def test_a_body_that_is_too_large(is_announced, limited):
     assert server.errors == ""
 
 
-def n_connections(client: Any) -> int:
-    """Return the open connections of a server in this process."""
+def wait_for_connections(client: Any, count: int) -> None:
+    """Wait until a server in this process has so many open connections."""
     port = int(client.server.url.rpartition(":")[2])
-    sockets = psutil.Process().net_connections("tcp")
-    return sum(s.laddr.port == port and s.status == psutil.CONN_ESTABLISHED for s in sockets)
+    deadline = time.monotonic() + 20
+    while True:
+        sockets = psutil.Process().net_connections("tcp")
+        is_open = [s.laddr.port == port and s.status == psutil.CONN_ESTABLISHED for s in sockets]
+        if sum(is_open) == count:
+            return
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def connect(client: Any, first: bytes) -> socket.socket:
@@ -285,17 +291,14 @@ def test_an_incomplete_body_times_out(serve):
 
 
 def test_a_client_that_does_not_read_is_disconnected(serve, inputs):
-    client = serve(settings=ServerSettings(reading_s=0.2))
+    client = serve(settings=ServerSettings(reading_s=0.5))
     request_id = client.submit(inputs[:1], title="x" * 20_000_000)
     client.http.close()
     request = HEAD.replace(b"/servicex", f"{SUBMIT}/{request_id}".encode())
-    deadline = time.monotonic() + 20
+    wait_for_connections(client, 0)
     with connect(client, request + b"\r\n") as silent:
-        while not n_connections(client):
-            assert time.monotonic() < deadline
-        while n_connections(client):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_for_connections(client, 1)
+        wait_for_connections(client, 0)
         n_bytes = 0
         with contextlib.suppress(ConnectionResetError):
             while block := silent.recv(1 << 20):
