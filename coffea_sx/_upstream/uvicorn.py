@@ -21,7 +21,8 @@ class HTTPProtocol(H11Protocol):
     @property
     def is_idle(self) -> bool:
         """True if no request is in work: none has come, or the last one has its response."""
-        return self.cycle is None or self.cycle.response_complete
+        cycle: Any = self.cycle  # annotated without None
+        return cycle is None or bool(cycle.response_complete)
 
     @property
     def is_write_paused(self) -> bool:
