@@ -158,7 +158,6 @@ def test_nothing_is_left(tmp_path):
             assert store.start() is store
             assert gateway_of(store) == gateway
             assert guards_in(tmp_path) == [guard]
-            assert guard.children() == [gateway]
             assert not is_free(endpoint)
         assert not gateway.is_running()
         assert not guard.is_running()
