@@ -1,4 +1,4 @@
-"""Policies: how often a server is asked, what is repeated, and how many input files may fail."""
+"""Policies: how often a server is polled, what is repeated, and how many input files may fail."""
 
 from __future__ import annotations
 
@@ -66,6 +66,74 @@ class PollPolicy:
                 raise BadInput(
                     f"PollPolicy({name}=...) must have a limit, or waiting would never end."
                 )
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulingPolicy:
+    """Turns of the transforms of one server, and of the requests for their URLs.
+
+    Attributes
+    ----------
+    request_s, min_request_s : float
+        Time that one request may take, and that it gets at least near the end of a wait, seconds.
+    jitter : float
+        Pauses are longer by up to this fraction, so that processes do not request all at once.
+    slack : float
+        Fraction of the minimum pause by which a request may come early if the server is free.
+    check_s : float
+        Maximum time between two checks of the limits of waits, seconds.
+    join_s : float
+        Time that threads get to end, seconds.
+    active_rate : float
+        Minimum rate that is expected of a transform with new results in the last response, rows a
+        second.
+    silent_rates : tuple of float
+        Rates that are expected of transforms without results, in the order of submission: some
+        servers run one transform after the other. The last holds for all others.
+    share_beside_active : float
+        Factor for these rates while another transform is active.
+    url_pauses : float
+        Minimum time between two requests for URLs, in minimum pauses between other requests.
+    url_timeout_s : float
+        Maximum time for which readers wait for a server that gives no URLs, seconds; less than
+        `ChannelPolicy.owner_timeout_s`.
+    """
+
+    request_s: float = 60.0
+    min_request_s: float = 1.0
+    jitter: float = 0.4
+    slack: float = 0.5
+    check_s: float = 1.0
+    join_s: float = 2.0
+    active_rate: float = 1.0
+    silent_rates: tuple[float, ...] = (0.5, 0.2, 0.1, 0.02)
+    share_beside_active: float = 0.3
+    url_pauses: float = 2
+    url_timeout_s: float = 45.0
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelPolicy:
+    """Times of the channel from the owner of a transform to the workers of a cluster; seconds.
+
+    Attributes
+    ----------
+    poll_s : float
+        Time for which a request to the scheduler stays open before it is repeated. A transform is
+        awaited for twice that time after the last request of a worker.
+    owner_timeout_s : float
+        An owner that has been silent for longer is lost.
+    reconnect_s : float
+        Time after which a scheduler that is away is contacted again.
+    """
+
+    poll_s: float = 10.0
+    owner_timeout_s: float = 60.0
+    reconnect_s: float = 0.5
+
+
+SCHEDULING = SchedulingPolicy()
+CHANNEL = ChannelPolicy()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,33 +9,35 @@ from typing import Any
 
 from ..dataset import InputFiles
 from .outcomes import Delivered, Failed, Outcome
+from .results import ResultStore
 
 logger = logging.getLogger(__name__)
 
 
 class RowMatcher:
-    """What became of the input files: each has one outcome, which never changes.
+    """Make outcomes of rows of results: each input file has one, which never changes.
 
     Parameters
     ----------
     files : InputFiles
+    results : ResultStore
+        The outcomes so far; nothing is entered here.
 
     Attributes
     ----------
-    outcomes : dict of int to Delivered or Failed
     newest : datetime or None
         The latest time at which a row says that it was made.
     """
 
-    def __init__(self, files: InputFiles) -> None:
+    def __init__(self, files: InputFiles, results: ResultStore) -> None:
         self.files = files
-        self.outcomes: dict[int, Outcome] = {}
+        self.results = results
         self.newest: datetime | None = None
         self._seen: dict[Any, tuple[Any, ...]] = {}
         self._index_of_object: dict[str, int] = {}
 
     def news(self, rows: Iterable[dict[str, Any]]) -> list[Outcome]:
-        """Return the outcomes in rows that are not kept yet.
+        """Return the outcomes in rows that are not in the store yet.
 
         Rows come in any order and any number of times.
         """
@@ -45,7 +47,7 @@ class RowMatcher:
             outcome = self._outcome(row)
             if outcome is None:
                 continue
-            kept = self.outcomes.get(outcome.index)
+            kept = self.results.outcomes.get(outcome.index)
             if kept is not None:
                 _compare(kept, outcome)
             elif not isinstance(new.get(outcome.index), Delivered):
@@ -56,10 +58,6 @@ class RowMatcher:
         moments = [self.newest, *(_moment(row) for row, _ in fresh)]
         self.newest = max((moment for moment in moments if moment), default=None)
         return list(new.values())
-
-    def keep(self, outcomes: Iterable[Outcome]) -> None:
-        """Keep outcomes for good."""
-        self.outcomes.update((outcome.index, outcome) for outcome in outcomes)
 
     def _outcome(self, row: dict[str, Any]) -> Outcome | None:
         name = row["s3-object-name"]
@@ -96,16 +94,6 @@ class RowMatcher:
     def n_rows(self) -> int:
         """How many rows there were."""
         return len(self._seen)
-
-    @property
-    def missing(self) -> list[int]:
-        """Input files without an outcome."""
-        return [i for i in range(len(self.files)) if i not in self.outcomes]
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every input file has an outcome."""
-        return len(self.outcomes) == len(self.files)
 
 
 def _said(row: dict[str, Any]) -> tuple[Any, ...]:

@@ -20,7 +20,8 @@ from ..policy import PollPolicy, is_transient
 from . import failures
 from .failures import TransformProgress
 from .matching import RowMatcher
-from .outcomes import Delivered, Failed, Outcome
+from .outcomes import Failed, Outcome
+from .results import ResultStore
 
 TERMINAL = {"Complete", "Canceled", "Fatal", "Bad Dataset"}
 JITTER = 0.1
@@ -70,7 +71,8 @@ class TransformState:
 
     Parameters
     ----------
-    request_id : str
+    results : ResultStore
+        Where outcomes are entered.
     files : InputFiles
     pace : PollPolicy
     now : float
@@ -98,16 +100,16 @@ class TransformState:
 
     def __init__(
         self,
-        request_id: str,
+        results: ResultStore,
         files: InputFiles,
         pace: PollPolicy,
         now: float,
         spread: Callable[[], float] = _SPREAD.random,
     ) -> None:
-        self.request_id = request_id
+        self.results = results
         self.files = files
         self.pace = pace
-        self.matcher = RowMatcher(files)
+        self.matcher = RowMatcher(files, results)
         self.ending: ServiceXError | None = None
         self.status: str | None = None
         self.log_url: str | None = None
@@ -138,14 +140,14 @@ class TransformState:
     @property
     def is_over(self) -> bool:
         """Whether there is nothing more to ask."""
-        return self.ending is not None or self.matcher.is_complete
+        return self.ending is not None or self.results.is_complete
 
     @property
     def counts(self) -> Counts:
         """How far it is. Counters of servers lag behind, run ahead and go back; these do not."""
-        n_delivered = sum(isinstance(o, Delivered) for o in self.matcher.outcomes.values())
-        n_failed = len(self.matcher.outcomes) - n_delivered
-        if not self.has_rows and not self.matcher.is_complete:
+        n_failed = len(self.results.failed)
+        n_delivered = len(self.results.outcomes) - n_failed
+        if not self.has_rows and not self.results.is_complete:
             n_failed = min(max(n_failed, self._told_failed), len(self.files))
             n_delivered = min(max(n_delivered, self._told_done), len(self.files) - n_failed)
         return Counts(len(self.files), n_delivered, n_failed)
@@ -158,7 +160,7 @@ class TransformState:
 
     def keep(self, new: Sequence[Outcome], now: float, took_s: float = 0.0) -> None:
         """Enter what was new in an answer that took a while to get."""
-        self.matcher.keep(new)
+        self.results.enter(new, self.ending)
         self._heard(now)
         if self.later_than is None:
             self._listed_at = now - took_s
@@ -203,8 +205,8 @@ class TransformState:
         """Enter the objects in the bucket of a transform that has ended; return what is new."""
         self._heard(now)
         new = self.matcher.news(rows)
-        self.matcher.keep(new)
-        n_missing = len(self.matcher.missing)
+        self.results.enter(new, self.ending)
+        n_missing = len(self.results.missing)
         if n_missing and self.status == "Complete" and n_missing <= self._told_failed:
             return new + self._give_up(None, "TransformFailed")
         if n_missing and self._ended_at is not None and now - self._ended_at >= self._settle_s:
@@ -241,9 +243,9 @@ class TransformState:
     @property
     def standing(self) -> TransformProgress:
         """How far it is, for errors."""
-        missing = self.matcher.missing
+        missing = self.results.missing
         return TransformProgress(
-            self.request_id,
+            self.results.request_id,
             len(self.files),
             len(self.files) - len(missing),
             tuple(self.files.paths[i] for i in missing[: failures.SHOWN]),
@@ -264,7 +266,7 @@ class TransformState:
         self._told_done = max(self._told_done, int(status.get("files-completed") or 0))
         self._told_failed = max(self._told_failed, int(status.get("files-failed") or 0))
         counted = self._told_done + self._told_failed
-        self._lists_less_than_it_counts = counted > len(self.matcher.outcomes)
+        self._lists_less_than_it_counts = counted > len(self.results.outcomes)
         return counted > before
 
     def _asked_from(self, now: float) -> datetime | None:
@@ -319,6 +321,6 @@ class TransformState:
 
     def _give_up(self, reason: str | None, kind: str) -> list[Outcome]:
         paths = self.files.paths
-        lost = [Failed(i, paths[i], reason, self.log_url, kind) for i in self.matcher.missing]
-        self.matcher.keep(lost)
+        lost = [Failed(i, paths[i], reason, self.log_url, kind) for i in self.results.missing]
+        self.results.enter(lost, self.ending)
         return list(lost)

@@ -151,7 +151,7 @@ def test_a_server_that_is_silent_ends_the_wait_in_time(watches_of, play):
 
 def test_the_limit_of_one_transform_ends_while_another_is_asked_about(watches_of, play):
     first, second = watches_of(2)
-    second.keep(replace(PACE, deadline_s=1.0))
+    second.set_policy(replace(PACE, deadline_s=1.0))
     play.is_silent.set()
     with ThreadPoolExecutor(2) as pool:
         pool.submit(wait, first)
