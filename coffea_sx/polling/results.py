@@ -20,7 +20,7 @@ from . import failures
 from .failures import PASSING
 from .outcomes import Delivered, Failed, Outcome
 
-Value = TypeVar("Value")
+Value = TypeVar("Value", bound=Outcome)
 
 logger = logging.getLogger(__name__)
 
@@ -167,10 +167,8 @@ class ResultStore:
             self._check_failed(failure_policy)
             return self._outcome(index, failure_policy)
 
-        outcome: Outcome = self._wait(
-            get, keep_polling, timeout_s, f"input file {index} has no result"
-        )
-        return outcome
+        reason = f"input file {index} has no result after {timeout_s} s"
+        return self._wait(get, keep_polling, timeout_s, reason)
 
     def wait_for_any(self, keep_polling: Callable[[], None]) -> Delivered:
         """Wait until any input file has a result; return the first of them in the list of files.
@@ -219,7 +217,7 @@ class ResultStore:
                 keep_polling()
                 left_s = deadline - monotonic()
                 if left_s <= 0:
-                    raise TimeoutError(f"{reason} after {timeout_s} s")
+                    raise TimeoutError(reason)
                 self._changed.wait(min(SLICE_S, left_s))
         return value
 

@@ -107,7 +107,7 @@ class Objects:
     def __init__(self):
         self.address = TransformAddress(uuid4().hex, EndpointName(None, "http://localhost", None))
         self.rows, self.urls = [], {}
-        registry.own(self.address, self)
+        registry.register(self.address, self)
 
     def add(self, name, url, nbytes):
         i = len(self.rows)
