@@ -19,7 +19,7 @@ from ..errors import ServerError, ServiceXError
 from ..polling import registry
 from ..polling.outcomes import Outcome, Read
 from ..polling.poller import Poller
-from ..servicex.urls import SignedUrl
+from ..servicex.models import SignedUrl
 from .plugin import FAILURES, GRANT, POLL_S, READS, ResultsPlugin
 
 logger = logging.getLogger(__name__)

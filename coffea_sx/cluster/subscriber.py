@@ -18,7 +18,7 @@ from ..polling.failures import PASSING
 from ..polling.outcomes import Delivered, Outcome, Read
 from ..polling.registry import TransformAddress
 from ..polling.results import ResultStore
-from ..servicex.urls import SignedUrl
+from ..servicex.models import SignedUrl
 from .plugin import FAILURES, GRANT, POLL_S, READS
 
 # An owner that has not shown up for this long is lost, seconds.

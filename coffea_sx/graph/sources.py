@@ -10,7 +10,7 @@ from ..polling import registry
 from ..polling.lookup import files_of
 from ..polling.poller import Poller
 from ..polling.registry import ResultSource, TransformAddress
-from ..servicex.clients import client_of
+from ..servicex.client import client_of
 from ..servicex.config import find_endpoint
 
 

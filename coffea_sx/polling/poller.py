@@ -14,21 +14,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from time import monotonic
-from typing import Any
 
 from ..dataset import NO_OBJECT, InputFiles
 from ..errors import AccessError, OwnerLost, ServerError, ServiceXError
 from ..policy import STRICT, FailurePolicy, PollPolicy, RetryPolicy, is_transient, warn_of_outage
 from ..redact import redact
-from ..servicex.client import DATASETS, ServiceXClient
+from ..servicex.client import ServiceXClient
+from ..servicex.models import SignedUrl
 from ..servicex.submit import number_of
-from ..servicex.urls import Object, SignedUrl, UrlProvider
+from ..servicex.urls import UrlProvider
 from . import failures, registry
 from .monitor import LEAST_QUESTION_S, monitor_of
 from .outcomes import Delivered, Failed, Outcome, Read
 from .registry import TransformAddress
 from .results import SLICE_S, ResultStore
-from .state import Counts, Question, TransformState
+from .state import Counts, Request, TransformState
 
 logger = logging.getLogger(__name__)
 
@@ -172,7 +172,13 @@ class Poller:
     def grants(self, names: Sequence[str], *, refresh: bool = False) -> dict[str, SignedUrl]:
         """Return permission to read objects, and ask for the others' on the way."""
         turn = partial(self._monitor.take_turn_for_urls, URL_PAUSES * self.pace.busy_s, self._sleep)
-        ask = partial(self.access.grants, names, refresh=refresh, also=self._readable, turn=turn)
+        ask = partial(
+            self.access.urls,
+            names,
+            refresh=refresh,
+            prefetch=self._readable,
+            wait_for_turn=turn,
+        )
         patience_s = self._patience_for_urls_s
         retry = RetryPolicy(patience_s, self.pace.idle_s, _may_be_granted)
         return retry.call(ask, sleep=self._sleep)
@@ -309,7 +315,7 @@ class Poller:
         """End the waiting if a limit is reached; return whether it was."""
         try:
             with self.results_store.news:
-                self._state.watch_the_time(monotonic())
+                self._state.check_limits(monotonic())
                 ending = self._state.ending
         except Exception as error:
             ending = self._known(error)
@@ -345,7 +351,7 @@ class Poller:
         except Exception as error:
             new = []
             with self.results_store.news:
-                goes_on = state.see_nothing(error, monotonic()) or state.is_over
+                goes_on = state.update_error(error, monotonic()) or state.is_over
             if not goes_on and not self._closed.is_set():
                 self._publish((), state.ending or self._known(error), is_last=True)
                 return None
@@ -363,7 +369,7 @@ class Poller:
         """Ask for URLs of results together: else each of their readers would ask for one."""
         names = [o.object_name for o in new if isinstance(o, Delivered)]
         try:
-            is_lacking = self.access.lacks(names) or self.access.expects()
+            is_lacking = self.access.lacks(names) or self.access.expects_results()
             apart_s = URL_PAUSES * self.pace.busy_s
             if is_lacking and self._monitor.take_turn_for_urls(apart_s):
                 self.access.make_ready(names)
@@ -374,22 +380,22 @@ class Poller:
     def _asked(self, state: TransformState, start: float, timeout_s: float) -> list[Outcome]:
         request_id = self.address.request_id
         if not self._knows_server:
-            state.see_server(DATASETS in self.client.info(timeout_s=timeout_s).capabilities)
+            state.update_server(self.client.info(timeout_s=timeout_s).lists_results)
             self._knows_server = True
         self.n_asked += 1
-        if state.question is Question.ROWS:
+        if state.next_request is Request.ROWS:
             rows = self.client.results(request_id, state.later_than, timeout_s=timeout_s)
-            new = self._explained(state.news(rows), timeout_s)
+            new = self._explained(state.new_outcomes(rows), timeout_s)
             with self.results_store.news:
-                state.keep(new, now := monotonic(), now - start)
+                state.add(new, now := monotonic(), now - start)
             return new
-        if state.question is Question.STATUS:
+        if state.next_request is Request.STATUS:
             status = self.client.status(request_id, timeout_s=timeout_s)
             with self.results_store.news:
-                return state.see_status(status, now := monotonic(), now - start)
-        objects = [_row(one) for one in self.access.objects()]
+                return state.update_status(status, now := monotonic(), now - start)
+        rows = self.access.rows()
         with self.results_store.news:
-            return state.see_objects(objects, monotonic())
+            return state.add_final_rows(rows, monotonic())
 
     def _explained(self, new: list[Outcome], timeout_s: float) -> list[Outcome]:
         """Say why files have failed, and where to read more. Two requests if any has."""
@@ -418,7 +424,7 @@ class Poller:
         if self._state.log_url is None and not self._knows_log_url:
             self.n_asked += 1
             status = self.client.status(self.address.request_id, timeout_s=timeout_s)
-            self._state.log_url = status.get("log-url")
+            self._state.log_url = status.log_url
         self._knows_log_url = True
         return self._state.log_url
 
@@ -431,19 +437,6 @@ class Poller:
     def is_wanted(self) -> bool:
         """Whether somebody has waited of late."""
         return self.results_store.is_awaited or monotonic() < self._wanted_until
-
-
-def _row(one: Object) -> dict[str, Any]:
-    """Say of an object what a row of results says; its events nobody tells."""
-    return {
-        "id": one.name,
-        "file-path": "",
-        "s3-object-name": one.name,
-        "transform_status": "success",
-        "total-bytes": one.nbytes,
-        "total-events": None,
-        "created_at": one.modified,
-    }
 
 
 def _may_be_granted(error: Exception) -> bool:

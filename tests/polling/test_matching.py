@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 from hypothesis import given
-from support.strategies import histories, row
+from support.strategies import histories, parsed, row
 
 from coffea_sx.dataset import InputFiles
 from coffea_sx.polling.matching import RowMatcher
@@ -21,8 +21,8 @@ def test_each_file_has_exactly_one_outcome_which_never_changes(history):
     published: Counter[int] = Counter()
     for answer in answers:
         before = dict(matcher.outcomes)
-        new = matcher.news(answer)
-        matcher.keep(new)
+        new = matcher.new_outcomes(parsed(answer))
+        matcher.add(new)
         published.update(outcome.index for outcome in new)
         assert before.items() <= matcher.outcomes.items()
         assert set(matcher.missing) == set(range(len(files))) - matcher.outcomes.keys()
@@ -31,14 +31,14 @@ def test_each_file_has_exactly_one_outcome_which_never_changes(history):
     assert published == dict.fromkeys(range(len(files)), 1)
     for i, outcome in matcher.outcomes.items():
         assert (outcome.index, outcome.input_file) == (i, files.paths[i])
-        assert matcher.news(answers[-1]) == []
+        assert matcher.new_outcomes(parsed(answers[-1])) == []
 
 
 @given(histories())
 def test_a_result_is_worth_more_than_a_failure_of_the_same_answer(history):
     files, answers = history
     matcher = RowMatcher(files)
-    matcher.keep(matcher.news(answers[-1]))
+    matcher.add(matcher.new_outcomes(parsed(answers[-1])))
     succeeded = {
         files.index_of(r["file-path"], "none")
         for r in answers[-1]
@@ -51,19 +51,21 @@ def test_a_result_is_worth_more_than_a_failure_of_the_same_answer(history):
 
 def test_an_empty_answer_is_no_news():
     matcher = RowMatcher(InputFiles(("/a.root",)))
-    assert matcher.news([]) == []
+    assert matcher.new_outcomes(parsed([])) == []
     assert not matcher.is_complete
 
 
 def test_a_row_tells_what_is_needed():
     matcher = RowMatcher(InputFiles(("/a.root",)))
-    (outcome,) = matcher.news([row(7, "/a.root")])
+    (outcome,) = matcher.new_outcomes(parsed([row(7, "/a.root")]))
     assert outcome == Delivered(0, "/a.root", ":a.root", 1007, 70, "2026-11-22T14:43:43.000007")
 
 
 def test_numbers_that_are_missing():
     matcher = RowMatcher(InputFiles(("/a.root",)))
-    (outcome,) = matcher.news([{**row(1, "/a.root"), "total-events": None, "total-bytes": None}])
+    (outcome,) = matcher.new_outcomes(
+        parsed([{**row(1, "/a.root"), "total-events": None, "total-bytes": None}])
+    )
     assert (outcome.n_events, outcome.nbytes) == (None, 0)
 
 
@@ -89,9 +91,9 @@ def replay(request_id, responses):
     matcher = RowMatcher(InputFiles(tuple(paths)))
     seen: dict[int, object] = {}
     for answer in answers:
-        new = matcher.news(answer)
+        new = matcher.new_outcomes(parsed(answer))
         assert not seen.keys() & {o.index for o in new}
-        matcher.keep(new)
+        matcher.add(new)
         seen.update((o.index, o) for o in new)
         assert matcher.outcomes == seen
     assert matcher.is_complete
@@ -121,7 +123,7 @@ def test_an_object_that_two_rows_name_is_read_once(order, is_together):
     rows = [rows[i] for i in order]
     matcher = RowMatcher(InputFiles(("/a.root", "/b.root")))
     for answer in [rows] if is_together else [[one] for one in rows]:
-        matcher.keep(matcher.news(answer))
+        matcher.add(matcher.new_outcomes(parsed(answer)))
     assert matcher.is_complete
     assert isinstance(matcher.outcomes[0], Delivered)
     failed = matcher.outcomes[1]
@@ -132,14 +134,14 @@ def test_an_object_that_two_rows_name_is_read_once(order, is_together):
 def test_of_two_rows_with_an_object_of_neither_the_first_has_it():
     rows = [naming(2, "/b.root.2", "/x"), naming(1, "/a.root.1", "/x")]
     matcher = RowMatcher(InputFiles(("/a.root.1", "/b.root.2")))
-    matcher.keep(matcher.news(rows))
+    matcher.add(matcher.new_outcomes(parsed(rows)))
     assert isinstance(matcher.outcomes[0], Delivered)
     assert isinstance(matcher.outcomes[1], Failed)
 
 
 def test_an_object_of_another_file_is_that_file_s_result_even_before_its_own_row():
     matcher = RowMatcher(InputFiles(("/a.root", "/b.root")))
-    matcher.keep(matcher.news([naming(2, "/b.root", "/a.root")]))
+    matcher.add(matcher.new_outcomes(parsed([naming(2, "/b.root", "/a.root")])))
     assert isinstance(matcher.outcomes[1], Failed)
-    matcher.keep(matcher.news([row(1, "/a.root")]))
+    matcher.add(matcher.new_outcomes(parsed([row(1, "/a.root")])))
     assert isinstance(matcher.outcomes[0], Delivered)
