@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 from coffea.nanoevents import NanoAODSchema, NanoEventsFactory
 
 from .dataset import Dataset, InputFiles, identify
-from .errors import BadInput, DeadlineExceeded, ProtocolError, TransformError, TransformStalled
+from .errors import BadInput, DeadlineExceeded, TransformError, TransformStalled
 from .forms.output_form import OutputForm
 from .graph import layers
 from .graph.routing import Routing, TransformHandle
@@ -23,39 +23,17 @@ from .polling.lookup import UNNAMED, files_of
 from .polling.outcomes import Delivered, Failed, Outcome, Read
 from .polling.poller import Poller
 from .polling.registry import TransformAddress, get_poller
-from .polling.state import TERMINAL, Counts
+from .polling.state import Counts
 from .query import Selection
 from .readers.partition import form_of_first
 from .report import Report, add_up, check_requests, rows_of
-from .servicex.client import DATASETS, ServiceXClient
-from .servicex.clients import client_of
+from .servicex.client import ServiceXClient, client_of
 from .servicex.config import Endpoint
+from .servicex.models import TransformStatus
 from .servicex.submit import check_acceptable, selection_of, submit
 
 # How ServiceX writes the id of a request.
 _REQUEST_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-
-@dataclass(frozen=True, slots=True)
-class TransformStatus:
-    """How a transform is doing, as the server says.
-
-    Attributes
-    ----------
-    request_id, title, status : str
-    n_files, n_completed, n_failed : int
-        Input files; what the server counts wrongly is put right as far as it cannot be.
-    submitted_at : str
-        When, in the words of the server (ISO 8601); empty if it does not say so.
-    """
-
-    request_id: str
-    title: str
-    status: str
-    n_files: int
-    n_completed: int
-    n_failed: int
-    submitted_at: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +232,7 @@ class ServiceXEventsFactory(NanoEventsFactory):
         """Watch a transform that was submitted, once its input files are known."""
         name = _name(plan)
         told = None if progress is None else partial(progress.look_up, name)
-        if DATASETS not in client.info().capabilities:
+        if not client.info().lists_results:
             warn(
                 f"ServiceX at {client.endpoint.url} is of a generation that tells its results only "
                 "when a transform is over: nothing can be read before that."
@@ -424,7 +402,7 @@ max_failed, steps_per_file, pace, progress
             if not waiting:
                 continue
             request_id = handle.address.request_id
-            if poller.client.status(request_id)["status"] in TERMINAL:
+            if poller.client.status(request_id).is_over:
                 _wait_for_all(poller, waiting)
             elif isinstance(poller.ending, (TransformStalled, DeadlineExceeded)):
                 raise BadInput(
@@ -513,19 +491,7 @@ max_failed, steps_per_file, pace, progress
             If it does not say what it is doing with how many files.
         ServerError
         """
-        said = self._poller.client.status(self.request_id)
-        n_files = _counted(said, "files")
-        n_failed = min(_counted(said, "files-failed"), n_files)
-        n_completed = min(_counted(said, "files-completed"), n_files - n_failed)
-        return TransformStatus(
-            self.request_id,
-            str(said.get("title") or ""),
-            str(_said(said, "status")),
-            n_files,
-            n_completed,
-            n_failed,
-            str(said.get("submit-time") or ""),
-        )
+        return self._poller.client.status(self.request_id)
 
     def cancel(self) -> None:
         """Cancel the transform. Files that were delivered stay readable. Two requests.
@@ -685,22 +651,3 @@ def _described(outcome: Delivered | Failed | None) -> dict[str, Any]:
             created_at=outcome.created_at,
         )
     return known
-
-
-def _said(status: Mapping[str, Any], key: str) -> Any:
-    """Return a part of a status that every ServiceX gives."""
-    if key not in status:
-        raise ProtocolError(f"The status of the transform, as the server gives it, has no {key!r}.")
-    return status[key]
-
-
-def _counted(status: Mapping[str, Any], key: str) -> int:
-    """Return a number of files in a status: none while the server does not know it."""
-    value = _said(status, key)
-    try:
-        return max(0, int(value or 0))
-    except (TypeError, ValueError, OverflowError):
-        raise ProtocolError(
-            f"The status of the transform, as the server gives it, has {key!r}: {value!r}, which "
-            "is no number of files."
-        ) from None

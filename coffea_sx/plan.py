@@ -19,7 +19,7 @@ from .forms.uproot_raw import input_trees
 from .policy import FailurePolicy, PollPolicy
 from .probe import probe_forms
 from .query import Selection, select
-from .servicex.clients import client_of
+from .servicex.client import client_of
 from .servicex.config import Endpoint, EndpointName, find_endpoint
 
 PROBE = "probe"

@@ -202,6 +202,37 @@ class FailurePolicy:
         return not n_failed or (self.skips and (self.limit is None or n_failed <= self.limit))
 
 
+@dataclass(frozen=True, slots=True)
+class ClientPolicy:
+    """Limits of a client of ServiceX.
+
+    Attributes
+    ----------
+    patience_s : float
+        Time for which a request is repeated while the server does not respond, seconds.
+    max_response_bytes : int
+        Largest response that is read: about five hundred thousand rows of results.
+    max_submissions : int
+        Attempts to submit a transform that the server neither accepts nor refuses.
+    recovery_pauses_s : tuple of float
+        Pauses between searches for a submission without a response, seconds: a server may still be
+        at work on it.
+    signed_for_s : int
+        Lifetime of a URL that is signed here, seconds: as long as a slow read of one file.
+    urls_per_request : int
+        Objects whose URLs are requested together.
+    """
+
+    patience_s: float = 5.0
+    max_response_bytes: int = 256 << 20
+    max_submissions: int = 2
+    recovery_pauses_s: tuple[float, ...] = (0.5, 2.0, 5.0)
+    signed_for_s: int = 600
+    urls_per_request: int = 500
+
+
+DEFAULT_CLIENT = ClientPolicy()
+
 STRICT = FailurePolicy("raise")
 LENIENT = FailurePolicy("skip")
 

@@ -15,7 +15,7 @@ from .errors import BadInput, ServiceXError
 from .factory import ServiceXEventsFactory, ShowsProgress
 from .plan import Plan, endpoint_of, expect, make_plan, make_terms
 from .policy import PollPolicy
-from .servicex.clients import client_of
+from .servicex.client import client_of
 from .servicex.config import Endpoint
 from .servicex.submit import check_acceptable
 

@@ -123,9 +123,9 @@ def submit(config: Path, nano_files: list[str]) -> Submit:
 
 
 @pytest.fixture
-def forget(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Let this process know as little of what was submitted as another one."""
-    return lambda: monkeypatch.setattr(submission_cache, "_submitted", {})
+def forget() -> Callable[[], None]:
+    """Return a function after which this process has submitted nothing, like another one."""
+    return submission_cache.forget
 
 
 def n_submitted(server: LocalServiceX) -> int:

@@ -12,13 +12,13 @@ from urllib.parse import quote
 
 import pytest
 from support.raw import RawServer
-from support.strategies import Answer, say
+from support.strategies import Answer, say, status_json
 
 from coffea_sx.errors import ConfigurationError, ReadError, ServerError, ServiceXError
 from coffea_sx.redact import Secret, redact
 from coffea_sx.servicex.client import ServiceXClient
 from coffea_sx.servicex.config import EndpointName, find_endpoint
-from coffea_sx.servicex.urls import SignedUrl
+from coffea_sx.servicex.models import SignedUrl
 from coffea_sx.storage.transport import fetch
 
 HEADER = base64.urlsafe_b64encode(b'{"alg":"HS256","typ":"JWT"}').decode().rstrip("=")
@@ -154,7 +154,8 @@ def test_keys_of_a_store_that_repeats_them(scripted, log):
 
     def play(asked):
         if asked.path.startswith("/servicex"):
-            return say({"minio-secret-key": key, "minio-access-key": f"access-{key}"})
+            keys = {"minio_secret_key": key, "minio_access_key": f"access-{key}"}
+            return say(status_json(**keys))
         return Answer(403, f"<Error><Code>{key}</Code></Error>".encode())
 
     server = scripted(play)

@@ -62,8 +62,6 @@ from coffea_sx.forms.writers import write
 from coffea_sx.local import LocalServiceX
 from coffea_sx.policy import PollPolicy
 from coffea_sx.query import RESULT_FORMATS
-from coffea_sx.servicex import clients
-from coffea_sx.servicex.client import ServiceXClient
 from coffea_sx.storage import transport
 from coffea_sx.storage.filesystem import address
 from coffea_sx.testing import (
@@ -85,6 +83,7 @@ from coffea_sx.testing import (
     When,
 )
 from coffea_sx.testing.faults import Ask
+from coffea_sx.wire import Limits
 
 TOKENS = When("^/token/refresh$")
 URLS = When("/file-urls$")
@@ -137,8 +136,9 @@ def analysis(behind: Callable[[str], Analysis], proxy: FaultProxy) -> Analysis:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def impatient(monkeypatch: pytest.MonkeyPatch, analysis: Analysis) -> None:
     make_impatient(monkeypatch)
+    analysis.hurry()
 
 
 # -- what passes: 1 to 3 on the way to ServiceX
@@ -156,11 +156,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ],
 )
 @pytest.mark.usefixtures("impatient")
-def test_servicex_fails_for_a_while(
-    analysis: Analysis, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, action: Any
-) -> None:
-    patient = partial(ServiceXClient, patience_s=5)
-    monkeypatch.setattr(clients, "ServiceXClient", patient)
+def test_servicex_fails_for_a_while(analysis: Analysis, proxy: FaultProxy, action: Any) -> None:
+    analysis.connect(limits=Limits(total_s=1.0))
     proxy.script = [Fault(action, RESULTS, times=1), Fault(action, ASKING, times=1)]
     analysis.assert_right(
         ignore_cache=True, pace=PollPolicy(busy_s=0.02, idle_s=0.1, outage_s=10.0)
@@ -534,6 +531,7 @@ def test_1_is_no_failure_of_files(analysis: Analysis, proxy: FaultProxy) -> None
 @pytest.mark.usefixtures("impatient")
 def test_2_nobody_listens(behind: Callable[[str], Analysis], closed_port: int) -> None:
     analysis = behind(f"http://127.0.0.1:{closed_port}")
+    analysis.hurry()
     analysis.expect_no_token()
     analysis.assert_raises(Unreachable, f"127.0.0.1:{closed_port} does not answer")
 

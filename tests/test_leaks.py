@@ -19,7 +19,7 @@ from support.leaks import Canaries
 
 from coffea_sx.demo.analysis import SelectionSchema, dimuon_query
 from coffea_sx.local import LocalServiceX
-from coffea_sx.servicex.urls import SignedUrl
+from coffea_sx.servicex.models import SignedUrl
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Running on a single-machine scheduler:UserWarning"),

@@ -89,14 +89,9 @@ def test_several_trees_and_odd_columns(client, odd_file):
 def test_a_dataset_that_is_looked_up(client, server, odd_file):
     found = probe_forms(client, Dataset("rucio://user:odd", None), ["Events"])
     assert found == sample_forms(odd_file, ["Events"])
-    listed = client.status(client_request(client))
-    assert listed["did"] == "rucio://user:odd?files=1"
-    assert listed["files"] == 1
-
-
-def client_request(client) -> str:
-    rows = client._get("/servicex/transformation")["requests"]
-    return max(rows, key=lambda row: row["submit-time"])["request_id"]
+    newest = max(client.transforms(), key=lambda status: status.submitted_at)
+    assert newest.did == "rucio://user:odd?files=1"
+    assert newest.n_files == 1
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,11 @@ from support.raw import RawServer, encrypted, full_backlog, handshake_in_trickle
 
 from coffea_sx import wire
 from coffea_sx.errors import ReadError, ServerError, Unreachable
+from coffea_sx.policy import ClientPolicy
 from coffea_sx.redact import Secret
 from coffea_sx.servicex.client import ServiceXClient
 from coffea_sx.servicex.config import Endpoint, EndpointName
-from coffea_sx.servicex.urls import SignedUrl
+from coffea_sx.servicex.models import SignedUrl
 from coffea_sx.storage import transport
 from coffea_sx.storage.transport import fetch
 from coffea_sx.wire import Limits, retry_after
@@ -149,7 +150,8 @@ def context(authority, tmp_path, monkeypatch):
 
 def client_of(url, limits, patience_s=0.0, token=None):
     secret = Secret(token) if token else None
-    return ServiceXClient(Endpoint(url, secret, EndpointName(None, url, None)), patience_s, limits)
+    endpoint = Endpoint(url, secret, EndpointName(None, url, None))
+    return ServiceXClient(endpoint, ClientPolicy(patience_s=patience_s), limits)
 
 
 def fetched(url, limits, patience_s=0.0):

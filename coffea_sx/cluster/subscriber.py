@@ -19,7 +19,7 @@ from ..polling.failures import PASSING
 from ..polling.outcomes import Delivered, Outcome, Read
 from ..polling.registry import TransformAddress
 from ..polling.results import ResultStore
-from ..servicex.urls import SignedUrl
+from ..servicex.models import SignedUrl
 from .plugin import READS, SIGNED_URL, UNUSABLE
 
 

@@ -9,7 +9,7 @@ from ..policy import PollPolicy
 from ..polling.lookup import files_of
 from ..polling.poller import Poller
 from ..polling.registry import ResultSource, TransformAddress, connections
-from ..servicex.clients import client_of
+from ..servicex.client import client_of
 from ..servicex.config import find_endpoint
 
 

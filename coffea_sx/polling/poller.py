@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from time import monotonic
-from typing import Any
 
 from ..dataset import NO_OBJECT, InputFiles
 from ..errors import AccessError, OwnerLost, ServerError, ServiceXError
@@ -29,15 +28,16 @@ from ..policy import (
     warn_of_outage,
 )
 from ..redact import redact
-from ..servicex.client import DATASETS, ServiceXClient
+from ..servicex.client import ServiceXClient
+from ..servicex.models import SignedUrl
 from ..servicex.submit import number_of
-from ..servicex.urls import Object, SignedUrl, UrlProvider
+from ..servicex.urls import UrlProvider
 from . import failures, registry
 from .monitor import monitor_of
 from .outcomes import Delivered, Failed, Outcome, Read
 from .registry import TransformAddress
 from .results import SLICE_S, ResultStore
-from .state import Counts, Question, TransformState
+from .state import Counts, Request, TransformState
 
 logger = logging.getLogger(__name__)
 
@@ -192,7 +192,11 @@ class Poller:
         """Return signed URLs of objects, and request those of other results on the way."""
         turn = partial(self._monitor.take_turn_for_urls, self._url_pause_s, self._sleep)
         request = partial(
-            self.access.grants, names, refresh=refresh, also=self._object_names, turn=turn
+            self.access.urls,
+            names,
+            refresh=refresh,
+            prefetch=self._object_names,
+            wait_for_turn=turn,
         )
         retry = RetryPolicy(self._url_timeout_s, self.pace.idle_s, _may_be_signed)
         return retry.call(request, sleep=self._sleep)
@@ -294,7 +298,7 @@ class Poller:
         """End the waiting if a limit is reached; return True if it was."""
         with self.results.lock:
             try:
-                self._state.watch_the_time(monotonic())
+                self._state.check_limits(monotonic())
                 ending = self._state.ending
             except Exception as error:
                 ending = self._as_servicex_error(error)
@@ -331,7 +335,7 @@ class Poller:
             self._is_away = False
         except Exception as error:
             with self.results.lock:
-                goes_on = state.see_nothing(error, monotonic()) or state.is_over
+                goes_on = state.update_error(error, monotonic()) or state.is_over
             if not goes_on and not self._closed.is_set():
                 self._stop(state.ending or self._as_servicex_error(error))
                 return None
@@ -347,7 +351,7 @@ class Poller:
         """Request the URLs of results together: else each reader would request its own."""
         names = [outcome.object_name for outcome in new if isinstance(outcome, Delivered)]
         try:
-            is_lacking = self.access.lacks(names) or self.access.expects()
+            is_lacking = self.access.lacks(names) or self.access.expects_results()
             if is_lacking and self._monitor.take_turn_for_urls(self._url_pause_s):
                 self.access.make_ready(names)
         except Exception as error:
@@ -357,22 +361,22 @@ class Poller:
     def _request(self, state: TransformState, start: float, timeout_s: float) -> list[Outcome]:
         request_id = self.address.request_id
         if not self._has_server_info:
-            state.see_server(DATASETS in self.client.info(timeout_s=timeout_s).capabilities)
+            state.update_server(self.client.info(timeout_s=timeout_s).lists_results)
             self._has_server_info = True
         self.n_requests += 1
-        if state.question is Question.ROWS:
+        if state.next_request is Request.ROWS:
             rows = self.client.results(request_id, state.later_than, timeout_s=timeout_s)
-            new = self._explained(state.news(rows), timeout_s)
+            new = self._explained(state.new_outcomes(rows), timeout_s)
             with self.results.lock:
-                state.keep(new, now := monotonic(), now - start)
+                state.add(new, now := monotonic(), now - start)
             return new
-        if state.question is Question.STATUS:
+        if state.next_request is Request.STATUS:
             status = self.client.status(request_id, timeout_s=timeout_s)
             with self.results.lock:
-                return state.see_status(status, now := monotonic(), now - start)
-        objects = [_row(one) for one in self.access.objects()]
+                return state.update_status(status, now := monotonic(), now - start)
+        rows = self.access.rows()
         with self.results.lock:
-            return state.see_objects(objects, monotonic())
+            return state.add_final_rows(rows, monotonic())
 
     def _explained(self, new: list[Outcome], timeout_s: float) -> list[Outcome]:
         """Say why files have failed, and where to read more. Two requests if any has."""
@@ -401,7 +405,7 @@ class Poller:
         if self._state.log_url is None and not self._has_log_url:
             self.n_requests += 1
             status = self.client.status(self.address.request_id, timeout_s=timeout_s)
-            self._state.log_url = status.get("log-url")
+            self._state.log_url = status.log_url
         self._has_log_url = True
         return self._state.log_url
 
@@ -410,19 +414,6 @@ class Poller:
             return error
         logger.error("The poller of request %s failed", self.address.request_id, exc_info=error)
         return ServerError(f"The poller failed: {type(error).__name__}: {error}")
-
-
-def _row(one: Object) -> dict[str, Any]:
-    """Say of an object what a row of results says; its events nobody tells."""
-    return {
-        "id": one.name,
-        "file-path": "",
-        "s3-object-name": one.name,
-        "transform_status": "success",
-        "total-bytes": one.nbytes,
-        "total-events": None,
-        "created_at": one.modified,
-    }
 
 
 def _may_be_signed(error: Exception) -> bool:

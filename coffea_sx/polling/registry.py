@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from .._upstream.python import call_before_executors_end
 from ..policy import STRICT, FailurePolicy
 from ..servicex.config import EndpointName
-from ..servicex.urls import SignedUrl
+from ..servicex.models import SignedUrl
 from .outcomes import Delivered, Outcome, Read
 
 

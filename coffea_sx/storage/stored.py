@@ -15,7 +15,7 @@ from typing import Protocol
 
 from ..errors import CorruptFile, ObjectReplaced, Truncated
 from ..polling.registry import ResultSource
-from ..servicex.urls import SignedUrl
+from ..servicex.models import SignedUrl
 from .transport import CONNECTIONS, Part, Range, fetch
 
 # What a store sends in the time of a round trip, bytes: 10 ms at 100 MB/s.

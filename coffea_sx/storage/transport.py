@@ -20,7 +20,7 @@ import urllib3
 
 from .. import wire
 from ..errors import AccessError, ObjectGone, ReadError, Truncated
-from ..servicex.urls import SignedUrl
+from ..servicex.models import SignedUrl
 from ..wire import Clock, Limits
 
 Range = tuple[int, int]

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 from hypothesis import given
-from support.strategies import histories, row
+from support.strategies import histories, parsed, row
 
 from coffea_sx.dataset import InputFiles
 from coffea_sx.polling.matching import RowMatcher
@@ -21,7 +21,7 @@ def matcher_of(files):
 
 def enter(matcher, rows):
     """Enter the outcomes in rows, as the state of a transform does; return them."""
-    new = matcher.news(rows)
+    new = matcher.new_outcomes(parsed(rows))
     matcher.results.enter(new, None)
     return new
 
@@ -36,15 +36,14 @@ def test_each_file_has_exactly_one_outcome_which_never_changes(history):
         new = enter(matcher, answer)
         published.update(outcome.index for outcome in new)
         assert before.items() <= matcher.results.outcomes.items()
-        assert (
-            set(matcher.results.missing) == set(range(len(files))) - matcher.results.outcomes.keys()
-        )
+        missing = set(range(len(files))) - matcher.results.outcomes.keys()
+        assert set(matcher.results.missing) == missing
     assert matcher.results.is_complete
     assert matcher.results.missing == []
     assert published == dict.fromkeys(range(len(files)), 1)
     for i, outcome in matcher.results.outcomes.items():
         assert (outcome.index, outcome.input_file) == (i, files.paths[i])
-        assert matcher.news(answers[-1]) == []
+        assert matcher.new_outcomes(parsed(answers[-1])) == []
 
 
 @given(histories())
@@ -63,19 +62,21 @@ def test_a_result_is_worth_more_than_a_failure_of_the_same_answer(history):
 
 def test_an_empty_answer_is_no_news():
     matcher = matcher_of(InputFiles(("/a.root",)))
-    assert matcher.news([]) == []
+    assert matcher.new_outcomes(parsed([])) == []
     assert not matcher.results.is_complete
 
 
 def test_a_row_tells_what_is_needed():
     matcher = matcher_of(InputFiles(("/a.root",)))
-    (outcome,) = matcher.news([row(7, "/a.root")])
+    (outcome,) = matcher.new_outcomes(parsed([row(7, "/a.root")]))
     assert outcome == Delivered(0, "/a.root", ":a.root", 1007, 70, "2026-11-22T14:43:43.000007")
 
 
 def test_numbers_that_are_missing():
     matcher = matcher_of(InputFiles(("/a.root",)))
-    (outcome,) = matcher.news([{**row(1, "/a.root"), "total-events": None, "total-bytes": None}])
+    (outcome,) = matcher.new_outcomes(
+        parsed([{**row(1, "/a.root"), "total-events": None, "total-bytes": None}])
+    )
     assert (outcome.n_events, outcome.nbytes) == (None, 0)
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from support.strategies import row, say
+from support.strategies import row, say, status_json
 
 from coffea_sx.dataset import InputFiles
 from coffea_sx.errors import DeadlineExceeded, ServerError, TransformStalled
@@ -18,13 +18,13 @@ from coffea_sx.polling.monitor import Monitor, monitor_of
 from coffea_sx.polling.outcomes import Delivered
 from coffea_sx.polling.poller import Poller
 from coffea_sx.polling.registry import TransformAddress
-from coffea_sx.servicex.client import DATASETS
 from coffea_sx.servicex.config import EndpointName
+from coffea_sx.servicex.models import LISTS_RESULTS
 
 INFO = {
     "app-version": "1",
     "code-gen-image": {},
-    "capabilities": [DATASETS, "generate_file_urls"],
+    "capabilities": [LISTS_RESULTS, "generate_file_urls"],
 }
 PACE = PollPolicy(busy_s=0.1, idle_s=0.3, stall_s=60.0, settle_s=0.3, outage_s=20.0)
 
@@ -55,7 +55,7 @@ class Transforms:
             time.sleep(30)
         if path.endswith("/results"):
             return say({"results": rows})
-        return say({"request_id": request_id, "status": "Running", "files": 2})
+        return say(status_json())
 
     def times(self, what):
         return [at for at, path in self.asked if (path == "urls") == (what == "urls")]

@@ -15,7 +15,7 @@ from dataclasses import replace
 import httpx
 import numpy as np
 import pytest
-from support.strategies import Answer, row, say
+from support.strategies import Answer, row, say, status_json
 
 from coffea_sx.dataset import InputFiles
 from coffea_sx.errors import (
@@ -36,12 +36,11 @@ from coffea_sx.graph.resolve import allow_failure
 from coffea_sx.graph.routing import TransformHandle
 from coffea_sx.local import LocalServiceX
 from coffea_sx.policy import LENIENT, STRICT, FailurePolicy, PollPolicy
-from coffea_sx.polling import state
 from coffea_sx.polling.outcomes import Delivered, Failed, Read
 from coffea_sx.polling.poller import Poller
 from coffea_sx.polling.registry import TransformAddress, get_poller
-from coffea_sx.servicex.client import DATASETS
 from coffea_sx.servicex.config import EndpointName
+from coffea_sx.servicex.models import LISTS_RESULTS
 
 FAST = PollPolicy(busy_s=0.02, idle_s=0.05, stall_s=1.0, settle_s=0.3, outage_s=1.0)
 
@@ -260,8 +259,8 @@ class Scripted:
             names = asked.json["file_list"]
             return say({"uris": {n: [f"http://127.0.0.1/{n}", {}, 4e9] for n in names}})
         if asked.path == "/servicex":
-            return say({"app-version": "1", "code-gen-image": {}, "capabilities": [DATASETS]})
-        return say({"request_id": "d857", "status": self.status, "files": 2})
+            return say({"app-version": "1", "code-gen-image": {}, "capabilities": [LISTS_RESULTS]})
+        return say(status_json(self.status))
 
 
 @pytest.fixture
@@ -472,7 +471,7 @@ def test_reasons_that_cannot_be_had_do_not_hide_the_failure(poller_of):
                 {
                     "app-version": "1",
                     "code-gen-image": {},
-                    "capabilities": [DATASETS, "transformation_errors"],
+                    "capabilities": [LISTS_RESULTS, "transformation_errors"],
                 }
             )
         return Answer(404) if asked.path.endswith("/errors") else None
@@ -516,7 +515,7 @@ class Counting(Scripted):
     def __call__(self, asked):
         self.asked.append(asked)
         if asked.path == "/servicex":
-            able = [DATASETS, "generate_file_urls"]
+            able = [LISTS_RESULTS, "generate_file_urls"]
             return say({"app-version": "1", "code-gen-image": {}, "capabilities": able})
         return super().__call__(asked)
 
@@ -547,9 +546,9 @@ def test_urls_that_cannot_be_had_do_not_stop_the_watch(poller_of):
     assert poller.grant(name).url.endswith(name)
 
 
-def test_of_many_rows_only_the_latest_are_asked_for(poller_of, monkeypatch):
-    monkeypatch.setattr(state, "FEW", 1)
-    play = Counting([A])
+def test_of_many_rows_only_the_latest_are_requested(poller_of):
+    others = [{**row(n, "/other.root"), "created_at": A["created_at"]} for n in range(10, 60)]
+    play = Counting([A, *others])
     poller = poller_of(play)
     poller.wait(0)
     # It says that it was made a moment before the other, and is seen only now.

@@ -33,7 +33,7 @@ from coffea_sx.local import LocalServiceX
 from coffea_sx.polling.outcomes import Delivered
 from coffea_sx.query import RESULT_FORMATS, select
 from coffea_sx.readers.partition import blockwise_reader, read
-from coffea_sx.servicex.urls import SignedUrl
+from coffea_sx.servicex.models import SignedUrl
 from coffea_sx.storage.stored import StoredObject, stored_object
 from coffea_sx.storage.transport import Part
 from coffea_sx.testing import S3Store

@@ -22,7 +22,7 @@ from coffea_sx.forms.writers import write
 from coffea_sx.polling.outcomes import Delivered
 from coffea_sx.query import select
 from coffea_sx.readers.partition import blockwise_reader, read
-from coffea_sx.servicex.urls import SignedUrl
+from coffea_sx.servicex.models import SignedUrl
 from coffea_sx.storage.stored import stored_object
 
 NAMES = ["MET_pt", "Muon_pt", "event"]

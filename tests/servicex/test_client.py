@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
+import threading
 import time
 from email.utils import formatdate
-from urllib.parse import urlsplit
 
 import pytest
 import urllib3
-from support.strategies import Answer, say
+from support.strategies import Answer, ScriptedServer, say
 
 from coffea_sx.errors import (
     ConfigurationError,
@@ -21,9 +21,9 @@ from coffea_sx.errors import (
     TransformGone,
     Unreachable,
 )
-from coffea_sx.servicex import client as client_module
 from coffea_sx.servicex.client import ServiceXClient
 from coffea_sx.servicex.config import EndpointName, find_endpoint
+from coffea_sx.servicex.http import Response
 from coffea_sx.wire import DEFAULT, Limits
 
 INFO = {"app-version": "1", "code-gen-image": {"uproot": "image"}, "capabilities": ["a"]}
@@ -57,7 +57,7 @@ def test_answers_do_not_wait_for_the_garbage_collector(scripted, client_of):
     gc.disable()
     try:
         client.results("d857")
-        kinds = (client_module._Answer, urllib3.BaseHTTPResponse)
+        kinds = (Response, urllib3.BaseHTTPResponse)
         assert not any(isinstance(one, kinds) for one in gc.get_objects())
     finally:
         gc.enable()
@@ -182,23 +182,20 @@ def test_submitting_is_not_repeated_after_a_broken_connection(scripted, client_o
     assert server.count("POST") == 1
 
 
-def test_submitting_is_repeated_while_nobody_listens(closed_port, scripted, monkeypatch, selection):
+def test_submitting_is_repeated_while_nobody_listens(closed_port, client_of, selection):
     """No connection was made, so nothing was submitted."""
-    server = scripted(lambda asked: say({"request_id": "d857"}))
-    client = ServiceXClient(
-        find_endpoint(EndpointName(None, f"http://127.0.0.1:{closed_port}", None)), patience_s=5
-    )
-    real, tries = client._connections.request, []
+    servers = []
 
-    def request(method, url, **options):
-        tries.append(url)
-        path = urlsplit(url).path
-        return real(method, server.url + path if len(tries) > 2 else url, **options)
+    def start():
+        servers.append(ScriptedServer(lambda asked: say({"request_id": "d857"}), closed_port))
 
-    monkeypatch.setattr(client._connections, "request", request)
-    assert submit(client, selection) == "d857"
-    assert len(tries) == 3
-    client.close()
+    starting = threading.Timer(0.5, start)
+    starting.start()
+    assert submit(client_of(f"http://127.0.0.1:{closed_port}", patience_s=20), selection) == "d857"
+    starting.join()
+    (server,) = servers
+    assert server.count("POST") == 1
+    server.stop()
 
 
 def test_submitting_is_repeated_when_there_are_too_many(scripted, client_of, selection):
@@ -464,7 +461,7 @@ def test_a_server_with_tokens(tmp_path, nano_files, selection):
         client = ServiceXClient(endpoint)
         request_id = client.submit(selection, did=None, files=nano_files[:1])
         time.sleep(1.2)
-        assert client.status(request_id)["files"] == 1
+        assert client.status(request_id).n_files == 1
         client.close()
         stranger = ServiceXClient(find_endpoint(EndpointName(None, server.url, None)))
         with pytest.raises(NotAuthorized, match="Missing Authorization Header"):

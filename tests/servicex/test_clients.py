@@ -7,7 +7,7 @@ import gc
 import psutil
 from support.strategies import say
 
-from coffea_sx.servicex.clients import client_of
+from coffea_sx.servicex.client import client_of
 from coffea_sx.servicex.config import EndpointName, find_endpoint
 
 

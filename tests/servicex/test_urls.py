@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pickle
 import time
+from functools import partial
 from types import SimpleNamespace
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import httpx
 import pytest
-from support.strategies import say
+from support.strategies import say, status_json
 
 from coffea_sx.dataset import InputFiles
 from coffea_sx.errors import (
@@ -19,9 +20,12 @@ from coffea_sx.errors import (
     ServiceXError,
     TransformGone,
 )
-from coffea_sx.servicex.client import ServerInfo
+from coffea_sx.local import LocalServiceX
+from coffea_sx.policy import DEFAULT_CLIENT
+from coffea_sx.servicex.bucket import check_host
 from coffea_sx.servicex.config import Endpoint, EndpointName
-from coffea_sx.servicex.urls import BATCH, SIGNED_FOR_S, SignedUrl, UrlProvider
+from coffea_sx.servicex.models import SignedUrl
+from coffea_sx.servicex.urls import UrlProvider
 
 INFO = {"app-version": "1", "code-gen-image": {}, "capabilities": ["generate_file_urls"]}
 
@@ -77,40 +81,40 @@ def test_urls_of_the_server_can_be_read(delivered):
 def test_one_request_for_many_and_none_for_those_known(access_of):
     play = UrlServer()
     access = access_of(play)
-    grants = access.grants(["a", "b"])
+    grants = access.urls(["a", "b"])
     assert list(grants) == ["a", "b"]
-    assert access.grants(["b"])["b"] == grants["b"]
+    assert access.urls(["b"])["b"] == grants["b"]
     assert play.asked_for == [["a", "b"]]
 
 
 def test_asking_for_one_brings_the_others(access_of):
     play = UrlServer()
     access = access_of(play)
-    access.grants(["a"], also=lambda: ["a", "b"])
-    access.grants(["b"], also=lambda: ["c"])
+    access.urls(["a"], prefetch=lambda: ["a", "b"])
+    access.urls(["b"], prefetch=lambda: ["c"])
     assert play.asked_for == [["a", "b"]]
 
 
 def test_refresh_asks_again(access_of):
     play = UrlServer()
     access = access_of(play)
-    first = access.grants(["a"])["a"]
-    second = access.grants(["a"], refresh=True)["a"]
+    first = access.urls(["a"])["a"]
+    second = access.urls(["a"], refresh=True)["a"]
     assert first.url != second.url
-    assert access.grants(["a"])["a"] == second
+    assert access.urls(["a"])["a"] == second
     assert play.asked_for == [["a"], ["a"]]
 
 
 def test_what_is_about_to_expire_is_asked_for_again(access_of):
     play = UrlServer(lives_s=20)
     access = access_of(play)
-    access.grants(["a"])
-    access.grants(["a"])
+    access.urls(["a"])
+    access.urls(["a"])
     assert len(play.asked_for) == 2
 
 
 def test_headers_and_expiry_are_those_of_the_server(access_of):
-    grant = access_of(UrlServer(600)).grants(["a:b c.root"])["a:b c.root"]
+    grant = access_of(UrlServer(600)).urls(["a:b c.root"])["a:b c.root"]
     assert grant.headers == {"X-N": "1"}
     assert abs(grant.expires_at - time.time() - 600) < 5
     assert grant.is_fresh()
@@ -121,14 +125,16 @@ def test_headers_and_expiry_are_those_of_the_server(access_of):
 def test_requests_are_limited(access_of):
     play = UrlServer()
     access = access_of(play)
-    access.grants(["a"], also=lambda: [f"n{i}" for i in range(3 * BATCH)])
-    assert [len(names) for names in play.asked_for] == [BATCH]
+    access.urls(
+        ["a"], prefetch=lambda: [f"n{i}" for i in range(3 * DEFAULT_CLIENT.urls_per_request)]
+    )
+    assert [len(names) for names in play.asked_for] == [DEFAULT_CLIENT.urls_per_request]
     assert play.asked_for[0][0] == "a"
 
 
 def test_many_that_are_wanted_are_all_given(access_of):
-    names = [f"n{i}" for i in range(2 * BATCH + 3)]
-    assert list(access_of(UrlServer()).grants(names)) == names
+    names = [f"n{i}" for i in range(2 * DEFAULT_CLIENT.urls_per_request + 3)]
+    assert list(access_of(UrlServer()).urls(names)) == names
 
 
 def test_a_url_that_is_missing_for_what_is_not_wanted_yet(access_of):
@@ -139,7 +145,7 @@ def test_a_url_that_is_missing_for_what_is_not_wanted_yet(access_of):
             return say(INFO)
         return say({"uris": {"a": ["http://store/a", {}, time.time() + 600]}})
 
-    assert access_of(play).grants(["a"], also=lambda: ["b"])["a"].url == "http://store/a"
+    assert access_of(play).urls(["a"], prefetch=lambda: ["b"])["a"].url == "http://store/a"
 
 
 @pytest.mark.parametrize(
@@ -153,7 +159,7 @@ def test_only_web_addresses(access_of, url):
         return say({"uris": {"a": [url, {}, time.time() + 600]}})
 
     with pytest.raises(AccessError, match=r"http\(s\)") as caught:
-        access_of(play).grants(["a"])
+        access_of(play).urls(["a"])
     assert caught.value.object_name == "a"
 
 
@@ -163,7 +169,7 @@ def test_no_url_for_an_object(access_of, uris):
         return say(INFO) if asked.path == "/servicex" else say({"uris": uris})
 
     with pytest.raises(AccessError, match=r"'a'.*d857"):
-        access_of(play).grants(["a"])
+        access_of(play).urls(["a"])
 
 
 @pytest.mark.parametrize(
@@ -176,7 +182,7 @@ def test_nonsense_is_an_error_of_ours(access_of, said):
         return say(INFO) if asked.path == "/servicex" else say(said)
 
     with pytest.raises(ServiceXError):
-        access_of(play).grants(["a"])
+        access_of(play).urls(["a"])
 
 
 @pytest.mark.parametrize(("status", "kind"), [(404, TransformGone), (403, NotAuthorized)])
@@ -185,7 +191,7 @@ def test_refusals(access_of, status, kind):
         return say(INFO) if asked.path == "/servicex" else say({"message": "no"}, status)
 
     with pytest.raises(kind):
-        access_of(play).grants(["a"])
+        access_of(play).urls(["a"])
 
 
 def test_asking_for_urls_is_repeated(access_of):
@@ -193,69 +199,81 @@ def test_asking_for_urls_is_repeated(access_of):
     access = access_of(
         lambda asked: outage.pop() if outage and asked.method == "POST" else play(asked)
     )
-    assert access.grants(["a"])["a"].url
+    assert access.urls(["a"])["a"].url
 
 
 # -- signed here
 
 
+@pytest.fixture(scope="module")
+def server_of_2025():
+    """A server that makes no URLs."""
+    with LocalServiceX(workers=1, generation="2025") as server:
+        yield server
+
+
 @pytest.fixture
-def signing(servicex, watching, selection, nano_files):
-    """A watch that knows two results, as if the server were of 2025."""
-    poller = watching(servicex, selection, nano_files[:2])
-    info = poller.client.info()
-    old = info.capabilities - {"generate_file_urls"}
-    poller.client._info = ServerInfo(info.version, info.codegens, old)
+def signing(server_of_2025, watching, selection, nano_files):
+    """A poller with two results of a server of 2025."""
+    poller = watching(server_of_2025, selection, nano_files[:2])
     return poller, [poller.wait(i).object_name for i in range(2)]
 
 
-def test_signed_urls_can_be_read(signing, servicex):
+def test_signed_urls_can_be_read(signing, server_of_2025):
     poller, names = signing
     for name in names:
-        answer = read(poller.grant(name))
-        assert answer.status_code == 200
-        assert answer.content[:4] == b"root"
-    assert not any(
-        e.path.endswith("file-urls") and poller.address.request_id in str(e)
-        for e in servicex.exchanges
-    )
+        response = read(poller.grant(name))
+        assert response.status_code == 200
+        assert response.content[:4] == b"root"
+    assert not any(e.path.endswith("file-urls") for e in server_of_2025.exchanges)
 
 
 def test_signed_urls_live_shortly_and_hide_the_secret(signing):
     poller, names = signing
     grant = poller.grant(names[0])
     query = parse_qs(urlsplit(grant.url).query)
-    assert query["X-Amz-Expires"] == [str(SIGNED_FOR_S)]
+    assert query["X-Amz-Expires"] == [str(DEFAULT_CLIENT.signed_for_s)]
     assert unquote(urlsplit(grant.url).path) == f"/{poller.address.request_id}/{names[0]}"
     assert grant.is_fresh()
-    assert poller.client.status(poller.address.request_id)["minio-secret-key"] not in grant.url
+    keys = poller.client.store_keys(poller.address.request_id)
+    assert keys.secret_key.reveal() not in grant.url
 
 
-def test_a_refresh_signs_with_the_keys_of_today(signing):
-    poller, names = signing
-    first = poller.grant(names[0])
-    real = poller.client.status
-
-    def rotated(request_id):
-        return {**real(request_id), "minio-access-key": "another", "minio-secret-key": "secret"}
-
-    poller.client.status = rotated
-    assert poller.grant(names[0]) == first
-    assert "another" in poller.grant(names[0], refresh=True).url
+def keys_json(name="minio"):
+    """Make the part of a status that says where the results are."""
+    return {
+        "minio-endpoint": "store.org:9000",
+        "minio-access-key": f"{name}-access",
+        "minio-secret-key": f"{name}-secret",
+        "minio-secured": False,
+    }
 
 
-NO_KEYS = dict.fromkeys(["minio-endpoint", "minio-access-key", "minio-secret-key", "minio-secured"])
+def keys_server(keys):
+    """Play a server that makes no URLs, with these parts of the status in turn."""
 
-
-@pytest.mark.parametrize("keys", [{}, NO_KEYS])
-def test_a_status_without_keys(access_of, keys):
     def play(asked):
         if asked.path == "/servicex":
             return say({**INFO, "capabilities": []})
-        return say({"request_id": "d857", "status": "Running", **keys})
+        return say({**status_json(), **(keys.pop(0) if len(keys) > 1 else keys[0])})
 
+    return play
+
+
+def test_a_refresh_signs_with_the_keys_of_today(access_of):
+    access = access_of(keys_server([keys_json("first"), keys_json("second")]))
+    first = access.urls(["a"])["a"]
+    assert "first-access" in first.url
+    assert access.urls(["a"])["a"] == first
+    assert "second-access" in access.urls(["a"], refresh=True)["a"].url
+
+
+@pytest.mark.parametrize(
+    "keys", [{}, dict.fromkeys(keys_json()), {**keys_json(), "minio-endpoint": "a b"}]
+)
+def test_a_status_without_keys(access_of, keys):
     with pytest.raises(AccessError, match="d857"):
-        access_of(play).grants(["a"])
+        access_of(keys_server([keys])).urls(["a"])
 
 
 # -- shown to nobody
@@ -290,16 +308,15 @@ def test_no_store_on_the_users_own_machine_but_beside_its_servicex(
     servicex, store, is_allowed, monkeypatch
 ):
     endpoint = Endpoint(servicex, None, EndpointName(None, servicex, None))
-    access = UrlProvider(SimpleNamespace(endpoint=endpoint), "d857")
-    grant = SignedUrl(store, {}, 0)
+    check = partial(check_host, SimpleNamespace(endpoint=endpoint), store, "d857", "o")
     if is_allowed:
-        assert access._allowed("o", grant) is grant
+        check()
         return
     with pytest.raises(AccessError, match="COFFEA_SX_STORE_HOSTS") as caught:
-        access._allowed("o", grant)
+        check()
     assert caught.value.request_id == "d857"
     monkeypatch.setenv("COFFEA_SX_STORE_HOSTS", f"a.org, {urlsplit(store).hostname}")
-    assert access._allowed("o", grant) is grant
+    check()
 
 
 # -- URLs of what is not there yet
@@ -320,7 +337,7 @@ def test_only_a_refusal_ends_asking_for_what_is_expected(scripted, client_of, st
     files = InputFiles(("/a.root", "/b.root"))
     access = UrlProvider(client_of(server.url, 0.0), "d857", files, "root-file")
     with pytest.raises(RequestRefused):
-        access.grants([":a.root"])
+        access.urls([":a.root"])
     asked = [one.json["file_list"] for one in server.asked if one.method == "POST"]
     assert asked[0] == [":a.root", ":b.root"]
     assert asked[-1] == asked_last

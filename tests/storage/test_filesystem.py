@@ -44,7 +44,7 @@ from coffea_sx.polling.registry import TransformAddress
 from coffea_sx.query import select
 from coffea_sx.servicex.client import ServiceXClient
 from coffea_sx.servicex.config import EndpointName, find_endpoint
-from coffea_sx.servicex.urls import SignedUrl
+from coffea_sx.servicex.models import SignedUrl
 from coffea_sx.storage import transport
 from coffea_sx.storage.filesystem import ServiceXFileSystem, address
 

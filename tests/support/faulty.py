@@ -28,14 +28,13 @@ from servicex import query as sx_query
 from coffea_sx.errors import ServiceXError
 from coffea_sx.forms import OutputForm, derive_form
 from coffea_sx.local import LocalServiceX
-from coffea_sx.policy import PollPolicy
-from coffea_sx.polling import monitor
-from coffea_sx.servicex import clients
-from coffea_sx.servicex.client import ServiceXClient
+from coffea_sx.policy import DEFAULT_CLIENT, ClientPolicy, PollPolicy
+from coffea_sx.servicex.client import ServiceXClient, client_of
+from coffea_sx.servicex.config import EndpointName, find_endpoint
 from coffea_sx.storage import stored, transport
 from coffea_sx.testing import Answer, FaultProxy, Request, When
 from coffea_sx.testing.faults import Ask, whole
-from coffea_sx.wire import Limits
+from coffea_sx.wire import DEFAULT, Limits
 from support.leaks import Canaries
 
 COLUMNS = ("event", "MET_pt", "Muon_pt")
@@ -112,6 +111,20 @@ class Analysis:
         self._config = directory / "servicex.yaml"
         text = server.servicex_yaml().replace(server.url, url)
         self._config.write_text(f"{text}cache_path: {directory / 'cache'}\n")
+        self.pace: PollPolicy | None = None
+        self._client: ServiceXClient | None = None
+
+    def connect(self, policy: ClientPolicy = DEFAULT_CLIENT, limits: Limits = DEFAULT) -> None:
+        """Make the client of this process for the server, with other limits."""
+        self._client = None
+        endpoint = find_endpoint(EndpointName(None, None, str(self._config)))
+        self._client = client_of(endpoint, policy, limits)
+
+    def hurry(self) -> None:
+        """Wait for ServiceX only a moment: faults that last end in a second."""
+        # Submitting takes its time.
+        self.connect(ClientPolicy(patience_s=0.5), Limits(total_s=1.0))
+        self.pace = PollPolicy(busy_s=0.02, idle_s=0.1, stall_s=10.0, settle_s=0.3, outage_s=0.2)
 
     def factory(self, **options: Any) -> Any:
         return NanoEventsFactory.from_servicex(
@@ -120,7 +133,7 @@ class Analysis:
             form=form_of(self.files[0], options.get("result_format", "root-file")),
             config_path=self._config,
             schemaclass=BaseSchema,
-            **options,
+            **{"pace": self.pace, **options},
         )
 
     def compute(self, scheduler: str = "synchronous", **options: Any) -> dict[str, Any]:
@@ -255,15 +268,10 @@ def requests_for(proxy: FaultProxy, when: Callable[[Request], bool]) -> list[Req
 
 
 def make_impatient(patch: pytest.MonkeyPatch) -> None:
-    """Let nobody wait for long: faults for ever end in a second."""
+    """Wait for the store only a moment: faults that last end in a second."""
     quick = partial(transport.fetch, patience_s=0.5, limits=Limits(0.2, bytes_per_s=1e9))
     patch.setattr(stored, "fetch", quick)
     patch.setattr(transport, "MISSING_PAUSES_S", (0.01, 0.02))
-    # Submitting takes its time.
-    patch.setattr(ServiceXClient.__init__, "__defaults__", (5.0, Limits(total_s=1.0)))
-    patch.setattr(clients, "ServiceXClient", partial(ServiceXClient, patience_s=0.5))
-    fast = partial(PollPolicy, busy_s=0.02, idle_s=0.1, stall_s=10.0, settle_s=0.3, outage_s=0.2)
-    patch.setattr(monitor, "PollPolicy", fast)
 
 
 # -- in the processes of workers

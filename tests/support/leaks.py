@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from coffea_sx.local import LocalServiceX
-from coffea_sx.servicex.urls import SignedUrl, UrlProvider
+from coffea_sx.redact import Secret
+from coffea_sx.servicex import http
+from coffea_sx.servicex.models import SignedUrl, StoreKeys, TransformStatus
+from coffea_sx.servicex.urls import UrlProvider
 
 
 class Canaries:
@@ -37,22 +41,24 @@ class Canaries:
         monkeypatch.setattr(UrlProvider, "_make", make)
 
     def _watch_client(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from coffea_sx.servicex.client import ServiceXClient
+        for model in (TransformStatus, StoreKeys):
+            monkeypatch.setattr(model, "from_json", self._noting_keys(model.from_json))
+        parse_token = http.parse_access_token
 
-        status, exchanged = ServiceXClient.status, ServiceXClient._exchanged
-
-        def noted_status(client: Any, request_id: str, **options: Any) -> Any:
-            said = status(client, request_id, **options)
-            self.secrets.update((said["minio-access-key"], said["minio-secret-key"]))
-            return said
-
-        def noted_token(client: Any, refresh_token: Any, end: float) -> Any:
-            token = exchanged(client, refresh_token, end)
+        def noted_token(response: dict[str, Any]) -> Secret:
+            token = parse_token(response)
             self.secrets.add(token.reveal())
             return token
 
-        monkeypatch.setattr(ServiceXClient, "status", noted_status)
-        monkeypatch.setattr(ServiceXClient, "_exchanged", noted_token)
+        monkeypatch.setattr(http, "parse_access_token", noted_token)
+
+    def _noting_keys(self, parse: Callable[[Any], Any]) -> Callable[[dict[str, Any]], Any]:
+        def noted(response: dict[str, Any]) -> Any:
+            keys = (response.get(f"minio-{name}-key") for name in ("access", "secret"))
+            self.secrets.update(filter(None, keys))
+            return parse(response)
+
+        return noted
 
     def assert_absent(self, where: str, what: str | bytes) -> None:
         text = what.decode("latin-1") if isinstance(what, bytes) else what

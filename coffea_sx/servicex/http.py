@@ -1,0 +1,430 @@
+"""HTTP requests to a ServiceX server: retries, access tokens, and errors of the package."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from time import monotonic
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import tenacity
+from urllib3.exceptions import HTTPError
+
+from .. import wire
+from ..errors import (
+    NotAuthorized,
+    OutcomeUnknown,
+    ProtocolError,
+    RequestRefused,
+    ServerError,
+    ServiceXError,
+    TransformGone,
+    Unreachable,
+)
+from ..policy import ClientPolicy
+from ..redact import Secret, redact
+from .config import Endpoint
+from .models import parse_access_token
+
+TRANSFORMATION = "/servicex/transformation"
+TRANSIENT = {429, 500, 502, 503, 504}
+# Responses of a gateway whose server may still be at work on the request.
+UNANSWERED = {502, 504}
+# Characters of the message of an error that are shown.
+MESSAGE_LENGTH = 2000
+# Bytes of a response that are read at once.
+BLOCK = 1 << 16
+# Locks cannot be waited for without end and with a timeout.
+_LONGEST_WAIT_S = 3600.0
+
+_REQUEST_ID = re.compile(rf"{TRANSFORMATION}/([0-9a-f-]{{36}})")
+
+Parsed = TypeVar("Parsed")
+
+
+class _TransientError(Exception):
+    """Repeats the request; `cause` is raised after the last attempt."""
+
+    def __init__(self, cause: ServiceXError, retry_after: float | None = None) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request to a server.
+
+    Attributes
+    ----------
+    method, path : str
+    content : object
+        Body, to be written as JSON; None for none.
+    is_repeatable : bool
+        True if the request may be sent twice.
+    end : float
+        Time after which the response is of no use, by `time.monotonic`.
+    """
+
+    method: str
+    path: str
+    content: Any
+    is_repeatable: bool
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """The response to a request."""
+
+    method: str
+    path: str
+    status: int
+    content: bytes = field(repr=False)
+    retry_after: float | None
+
+    @property
+    def is_success(self) -> bool:
+        """True if the server did what was requested."""
+        return 200 <= self.status < 300
+
+    def json(self) -> Any:
+        """Return the parsed body.
+
+        Raises
+        ------
+        ValueError
+            If it is not JSON.
+        """
+        try:
+            return json.loads(self.content)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
+
+    @property
+    def is_of_servicex(self) -> bool:
+        """True if an error comes from ServiceX itself, which writes JSON."""
+        try:
+            return isinstance(self.json(), dict)
+        except ValueError:
+            return False
+
+    @property
+    def message(self) -> str:
+        """Message of an error: handlers write ``message``, the check of tokens ``msg``."""
+        try:
+            body = self.json()
+            text = str(body.get("message") or body.get("msg") or body)
+            # Redacted before it is cut: a part of a secret is not recognized.
+            return redact(text[: 10 * MESSAGE_LENGTH])[:MESSAGE_LENGTH]
+        except (ValueError, AttributeError):
+            pass
+        try:
+            return HTTPStatus(self.status).phrase
+        except ValueError:
+            return "no reason given"
+
+
+class HttpSession:
+    """Connections to one server, and the access token for it.
+
+    Parameters
+    ----------
+    endpoint : Endpoint
+    policy : ClientPolicy
+    limits : Limits
+        Time that one request may take.
+    """
+
+    def __init__(self, endpoint: Endpoint, policy: ClientPolicy, limits: wire.Limits) -> None:
+        self._endpoint = endpoint
+        self._policy = policy
+        self._limits = limits
+        self._connections = wire.pool(_proxy(endpoint.url))
+        self._access_token: Secret | None = None
+        self._token_lock = threading.Lock()
+        self._clock_offset = timedelta(0)
+        self._closing = threading.Event()
+        weakref.finalize(self, wire.close, self._connections)
+
+    def close(self) -> None:
+        """Close the connections; a request that waits for its response ends at once."""
+        self._closing.set()
+        wire.close(self._connections)
+
+    @property
+    def server_time(self) -> datetime:
+        """Current time, or a little less, by the clock in the last response of the server."""
+        return datetime.now(timezone.utc) + self._clock_offset
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        parse: Callable[[Any], Parsed],
+        *,
+        json: Any = None,
+        repeatable: bool = False,
+        timeout_s: float | None = None,
+    ) -> Parsed:
+        """Send a request, with as many attempts as the policy allows; return the parsed response.
+
+        Parameters
+        ----------
+        method, path : str
+        parse : callable
+            Takes the JSON of the response.
+        json : object, optional
+            Body of the request.
+        repeatable : bool
+            True if the request may be sent twice. Others are repeated only if they were not sent.
+        timeout_s : float, optional
+            Time for all attempts, with a new access token, seconds.
+
+        Raises
+        ------
+        ServerError, TransformGone
+        """
+        timeout_s = math.inf if timeout_s is None else timeout_s
+        request = Request(method, path, json, repeatable, monotonic() + timeout_s)
+        attempts = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_TransientError),
+            stop=tenacity.stop_any(
+                tenacity.stop_before_delay(min(self._policy.patience_s, timeout_s)),
+                tenacity.stop_when_event_set(self._closing),
+            ),
+            wait=_pause,
+            sleep=tenacity.sleep_using_event(self._closing),
+            reraise=True,
+        )
+        try:
+            return self._parsed(parse, attempts(self._attempt, request))
+        except _TransientError as error:
+            cause, n_tries = error.cause, attempts.statistics["attempt_number"]
+            raise type(cause)(f"{cause} Tries: {n_tries}.", **cause.facts) from None
+
+    def get(
+        self, path: str, parse: Callable[[Any], Parsed], timeout_s: float | None = None
+    ) -> Parsed:
+        """Send a request that only reads."""
+        return self.request("GET", path, parse, repeatable=True, timeout_s=timeout_s)
+
+    def _parsed(self, parse: Callable[[Any], Parsed], response: Any) -> Parsed:
+        try:
+            return parse(response)
+        except ProtocolError as error:
+            raise ProtocolError(
+                f"{self._endpoint.url} answers, but not as a ServiceX does: {error} Is the address "
+                "right?"
+            ) from None
+
+    def _attempt(self, request: Request) -> Any:
+        response = self._authorized(request)
+        if response.status == HTTPStatus.UNAUTHORIZED and self._renew_token(request.end):
+            response = self._authorized(request)
+        if response.is_success:
+            return self._json(response)
+        refusal = self._refusal(response)
+        # ServiceX answers 500 to requests that it will never accept, but not to reading.
+        if response.status in TRANSIENT and (request.is_repeatable or response.status == 429):
+            raise _TransientError(refusal, response.retry_after)
+        if response.status in UNANSWERED:
+            raise OutcomeUnknown(str(refusal), **refusal.facts)
+        raise refusal
+
+    # -- one request
+
+    def _authorized(self, request: Request) -> Response:
+        token = self._access_token or self._token(request.end)
+        return self._send(request, token)
+
+    def _send(self, request: Request, token: Secret | None) -> Response:
+        if self._closing.is_set():
+            raise self._was_closed()
+        headers = {"Accept-Encoding": "gzip, deflate", "Accept": "*/*"}
+        if token:
+            headers["Authorization"] = f"Bearer {token.reveal()}"
+        body = None
+        if request.content is not None:
+            headers["Content-Type"] = "application/json"
+            body = json.dumps(request.content).encode()
+        clock = wire.Clock(self._limits, request.end, self._closing.is_set)
+        url = f"{self._endpoint.url}{request.path}"
+        try:
+            with wire.exchange(
+                self._connections,
+                request.method,
+                url,
+                clock,
+                headers=headers,
+                body=body,
+                at_most=0,
+            ) as response:
+                self._clock_offset = _clock_offset(response.headers, self._clock_offset)
+                content = bytearray()
+                for block in wire.blocks(response, BLOCK, decode=True):
+                    content += block
+                    if len(content) > self._policy.max_response_bytes:
+                        raise self._too_large(request)
+                return Response(
+                    request.method,
+                    urlsplit(url).path,
+                    response.status,
+                    bytes(content),
+                    wire.retry_after(response),
+                )
+        except HTTPError as error:
+            if self._closing.is_set():
+                raise self._was_closed() from None
+            raise self._without_response(error, request, clock) from None
+
+    # -- errors
+
+    def _without_response(self, error: HTTPError, request: Request, clock: wire.Clock) -> Exception:
+        failed = f"ServiceX at {self._endpoint.url} does not answer {request.method} {request.path}"
+        if isinstance(error, wire.OutOfTimeError):
+            text = f"{failed} in time: {error}. Is it overloaded, or what is between it and here?"
+        else:
+            text = (
+                f"{failed}: {type(error).__name__}: {error}. Is the address right, and the server "
+                "running?"
+            )
+        is_unknown = clock.is_sent and not request.is_repeatable
+        kind = OutcomeUnknown if is_unknown else Unreachable
+        cause = kind(text, url=redact(self._endpoint.url))
+        # A certificate is no better a moment later.
+        is_trusted = "CERTIFICATE" not in str(error).upper()
+        return _TransientError(cause) if is_trusted and not is_unknown else cause
+
+    def _was_closed(self) -> ServerError:
+        return ServerError(
+            f"The connection to {self._endpoint.url} was closed with the watch of its transform."
+        )
+
+    def _too_large(self, request: Request) -> ProtocolError:
+        return ProtocolError(
+            f"{self._endpoint.url} answers {request.method} {request.path} with more than "
+            f"{self._policy.max_response_bytes >> 20} MB, as no ServiceX does. Is the address "
+            "right?"
+        )
+
+    def _json(self, response: Response) -> Any:
+        try:
+            return response.json()
+        except ValueError:
+            raise ProtocolError(
+                f"{self._endpoint.url} answered {response.path} with something that is "
+                "not JSON. Is the address that of a ServiceX?"
+            ) from None
+
+    def _refusal(self, response: Response) -> ServiceXError:
+        status, path, url = response.status, response.path, self._endpoint.url
+        if status in (401, 403, 422):
+            return NotAuthorized(
+                f"ServiceX at {url} does not accept this user: {response.message} [{status}]. Put "
+                "a valid token into servicex.yaml, or name a file that holds one in "
+                "BEARER_TOKEN_FILE.",
+                status=status,
+            )
+        if status == 404 and not response.is_of_servicex:
+            # A gateway before a server that is being restarted.
+            return Unreachable(
+                f"There is no ServiceX at {url}: {path} is not found there. Is the address right, "
+                "and the server running?",
+                url=redact(url),
+            )
+        if status == 404 and f"{TRANSFORMATION}/" in path:
+            request_id = _REQUEST_ID.search(path)
+            return TransformGone(
+                f"{url} does not know the transform, or no longer: {response.message}. Submit its "
+                "query again.",
+                status=status,
+                request_id=request_id[1] if request_id else None,
+            )
+        return RequestRefused(
+            f"ServiceX at {url} refused {response.method} {path}: {response.message} [{status}]",
+            status=status,
+        )
+
+    # -- access tokens
+
+    def _renew_token(self, end: float) -> bool:
+        """Get another access token; return True if there is one to try."""
+        with self._renewing(end):
+            refused, self._access_token = self._access_token, None
+        token = self._token(end)
+        return token is not None and token != refused
+
+    def _token(self, end: float) -> Secret | None:
+        bearer = self._endpoint.bearer()
+        if bearer is not None:
+            return bearer
+        if self._endpoint.refresh_token is None:
+            return None
+        with self._renewing(end):
+            if self._access_token is None:
+                self._access_token = self._exchange_token(self._endpoint.refresh_token, end)
+            return self._access_token
+
+    @contextmanager
+    def _renewing(self, end: float) -> Iterator[None]:
+        """Let one thread at a time renew the access token; the others wait until their end."""
+        if not self._token_lock.acquire(timeout=min(max(0.0, end - monotonic()), _LONGEST_WAIT_S)):
+            raise Unreachable(
+                f"ServiceX at {self._endpoint.url} gives no access token in time.",
+                url=redact(self._endpoint.url),
+            )
+        try:
+            yield
+        finally:
+            self._token_lock.release()
+
+    def _exchange_token(self, refresh_token: Secret, end: float) -> Secret:
+        response = self._send(Request("POST", "/token/refresh", None, True, end), refresh_token)
+        if response.status in TRANSIENT and response.status != 500:
+            raise _TransientError(self._refusal(response), response.retry_after)
+        if response.is_success:
+            return self._parsed(parse_access_token, self._json(response))
+        raise NotAuthorized(
+            f"ServiceX at {self._endpoint.url} does not accept the refresh token of servicex.yaml: "
+            f"{response.message} [{response.status}]. Get a new one from the web page of the "
+            "server.",
+            # Servers answer 500 too, and then it does not pass either.
+            status=HTTPStatus.UNAUTHORIZED.value,
+        )
+
+
+def _proxy(url: str) -> str | None:
+    """Return the proxy that the environment names for an address."""
+    parts = urlsplit(url)
+    proxies = getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(parts.netloc):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _pause(state: tenacity.RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    retry_after = getattr(error, "retry_after", None)
+    backoff = tenacity.wait_random_exponential(multiplier=0.2, max=5)(state)
+    return max(retry_after or 0.0, backoff)
+
+
+def _clock_offset(headers: Mapping[str, str], default: timedelta) -> timedelta:
+    """Return by how much the clock of a server is ahead of ours; at least, as it tells seconds."""
+    try:
+        return parsedate_to_datetime(headers["Date"]) - datetime.now(timezone.utc)
+    except (KeyError, TypeError, ValueError):
+        return default
