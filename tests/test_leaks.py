@@ -76,7 +76,7 @@ def test_success_on_a_cluster(
         found.assert_absent(f"repr of {type(thing).__name__}", repr(thing))
         html = getattr(thing, "_repr_html_", str)()
         found.assert_absent(f"HTML of {type(thing).__name__}", html)
-    for thing in factory._poller.access._grants.values():
+    for thing in factory._poller.url_provider._grants.values():
         found.assert_absent("repr of a grant", repr(thing))
     found.assert_absent("the logs of workers", worker_logs)
     found.assert_absent("our log", found.log.getvalue())
@@ -110,7 +110,7 @@ def test_faults(
 
 def _provoke(fault: str, server: LocalServiceX, factory: Any) -> None:
     objects = sorted((server.directory / "objects" / factory.request_id).iterdir())
-    access = factory._poller.access
+    access = factory._poller.url_provider
     if fault == "gone":
         client = factory._poller.client
         client._request("DELETE", f"/servicex/transformation/{factory.request_id}")

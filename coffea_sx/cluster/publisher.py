@@ -211,7 +211,7 @@ def _response(poller: Poller, kind: str, *arguments: Any) -> Any:
     try:
         if kind == SIGNED_URL:
             object_name, refresh = arguments
-            return poller.grant(object_name, refresh=refresh)
+            return poller.signed_url(object_name, refresh=refresh)
         if kind == UNUSABLE:
             (read,) = arguments
             return poller.unusable(Read(*read) if read else None)

@@ -126,7 +126,7 @@ class Subscriber:
         """
         return frozenset(self._request(UNUSABLE, read and astuple(read)))
 
-    def grant(self, object_name: str, *, refresh: bool = False) -> SignedUrl:
+    def signed_url(self, object_name: str, *, refresh: bool = False) -> SignedUrl:
         """Return a signed URL of an object, from the owner.
 
         Raises

@@ -62,7 +62,7 @@ class Poller:
     Attributes
     ----------
     results : ResultStore
-    access : UrlProvider
+    url_provider : UrlProvider
     reads : dict of (int, int) to Read
         How each partition was last read, by the number of partitions and the partition.
     layers : set of str
@@ -89,7 +89,7 @@ class Poller:
         self.results = ResultStore(address.request_id, len(files))
         self._scheduling = scheduling
         self._monitor = monitor_of(client.endpoint.url)
-        self.access = UrlProvider(
+        self.url_provider = UrlProvider(
             client, address.request_id, files, result_format, self._url_timeout_s
         )
         self.reads: dict[tuple[int, int], Read] = {}
@@ -184,15 +184,15 @@ class Poller:
         with self.results.lock:
             self.reads[read.npartitions, read.partition] = read
 
-    def grant(self, object_name: str, *, refresh: bool = False) -> SignedUrl:
+    def signed_url(self, object_name: str, *, refresh: bool = False) -> SignedUrl:
         """Return a signed URL of an object. At most one request to ServiceX."""
-        return self.grants([object_name], refresh=refresh)[object_name]
+        return self.signed_urls([object_name], refresh=refresh)[object_name]
 
-    def grants(self, names: Sequence[str], *, refresh: bool = False) -> dict[str, SignedUrl]:
+    def signed_urls(self, names: Sequence[str], *, refresh: bool = False) -> dict[str, SignedUrl]:
         """Return signed URLs of objects, and request those of other results on the way."""
         turn = partial(self._monitor.take_turn_for_urls, self._url_pause_s, self._sleep)
         request = partial(
-            self.access.urls,
+            self.url_provider.urls,
             names,
             refresh=refresh,
             prefetch=self._object_names,
@@ -248,7 +248,7 @@ class Poller:
         """Go on with another policy."""
         with self.results.lock:
             self.pace = self._state.pace = pace
-            self.access.timeout_s = self._url_timeout_s
+            self.url_provider.timeout_s = self._url_timeout_s
 
     def close(self) -> None:
         """Stop polling. Tasks that still wait get an error."""
@@ -351,9 +351,9 @@ class Poller:
         """Request the URLs of results together: else each reader would request its own."""
         names = [outcome.object_name for outcome in new if isinstance(outcome, Delivered)]
         try:
-            is_lacking = self.access.lacks(names) or self.access.expects_results()
+            is_lacking = self.url_provider.lacks(names) or self.url_provider.expects_results()
             if is_lacking and self._monitor.take_turn_for_urls(self._url_pause_s):
-                self.access.make_ready(names)
+                self.url_provider.make_ready(names)
         except Exception as error:
             # Readers request them again, and get the error.
             logger.debug("No URLs yet: %s", redact(str(error)))
@@ -374,7 +374,7 @@ class Poller:
             status = self.client.status(request_id, timeout_s=timeout_s)
             with self.results.lock:
                 return state.update_status(status, now := monotonic(), now - start)
-        rows = self.access.rows()
+        rows = self.url_provider.rows()
         with self.results.lock:
             return state.add_final_rows(rows, monotonic())
 

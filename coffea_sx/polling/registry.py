@@ -50,7 +50,7 @@ class ResultSource(Protocol):
     def unusable(self, read: Read | None = None) -> frozenset[int]:
         """Return the input files that failed or could not be read, now with this read as well."""
 
-    def grant(self, object_name: str, *, refresh: bool = False) -> SignedUrl:
+    def signed_url(self, object_name: str, *, refresh: bool = False) -> SignedUrl:
         """Return a signed URL of an object."""
 
 

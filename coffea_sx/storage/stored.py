@@ -236,4 +236,4 @@ def fetcher(source: ResultSource, object_name: str) -> Fetch:
 
 
 def _grant(source: ResultSource, object_name: str, refresh: bool) -> SignedUrl:
-    return source.grant(object_name, refresh=refresh)
+    return source.signed_url(object_name, refresh=refresh)

@@ -110,9 +110,9 @@ def test_many_transforms_cost_no_more_questions_than_one(watches_of, play):
     with ThreadPoolExecutor(16) as pool:
         outcomes = list(pool.map(wait, pollers * 2, [0] * 8 + [1] * 8))
         names = [outcome.object_name for outcome in outcomes]
-        grants = list(pool.map(lambda poller, name: poller.grant(name), pollers * 2, names))
+        urls = list(pool.map(lambda poller, name: poller.signed_url(name), pollers * 2, names))
     assert all(isinstance(outcome, Delivered) for outcome in outcomes)
-    assert [grant.url for grant in grants] == [f"http://127.0.0.1/{name}" for name in names]
+    assert [url.url for url in urls] == [f"http://127.0.0.1/{name}" for name in names]
     # Servers see requests arrive a little unevenly.
     assert min(gaps(play.times("questions"))) > 0.8 * PACE.busy_s
     assert min(gaps(play.times("urls"))) > 1.6 * PACE.busy_s

@@ -527,7 +527,7 @@ def test_urls_of_all_new_results_are_asked_for_at_once(poller_of):
     play = Counting([A, B])
     poller = poller_of(play)
     names = [poller.wait(i).object_name for i in range(2)]
-    urls = [poller.grant(name).url for name in names]
+    urls = [poller.signed_url(name).url for name in names]
     assert urls == [f"http://127.0.0.1/{name}" for name in names]
     (asked,) = play.about("/file-urls")
     assert sorted(asked.json["file_list"]) == sorted(names)
@@ -539,11 +539,11 @@ def test_urls_that_cannot_be_had_do_not_stop_the_watch(poller_of):
     poller = poller_of(play)
     name = poller.wait(0).object_name
     with pytest.raises(TransformGone):
-        poller.grant(name)
+        poller.signed_url(name)
     play.rows.append(B)
     assert poller.wait(1).index == 1
     play.fault = None
-    assert poller.grant(name).url.endswith(name)
+    assert poller.signed_url(name).url.endswith(name)
 
 
 def test_of_many_rows_only_the_latest_are_requested(poller_of):
@@ -660,7 +660,7 @@ def test_readers_wait_for_a_server_that_is_restarted(poller_of):
     play.fault = lambda asked: say({}, 503) if "/file-urls" in asked.path else None
     name = poller.wait(0).object_name
     threading.Timer(0.6, setattr, [play, "fault", None]).start()
-    assert poller.grant(name).url.endswith(name)
+    assert poller.signed_url(name).url.endswith(name)
 
 
 def test_a_known_file_is_not_asked_for(poller_of):

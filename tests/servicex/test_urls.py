@@ -73,7 +73,7 @@ def read(grant):
 def test_urls_of_the_server_can_be_read(delivered):
     poller, names = delivered
     for name in names:
-        answer = read(poller.grant(name))
+        answer = read(poller.signed_url(name))
         assert answer.status_code == 200
         assert answer.content[:4] == b"root"
 
@@ -222,7 +222,7 @@ def signing(server_of_2025, watching, selection, nano_files):
 def test_signed_urls_can_be_read(signing, server_of_2025):
     poller, names = signing
     for name in names:
-        response = read(poller.grant(name))
+        response = read(poller.signed_url(name))
         assert response.status_code == 200
         assert response.content[:4] == b"root"
     assert not any(e.path.endswith("file-urls") for e in server_of_2025.exchanges)
@@ -230,7 +230,7 @@ def test_signed_urls_can_be_read(signing, server_of_2025):
 
 def test_signed_urls_live_shortly_and_hide_the_secret(signing):
     poller, names = signing
-    grant = poller.grant(names[0])
+    grant = poller.signed_url(names[0])
     query = parse_qs(urlsplit(grant.url).query)
     assert query["X-Amz-Expires"] == [str(DEFAULT_CLIENT.signed_for_s)]
     assert unquote(urlsplit(grant.url).path) == f"/{poller.address.request_id}/{names[0]}"
@@ -281,7 +281,7 @@ def test_a_status_without_keys(access_of, keys):
 
 def test_a_grant_shows_no_signature(delivered):
     poller, names = delivered
-    grant = poller.grant(names[0])
+    grant = poller.signed_url(names[0])
     signature = parse_qs(urlsplit(grant.url).query)["Signature"][0]
     assert signature not in repr(grant)
     assert signature not in str([grant])
