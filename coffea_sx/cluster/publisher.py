@@ -114,7 +114,7 @@ class _Publisher:
         if poller is None:
             return
         results = poller.results
-        notify = partial(_call_soon, asyncio.get_running_loop(), self._changed.set)
+        notify = partial(asyncio.get_running_loop().call_soon_threadsafe, self._changed.set)
         results.subscribe(notify)
         del poller
         try:
@@ -188,11 +188,6 @@ class _Publisher:
         responses = await loop.run_in_executor(None, _responses, poller, requests)
         with suppress(OSError, RuntimeError, AttributeError):  # the scheduler is gone
             await self._client.scheduler.servicex_respond(transform=transform, responses=responses)
-
-
-def _call_soon(loop: asyncio.AbstractEventLoop, function: Any) -> None:
-    with suppress(RuntimeError):  # the loop of a client that was closed
-        loop.call_soon_threadsafe(function)
 
 
 def _note_read(event: tuple[float, tuple[Any, ...]]) -> None:

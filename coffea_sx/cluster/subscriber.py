@@ -14,11 +14,11 @@ from distributed import get_worker
 
 from .._upstream.distributed import worker_of_loop
 from ..errors import AccessError, OwnerLost, ServiceXError
-from ..policy import CHANNEL, STRICT, ChannelPolicy, FailurePolicy
+from ..policy import CHANNEL, ChannelPolicy
 from ..polling.failures import PASSING
-from ..polling.outcomes import Delivered, Outcome, Read
+from ..polling.outcomes import Read
 from ..polling.registry import TransformAddress
-from ..polling.results import ResultStore
+from ..polling.results import ResultSource, ResultStore
 from ..servicex.models import SignedUrl
 from .plugin import READS, SIGNED_URL, UNUSABLE
 
@@ -46,7 +46,7 @@ def report_read(address: TransformAddress, read: Read) -> None:
         worker.log_event(READS, (address.key, *astuple(read)))
 
 
-class Subscriber:
+class Subscriber(ResultSource):
     """Outcomes of one transform in a worker process that does not own it.
 
     Parameters
@@ -56,65 +56,32 @@ class Subscriber:
     policy : ChannelPolicy
     """
 
-    n_files: int | None = None
-
     def __init__(
         self, worker: Any, address: TransformAddress, policy: ChannelPolicy = CHANNEL
     ) -> None:
+        super().__init__(ResultStore(address.request_id))
         self._worker = worker
         self._address = address
         self._policy = policy
-        self._results = ResultStore(address.request_id)
         self._received: dict[str, int] = {}
         self._n_waiting = 0
         self._began_at = 0.0
         self._is_polling = False
 
-    def is_ready(self, index: int) -> bool:
-        """Return True if `wait` would return, or raise, at once."""
-        return self._results.is_ready(index)
-
-    def wait(
-        self, index: int, timeout_s: float | None = None, failure_policy: FailurePolicy = STRICT
-    ) -> Outcome:
-        """Wait until the owner has published the outcome of an input file.
-
-        Raises
-        ------
-        TimeoutError
-            If it has not after ``timeout_s`` seconds.
-        OwnerLost
-            If the owner has been silent for too long.
-        ServiceXError
-            The ending of the transform, as the owner has it; or more input files failed than
-            allowed.
-        """
-        with self._waiting():
-            return self._results.wait(index, failure_policy, timeout_s, self._keep_polling)
-
-    async def wait_async(self, index: int, failure_policy: FailurePolicy = STRICT) -> Outcome:
-        """Wait as `wait` does, on an event loop and so without a thread."""
-        with self._waiting():
-            return await self._results.wait_async(index, failure_policy, self._keep_polling)
-
     @contextmanager
-    def _waiting(self) -> Iterator[None]:
+    def _waiting(self, index: int) -> Iterator[None]:
         """Count a task that waits. After an ending that may pass, the first one begins anew."""
-        with self._results.lock:
+        with self.results.lock:
             if not self._n_waiting:
                 self._began_at = monotonic()
-                if isinstance(self._results.ending, PASSING):
-                    self._results.ending = None
+                if isinstance(self.results.ending, PASSING):
+                    self.results.ending = None
             self._n_waiting += 1
         try:
             yield
         finally:
-            with self._results.lock:
+            with self.results.lock:
                 self._n_waiting -= 1
-
-    def delivered(self) -> list[Delivered]:
-        """Return the outcomes of the input files that have a result, so far."""
-        return self._results.delivered()
 
     def unusable(self, read: Read | None = None) -> frozenset[int]:
         """Return the input files that failed or could not be read, now with this read as well.
@@ -173,7 +140,7 @@ class Subscriber:
         """Poll the plugin of the scheduler while any task waits."""
         deadline = monotonic() + self._policy.owner_timeout_s
         try:
-            while self._n_waiting and self._results.ending is None:
+            while self._n_waiting and self.results.ending is None:
                 response = await self._worker.scheduler.servicex_poll(
                     transform=self._address.key,
                     received=self._received,
@@ -184,7 +151,7 @@ class Subscriber:
                     self._lose_owner_after(deadline)
                     await asyncio.sleep(0.1)
                     continue
-                with self._results.lock:
+                with self.results.lock:
                     for owner, batches in response["batches"].items():
                         self._enter(owner, batches)
                 is_silent = response["owner_silent_s"] > self._policy.owner_timeout_s
@@ -194,9 +161,9 @@ class Subscriber:
             # The scheduler is gone, and this worker will be.
             self._lose_owner_after(0.0)
         finally:
-            with self._results.lock:
+            with self.results.lock:
                 self._is_polling = False
-            self._results.wake_all()
+            self.results.wake_all()
 
     def _enter(self, owner: str, batches: Sequence[tuple[float, bytes]]) -> None:
         self._received[owner] = self._received.get(owner, 0) + len(batches)
@@ -205,8 +172,8 @@ class Subscriber:
             outcomes, ending = pickle.loads(batch)  # noqa: S301
             # An ending of an earlier wait may have passed.
             is_old = isinstance(ending, PASSING) and age_s > waited_s
-            self._results.enter(outcomes, None if is_old else ending)
+            self.results.enter(outcomes, None if is_old else ending)
 
     def _lose_owner_after(self, deadline: float) -> None:
         if monotonic() > deadline:
-            self._results.enter((), self._owner_lost())
+            self.results.enter((), self._owner_lost())

@@ -12,7 +12,7 @@ from typing import Any
 
 import dask_awkward as dak
 from dask.base import tokenize
-from dask.highlevelgraph import HighLevelGraph, Layer
+from dask.highlevelgraph import HighLevelGraph, Layer, MaterializedLayer
 
 from .._upstream.dask import CoroutineTask, make_task
 from .._upstream.dask_awkward import DependentInputLayer, input_layer_name, with_graph
@@ -100,19 +100,10 @@ class ResolveLayer(Layer):
         """Return the empty set: resolving depends on no task."""
         return set()
 
-    def mock(self) -> MockLayer:
+    def mock(self) -> MaterializedLayer:
         """Return a layer that resolves nothing, for evaluating the graph without data."""
-        return MockLayer(self.name)
-
-
-class MockLayer(ResolveLayer):
-    """Resolve layer of a graph that is evaluated without data."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name, Routing(()), 1, 1)
-
-    def __getitem__(self, key: Key) -> Any:
-        return make_task(key, _nothing)
+        key = (self.name, 0)
+        return MaterializedLayer({key: make_task(key, _nothing)})
 
 
 def _nothing() -> None:

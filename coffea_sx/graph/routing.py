@@ -10,7 +10,8 @@ from typing import Any
 from ..policy import FailurePolicy
 from ..polling import registry
 from ..polling.poller import Poller
-from ..polling.registry import ResultSource, TransformAddress
+from ..polling.registry import TransformAddress
+from ..polling.results import ResultSource
 from .sources import connect
 
 

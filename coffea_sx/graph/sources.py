@@ -8,7 +8,8 @@ from ..errors import OwnerLost
 from ..policy import PollPolicy
 from ..polling.lookup import files_of
 from ..polling.poller import Poller
-from ..polling.registry import ResultSource, TransformAddress, connections
+from ..polling.registry import TransformAddress, connections
+from ..polling.results import ResultSource
 from ..servicex.client import client_of
 from ..servicex.config import find_endpoint
 

@@ -11,6 +11,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from time import monotonic
@@ -19,8 +20,6 @@ from ..dataset import NO_OBJECT, InputFiles
 from ..errors import AccessError, OwnerLost, ServerError, ServiceXError
 from ..policy import (
     SCHEDULING,
-    STRICT,
-    FailurePolicy,
     PollPolicy,
     RetryPolicy,
     SchedulingPolicy,
@@ -36,7 +35,7 @@ from . import failures, registry
 from .monitor import monitor_of
 from .outcomes import Delivered, Failed, Outcome, Read
 from .registry import TransformAddress
-from .results import SLICE_S, ResultStore
+from .results import SLICE_S, ResultSource, ResultStore
 from .state import Counts, Request, TransformState
 
 logger = logging.getLogger(__name__)
@@ -45,7 +44,7 @@ logger = logging.getLogger(__name__)
 WANTED_S = 2 * SLICE_S
 
 
-class Poller:
+class Poller(ResultSource):
     """Poll one transform.
 
     Parameters
@@ -86,7 +85,7 @@ class Poller:
         self.address = address
         self.files = files
         self.pace = pace or PollPolicy()
-        self.results = ResultStore(address.request_id, len(files))
+        super().__init__(ResultStore(address.request_id, len(files)))
         self._scheduling = scheduling
         self._monitor = monitor_of(client.endpoint.url)
         self.url_provider = UrlProvider(
@@ -106,12 +105,7 @@ class Poller:
         # Threads that sleep in a request for a URL wake up when no graph holds the poller.
         self._finalizer = weakref.finalize(self, self._closed.set)
 
-    # -- result source
-
-    @property
-    def n_files(self) -> int:
-        """Number of input files."""
-        return len(self.files)
+    # -- outcomes and access to results
 
     @property
     def outcomes(self) -> dict[int, Outcome]:
@@ -129,33 +123,6 @@ class Poller:
         with self.results.lock:
             return self._state.counts
 
-    def is_ready(self, index: int) -> bool:
-        """Return True if `wait` would return, or raise, at once."""
-        return self.results.is_ready(index)
-
-    def wait(
-        self, index: int, timeout_s: float | None = None, failure_policy: FailurePolicy = STRICT
-    ) -> Outcome:
-        """Wait until an input file has an outcome.
-
-        Raises
-        ------
-        TimeoutError
-            If it has none after ``timeout_s`` seconds.
-        TransformError
-            If the transform ended without an outcome; as soon as more input files have failed than
-            allowed.
-        ServerError
-            If the server did not respond for too long.
-        """
-        self._start_for(index)
-        return self.results.wait(index, failure_policy, timeout_s, self._keep_polling)
-
-    async def wait_async(self, index: int, failure_policy: FailurePolicy = STRICT) -> Outcome:
-        """Wait as `wait` does, on an event loop and so without a thread."""
-        self._start_for(index)
-        return await self.results.wait_async(index, failure_policy, self._keep_polling)
-
     def wait_for_any(self) -> Delivered:
         """Wait until any input file has a result; return the first of them in the list of files.
 
@@ -166,10 +133,6 @@ class Poller:
         """
         self.start()
         return self.results.wait_for_any(self._keep_polling)
-
-    def delivered(self) -> list[Delivered]:
-        """Return the outcomes of the input files that have a result."""
-        return self.results.delivered()
 
     def unusable(self, read: Read | None = None) -> frozenset[int]:
         """Return the input files that failed or could not be read, now with this read as well."""
@@ -239,11 +202,6 @@ class Poller:
             self._is_polling = True
             self._monitor.add(self)
 
-    def _start_for(self, index: int) -> None:
-        # After an ending that may pass, waiting again begins anew.
-        if not self.is_ready(index):
-            self.start()
-
     def set_policy(self, pace: PollPolicy) -> None:
         """Go on with another policy."""
         with self.results.lock:
@@ -257,8 +215,12 @@ class Poller:
         self.results.wake_all()
         self._monitor.remove(self)
 
+    def _waiting(self, index: int) -> AbstractContextManager[None]:
+        if not self.is_ready(index):
+            self.start()
+        return nullcontext()
+
     def _keep_polling(self) -> None:
-        """Poll on for a task that waits."""
         if self._closed.is_set():
             raise self._closed_error()
         self.start()

@@ -9,49 +9,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
 from .._upstream.python import call_before_executors_end
-from ..policy import STRICT, FailurePolicy
 from ..servicex.config import EndpointName
-from ..servicex.models import SignedUrl
-from .outcomes import Delivered, Outcome, Read
-
-
-class ResultSource(Protocol):
-    """Outcomes of a transform, and access to its results, in any process."""
-
-    @property
-    def n_files(self) -> int | None:
-        """Number of input files; None if it is not available in this process."""
-
-    def is_ready(self, index: int) -> bool:
-        """Return True if `wait` would return, or raise, at once."""
-
-    def wait(
-        self, index: int, timeout_s: float | None = None, failure_policy: FailurePolicy = STRICT
-    ) -> Outcome:
-        """Wait until an input file has an outcome.
-
-        Raises
-        ------
-        TimeoutError
-            If it has none after ``timeout_s`` seconds.
-        ServiceXError
-            If it will have none, or more input files failed than allowed.
-        """
-
-    async def wait_async(self, index: int, failure_policy: FailurePolicy = STRICT) -> Outcome:
-        """Wait as `wait` does, on an event loop and so without a thread."""
-
-    def delivered(self) -> list[Delivered]:
-        """Return the outcomes of the input files that have a result, so far."""
-
-    def unusable(self, read: Read | None = None) -> frozenset[int]:
-        """Return the input files that failed or could not be read, now with this read as well."""
-
-    def signed_url(self, object_name: str, *, refresh: bool = False) -> SignedUrl:
-        """Return a signed URL of an object."""
+from .results import ResultSource
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import logging
 import math
 import threading
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from time import monotonic
 from typing import TypeVar
 
 from ..errors import ServiceXError, TransformFailed
 from ..policy import STRICT, FailurePolicy
+from ..servicex.models import SignedUrl
 from . import failures
 from .failures import PASSING
-from .outcomes import Delivered, Failed, Outcome
+from .outcomes import Delivered, Failed, Outcome, Read
 
 Value = TypeVar("Value", bound=Outcome)
-
-logger = logging.getLogger(__name__)
 
 # Threads wait in slices, so that the main thread receives Ctrl-C and polling is kept alive.
 SLICE_S = 0.5
@@ -70,16 +69,10 @@ class ResultStore:
             self.ending = ending
             # An ending concerns the tasks that wait for other files, too.
             self._wake([outcome.index for outcome in new] if ending is None else self._wakers)
-            subscribers = list(self._subscribers) if is_changed else []
-        for notify in subscribers:
-            try:
-                notify()
-            except Exception:
-                # The store and its poller must not fail with a subscriber.
-                logger.exception("A subscriber to request %s failed", self.request_id)
+            _call(self._subscribers if is_changed else ())
 
     def subscribe(self, notify: Callable[[], object]) -> None:
-        """Call ``notify`` after each later entry; it must not wait for anything."""
+        """Call ``notify`` after each later change, with the lock held: it must not wait."""
         with self.lock:
             self._subscribers.append(notify)
 
@@ -96,9 +89,7 @@ class ResultStore:
     def _wake(self, indices: Iterable[int]) -> None:
         self._changed.notify_all()
         for index in list(indices):
-            for wake in self._wakers.pop(index, ()):
-                with suppress(RuntimeError):  # its event loop has ended
-                    wake()
+            _call(self._wakers.pop(index, ()))
 
     # -- contents
 
@@ -257,3 +248,73 @@ class ResultStore:
         ]
         if not failure_policy.allows(len(counted)):
             raise failures.too_many_failed(self.request_id, counted, failure_policy)
+
+
+def _call(functions: Iterable[Callable[[], object]]) -> None:
+    for function in functions:
+        with suppress(RuntimeError):  # its event loop has ended
+            function()
+
+
+class ResultSource(ABC):
+    """Outcomes of a transform, and access to its results, in any process.
+
+    Parameters
+    ----------
+    results : ResultStore
+    """
+
+    def __init__(self, results: ResultStore) -> None:
+        self.results = results
+
+    @property
+    def n_files(self) -> int | None:
+        """Number of input files; None if it is not available in this process."""
+        return self.results.n_files
+
+    def is_ready(self, index: int) -> bool:
+        """Return True if `wait` would return, or raise, at once."""
+        return self.results.is_ready(index)
+
+    def delivered(self) -> list[Delivered]:
+        """Return the outcomes of the input files that have a result, so far."""
+        return self.results.delivered()
+
+    def wait(
+        self, index: int, timeout_s: float | None = None, failure_policy: FailurePolicy = STRICT
+    ) -> Outcome:
+        """Wait until an input file has an outcome.
+
+        Raises
+        ------
+        TimeoutError
+            If it has none after ``timeout_s`` seconds.
+        TransformError
+            If the transform ended without an outcome; as soon as more input files have failed than
+            allowed.
+        ServerError, OwnerLost
+            If the server, or the process that owns the transform, did not respond for too long.
+        """
+        with self._waiting(index):
+            return self.results.wait(index, failure_policy, timeout_s, self._keep_polling)
+
+    async def wait_async(self, index: int, failure_policy: FailurePolicy = STRICT) -> Outcome:
+        """Wait as `wait` does, on an event loop and so without a thread."""
+        with self._waiting(index):
+            return await self.results.wait_async(index, failure_policy, self._keep_polling)
+
+    @abstractmethod
+    def unusable(self, read: Read | None = None) -> frozenset[int]:
+        """Return the input files that failed or could not be read, now with this read as well."""
+
+    @abstractmethod
+    def signed_url(self, object_name: str, *, refresh: bool = False) -> SignedUrl:
+        """Return a signed URL of an object."""
+
+    @abstractmethod
+    def _waiting(self, index: int) -> AbstractContextManager[None]:
+        """Begin to wait: after an ending that may pass, begin anew."""
+
+    @abstractmethod
+    def _keep_polling(self) -> None:
+        """Poll on for a task that waits; raise if there is nothing to wait for."""

@@ -20,7 +20,8 @@ from fsspec.spec import AbstractBufferedFile
 from ..errors import AccessError, ObjectGone, ObjectReplaced, ReadError, ServiceXError
 from ..policy import LENIENT
 from ..polling.outcomes import Delivered, Failed
-from ..polling.registry import ResultSource, find_source
+from ..polling.registry import find_source
+from ..polling.results import ResultSource
 from .stored import Fetch, fetcher, stored_object
 
 PROTOCOL = "servicex"

@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 from typing import Protocol
 
 from ..errors import CorruptFile, ObjectReplaced, Truncated
-from ..polling.registry import ResultSource
+from ..polling.results import ResultSource
 from ..servicex.models import SignedUrl
 from .transport import CONNECTIONS, Part, Range, fetch
 

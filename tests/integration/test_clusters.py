@@ -29,12 +29,15 @@ from support.spoiled import spoil, spoil_result
 from support.strategies import submit_dimuons
 
 from coffea_sx import PollPolicy, ServiceXEventsFactory
-from coffea_sx.cluster import plugin, publisher
+from coffea_sx.cluster.publisher import publish
 from coffea_sx.demo.analysis import SelectionSchema, dimuon_query
 from coffea_sx.demo.samples import make_samples
 from coffea_sx.errors import CorruptFile, OwnerLost, TransformFailed, TransformStalled
+from coffea_sx.graph.routing import TransformHandle
 from coffea_sx.local import LocalServiceX
+from coffea_sx.policy import ChannelPolicy
 from coffea_sx.polling import registry
+from coffea_sx.polling.registry import TransformAddress
 
 # distributed 2025.3 with its own dependencies, when clusters come and go in one process
 pytestmark = [
@@ -178,6 +181,7 @@ def _busy(events: Any, seconds: float) -> Any:
 
 SERVER = """
 import sys
+from coffea_sx.graph.routing import TransformHandle
 from coffea_sx.local import LocalServiceX
 
 if __name__ == "__main__":
@@ -341,23 +345,29 @@ def test_two_clients_and_two_transforms_at_once(
         assert [sorted(set((a // 500).to_list())) for a in found] == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
-def _be_impatient(seconds: float, poll_s: float) -> tuple[float, float]:
-    """Let a worker give up an owner soon; return what was before."""
-    from coffea_sx.cluster import subscriber
-
-    before = subscriber.OWNER_PATIENCE_S, subscriber.POLL_S
-    subscriber.OWNER_PATIENCE_S, subscriber.POLL_S = seconds, poll_s
-    return before
+IMPATIENT = ChannelPolicy(poll_s=0.5, owner_timeout_s=2.0)
 
 
-@pytest.fixture
-def impatient(client: Client) -> Iterator[None]:
-    (before, *_) = client.run(_be_impatient, 2.0, 0.5).values()
-    yield
-    client.run(_be_impatient, *before)
+def subscribe_impatiently(address: TransformAddress) -> None:
+    """Let a worker, which runs this, give up the owner of a transform soon."""
+    from distributed import get_worker
+
+    from coffea_sx.cluster.subscriber import Subscriber
+    from coffea_sx.polling.registry import connections
+
+    worker = get_worker()
+    connections.get(address, lambda: Subscriber(worker, address, IMPATIENT))
 
 
-@pytest.mark.usefixtures("impatient")
+def lent_graph(client: Client, path: Path) -> tuple[Any, Any]:
+    """Read the graph of another notebook, for workers that give up its owner soon."""
+    graph, keys = pickle.loads(path.read_bytes())
+    handles = (arg for task in graph.values() for arg in getattr(task, "args", ()))
+    address = next(arg.address for arg in handles if isinstance(arg, TransformHandle))
+    client.run(subscribe_impatiently, address)
+    return graph, keys
+
+
 def test_workers_go_on_without_an_owner_that_is_gone(
     cluster: LocalCluster, client: Client, nano_files: list[str], tmp_path: Path
 ) -> None:
@@ -365,7 +375,7 @@ def test_workers_go_on_without_an_owner_that_is_gone(
     held = Held(files, first=1)
     with LocalServiceX(before_report=held) as server:
         with notebook(cluster, server, files, tmp_path / "lent") as (_, request_id):
-            graph, keys = pickle.loads((tmp_path / "lent").read_bytes())
+            graph, keys = lent_graph(client, tmp_path / "lent")
             futures = client.get(graph, keys, sync=False)
             until(lambda: is_asked(server, request_id))
         held.released.set()
@@ -373,7 +383,6 @@ def test_workers_go_on_without_an_owner_that_is_gone(
         assert [set((part // 500).to_list()) for part in parts] == [{0}, {1}, {2}]
 
 
-@pytest.mark.usefixtures("impatient")
 def test_workers_do_not_wait_for_an_order_that_only_a_lost_owner_knew(
     cluster: LocalCluster, client: Client, nano_files: list[str], tmp_path: Path
 ) -> None:
@@ -382,7 +391,7 @@ def test_workers_do_not_wait_for_an_order_that_only_a_lost_owner_knew(
     with LocalServiceX(before_report=held) as server:
         lent = tmp_path / "lent"
         with notebook(cluster, server, files, lent, "reversed") as (_, request_id):
-            graph, keys = pickle.loads(lent.read_bytes())
+            graph, keys = lent_graph(client, lent)
             futures = client.get(graph, keys, sync=False)
             until(lambda: is_asked(server, request_id))
         for future in futures:
@@ -407,15 +416,17 @@ def test_what_is_defined_anew_is_told_to_workers(
         assert set((everything.result(40) // 500).to_list()) == {0, 1, 2}
 
 
-def test_tasks_outlive_what_they_were_made_of(
-    cluster: LocalCluster, client: Client, nano_files: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for module in (plugin, publisher):
-        monkeypatch.setattr(module, "POLL_S", 0.2)
-    with LocalServiceX() as server:
+def test_tasks_outlive_what_they_were_made_of(nano_files: list[str]) -> None:
+    with (
+        LocalServiceX() as server,
+        LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
 
         def computed() -> Any:
             factory = submit_dimuons(server, nano_files)
+            poller: Any = registry.find_source(factory.request_id)
+            publish(poller, ChannelPolicy(poll_s=0.2))
             numbers = factory.events().event
             future = client.compute(numbers.map_partitions(_busy, 1.0, meta=numbers._meta))
             return future, factory.request_id
@@ -424,12 +435,12 @@ def test_tasks_outlive_what_they_were_made_of(
         dak_cache.clear()  # it keeps graphs, too
         # All files are found at once, and nobody waits; but most are read much later.
         assert set((future.result(60) // 500).to_list()) == set(range(8))
-        assert registry.known(request_id) is not None
+        assert registry.find_source(request_id) is not None
         del future
 
         def is_forgotten() -> bool:
             gc.collect()
-            return registry.known(request_id) is None
+            return registry.find_source(request_id) is None
 
         until(is_forgotten)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import awkward as ak
@@ -21,6 +23,7 @@ from coffea_sx.demo.analysis import DimuonProcessor, SelectionSchema, dimuon_que
 from coffea_sx.demo.samples import make_samples
 from coffea_sx.errors import QueryError, TransformFailed
 from coffea_sx.local import LocalServiceX
+from coffea_sx.polling import registry
 
 # distributed 2025.3 with its own dependencies, when clusters come and go in one process
 pytestmark = [
@@ -65,7 +68,35 @@ def test_the_processor_runs_unchanged(
     assert of_servicex == of_root == serial
 
 
-def test_workers_ask_servicex_nothing(
+def holders(outcome: Any) -> list[Any]:
+    """Return the objects that hold an outcome, except for the variables of functions."""
+    return [h for h in gc.get_referrers(outcome) if not isinstance(h, FrameType)]
+
+
+def pickled(name: str) -> list[bytes]:
+    """Return the bytes that lists or dicts of this process hold and that have a name in them."""
+    held = [x for x in gc.get_objects() if isinstance(x, (list, tuple, dict))]
+    values = (v for x in held for v in (x.values() if isinstance(x, dict) else x))
+    return [v for v in values if isinstance(v, bytes) and name.encode() in v]
+
+
+def test_the_owner_keeps_no_copy_for_workers(
+    client: Client, servicex: LocalServiceX, nano_files: list[str]
+) -> None:
+    factory, events = events_of(servicex, nano_files, ignore_cache=True)
+    events.event.compute()
+    poller: Any = registry.find_source(factory.request_id)
+    for index in range(len(nano_files)):
+        (holder,) = holders(poller.outcomes[index])
+        assert holder is poller.outcomes
+        deadline = time.monotonic() + 20
+        # What is on its way to the scheduler is held until it is sent.
+        while pickled(poller.outcomes[index].object_name) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not pickled(poller.outcomes[index].object_name)
+
+
+def test_workers_request_nothing_from_servicex(
     client: Client, servicex: LocalServiceX, nano_files: list[str]
 ) -> None:
     factory, events = events_of(servicex, nano_files, ignore_cache=True)
@@ -219,8 +250,6 @@ def test_a_cluster_in_this_process(servicex: LocalServiceX, nano_files: list[str
 def test_futures_outlive_their_graph(
     client: Client, servicex: LocalServiceX, nano_files: list[str]
 ) -> None:
-    import gc
-
     _, events = events_of(servicex, nano_files, ignore_cache=True)
     expected = events.event.compute(scheduler="synchronous")
     _, events = events_of(servicex, nano_files, ignore_cache=True)
