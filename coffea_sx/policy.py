@@ -15,12 +15,12 @@ import tenacity
 
 from .errors import AccessError, BadInput, ConfigurationError, ServiceXError
 
-Answer = TypeVar("Answer")
+Response = TypeVar("Response")
 
 
 @dataclass(frozen=True, slots=True)
 class PollPolicy:
-    """How often a server is asked, and for how long; seconds. ``math.inf`` is no limit.
+    """Pauses between requests to a server, and limits of waits; seconds, ``math.inf`` is no limit.
 
     Attributes
     ----------
@@ -138,18 +138,18 @@ CHANNEL = ChannelPolicy()
 
 @dataclass(frozen=True, slots=True)
 class FailurePolicy:
-    """How many input files may fail.
+    """Number of input files that may fail.
 
     Attributes
     ----------
     on_failure : {"raise", "skip"}
-        Whether failed files end a computation, or are left out of it.
+        Failed files end a computation, or are left out of it.
     max_failed : int or float or None
-        How many may be left out: a number of files, or as a float a fraction of them; None is any.
+        Maximum number of files to leave out, or as a float a fraction of all; None is no limit.
     elsewhere : frozenset of int
-        Files of the transform that count no longer: another transform delivers them.
+        Files of the transform that do not count: another transform delivers them.
     n_files : int
-        Of which a fraction is one.
+        Number of all files, for a fraction.
     """
 
     on_failure: str
@@ -166,7 +166,7 @@ class FailurePolicy:
             raise BadInput(
                 'max_failed= says how many files may be left out; use on_failure="skip".'
             )
-        # numpy's numbers are numbers, too; bools are only to Python.
+        # numpy's numbers are numbers, too; bools are numbers only to Python.
         is_number = isinstance(self.max_failed, Real) and not isinstance(self.max_failed, bool)
         is_count = isinstance(self.max_failed, Integral)
         if not is_number or not 0 <= self.max_failed <= (math.inf if is_count else 1.0):
@@ -179,26 +179,26 @@ class FailurePolicy:
 
     @property
     def skips(self) -> bool:
-        """Whether failed files are left out."""
+        """True if failed files are left out."""
         return self.on_failure == "skip"
 
     @property
     def limit(self) -> int | None:
-        """How many files may be left out; None is any."""
+        """Maximum number of files to leave out; None is no limit."""
         if isinstance(self.max_failed, float):
             return int(self.max_failed * self.n_files)
         return self.max_failed
 
     def among(self, n_files: int) -> FailurePolicy:
-        """Return the same for so many files, none of which is delivered elsewhere."""
+        """Return the policy for so many files, none of which is delivered elsewhere."""
         return replace(self, n_files=n_files, elsewhere=frozenset())
 
     def without(self, indices: Iterable[int]) -> FailurePolicy:
-        """Return the same for a transform some of whose files another one delivers."""
+        """Return the policy for a transform of whose files another one delivers some."""
         return replace(self, elsewhere=self.elsewhere.union(indices))
 
     def allows(self, n_failed: int) -> bool:
-        """Whether a computation goes on when so many of its input files have failed."""
+        """Return True if a computation goes on when so many of its input files have failed."""
         return not n_failed or (self.skips and (self.limit is None or n_failed <= self.limit))
 
 
@@ -264,9 +264,9 @@ class RetryPolicy:
     repeats: Callable[[Exception], bool] = is_transient
 
     def call(
-        self, request: Callable[[], Answer], *, sleep: Callable[[float], None] = sleep
-    ) -> Answer:
-        """Return the answer to a request, after as many attempts as the policy allows.
+        self, request: Callable[[], Response], *, sleep: Callable[[float], None] = sleep
+    ) -> Response:
+        """Return the response to a request, after as many attempts as the policy allows.
 
         Parameters
         ----------
@@ -299,7 +299,7 @@ class RetryPolicy:
 
 
 def warn_of_outage(error: BaseException, limit_s: float) -> None:
-    """Warn that a server does not answer, and for how long it is asked again."""
-    # Where warnings are errors, this one must not end what may go on.
+    """Warn that a server does not respond, and of the time for which requests are repeated."""
+    # Where warnings are errors, this one must not end a wait that may go on.
     with suppress(UserWarning):
         warnings.warn(f"{error} It is asked again for up to {limit_s:g} s.", stacklevel=2)

@@ -341,7 +341,7 @@ class Poller(ResultSource):
             return state.add_final_rows(rows, monotonic())
 
     def _explained(self, new: list[Outcome], timeout_s: float) -> list[Outcome]:
-        """Say why files have failed, and where to read more. Two requests if any has."""
+        """Return the outcomes with the reasons of failures. Two requests if there are any."""
         if not any(isinstance(outcome, Failed) for outcome in new):
             return new
         request_id = self.address.request_id
@@ -350,11 +350,13 @@ class Poller(ResultSource):
             reasons = self.client.reasons(request_id, timeout_s=timeout_s)
             log_url = self._log_url(timeout_s)
         except ServiceXError as error:
-            # The failure itself is certain; only its reason stays unknown.
-            logger.warning("The reasons of failed files cannot be had: %s", error)
+            # The failure itself is certain; only its reason is missing.
+            logger.warning("The reasons of failed files are not available: %s", error)
             return new
         # Paths are those of replicas, and have the address of a cache before them.
-        by_index = {self.files.index_of(path, NO_OBJECT): why for path, why in reasons.items()}
+        by_index = {
+            self.files.index_of(path, NO_OBJECT): reason for path, reason in reasons.items()
+        }
         return [
             replace(o, reason=o.reason or by_index.get(o.index), log_url=log_url)
             if isinstance(o, Failed)
@@ -363,7 +365,7 @@ class Poller(ResultSource):
         ]
 
     def _log_url(self, timeout_s: float) -> str | None:
-        """Find out where the logs are; at most one request for each transform."""
+        """Return the URL of the logs; at most one request for each transform."""
         if self._state.log_url is None and not self._has_log_url:
             self.n_requests += 1
             status = self.client.status(self.address.request_id, timeout_s=timeout_s)
@@ -379,5 +381,5 @@ class Poller(ResultSource):
 
 
 def _may_be_signed(error: Exception) -> bool:
-    # A server that answers, but has no URL, will have none a moment later either.
+    # A server that responds without a URL will have none a moment later either.
     return is_transient(error) and not isinstance(error, AccessError)
