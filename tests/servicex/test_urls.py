@@ -269,7 +269,7 @@ def test_a_refresh_signs_with_the_keys_of_today(access_of):
 
 
 @pytest.mark.parametrize(
-    "keys", [{}, dict.fromkeys(keys_json()), {**keys_json(), "minio-endpoint": "a b"}]
+    "keys", [{}, dict.fromkeys(keys_json()), {**keys_json(), "minio-endpoint": "store.org/path"}]
 )
 def test_a_status_without_keys(access_of, keys):
     with pytest.raises(AccessError, match="d857"):
