@@ -23,17 +23,8 @@ from urllib.request import getproxies, proxy_bypass
 import tenacity
 from urllib3.exceptions import HTTPError
 
-from .. import wire
-from ..errors import (
-    NotAuthorized,
-    OutcomeUnknown,
-    ProtocolError,
-    RequestRefused,
-    ServerError,
-    ServiceXError,
-    TransformGone,
-    Unreachable,
-)
+from .. import errors, wire
+from ..errors import ProtocolError, ServerError, ServiceXError
 from ..policy import ClientPolicy
 from ..redact import Secret, redact
 from .config import Endpoint
@@ -197,7 +188,7 @@ class HttpSession:
         if response.status in TRANSIENT and (request.is_repeatable or response.status == 429):
             raise _TransientError(refusal, response.retry_after)
         if response.status in UNANSWERED:
-            raise OutcomeUnknown(str(refusal), **refusal.facts)
+            raise errors.OutcomeUnknown(str(refusal), **refusal.facts)
         raise refusal
 
     # -- one attempt
@@ -256,8 +247,8 @@ class HttpSession:
                 f": {type(error).__name__}: {error}. Is the address right, and the server running?"
             )
         if is_sent and not request.is_repeatable:
-            return OutcomeUnknown(text, url=redact(url))
-        cause = Unreachable(text, url=redact(url))
+            return errors.OutcomeUnknown(text, url=redact(url))
+        cause = errors.Unreachable(text, url=redact(url))
         # A certificate is no better a moment later.
         return cause if "CERTIFICATE" in str(error).upper() else _TransientError(cause)
 
@@ -276,7 +267,7 @@ class HttpSession:
     def _refusal(self, request: Request, response: Response) -> ServiceXError:
         status, path, url = response.status, _path(request), self._endpoint.url
         if status in (401, 403, 422):
-            return NotAuthorized(
+            return errors.NotAuthorized(
                 f"ServiceX at {url} does not accept this user: {response.message} [{status}]. Put "
                 "a valid token into servicex.yaml, or name a file that holds one in "
                 "BEARER_TOKEN_FILE.",
@@ -284,20 +275,20 @@ class HttpSession:
             )
         if status == 404 and response.error is None:
             # A gateway before a server that is being restarted.
-            return Unreachable(
+            return errors.Unreachable(
                 f"There is no ServiceX at {url}: {path} is not found there. Is the address right, "
                 "and the server running?",
                 url=redact(url),
             )
         if status == 404 and f"{TRANSFORMATION}/" in path:
             request_id = _REQUEST_ID.search(path)
-            return TransformGone(
+            return errors.TransformGone(
                 f"{url} does not know the transform, or no longer: {response.message}. Submit its "
                 "query again.",
                 status=status,
                 request_id=request_id[1] if request_id else None,
             )
-        return RequestRefused(
+        return errors.RequestRefused(
             f"ServiceX at {url} refused {request.method} {path}: {response.message} [{status}]",
             status=status,
         )
@@ -325,7 +316,9 @@ class HttpSession:
         """Let one thread at a time renew the access token; the others wait until their end."""
         if not self._token_lock.acquire(timeout=min(max(0.0, end - monotonic()), _LONGEST_WAIT_S)):
             url = self._endpoint.url
-            raise Unreachable(f"ServiceX at {url} gives no access token in time.", url=redact(url))
+            raise errors.Unreachable(
+                f"ServiceX at {url} gives no access token in time.", url=redact(url)
+            )
         try:
             yield
         finally:
@@ -338,7 +331,7 @@ class HttpSession:
             return self._parsed(request, response, parse_access_token)
         if response.status in TRANSIENT and response.status != 500:
             raise _TransientError(self._refusal(request, response), response.retry_after)
-        raise NotAuthorized(
+        raise errors.NotAuthorized(
             f"ServiceX at {self._endpoint.url} does not accept the refresh token of servicex.yaml: "
             f"{response.message} [{response.status}]. Get a new one from the web page of the "
             "server.",

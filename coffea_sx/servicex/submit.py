@@ -5,15 +5,9 @@ from __future__ import annotations
 import itertools
 import threading
 
+from .. import errors
 from ..dataset import Dataset, result_name, suffix_of
-from ..errors import (
-    AccessError,
-    OutcomeUnknown,
-    QueryError,
-    RequestRefused,
-    ServiceXError,
-    TransformGone,
-)
+from ..errors import AccessError, OutcomeUnknown, QueryError, RequestRefused, ServiceXError
 from ..query import Selection, select
 from .cache import Submissions
 from .client import ServiceXClient
@@ -126,7 +120,7 @@ def _is_usable(
     """Return True if a transform is there, nothing went wrong in it, and its results exist."""
     try:
         status = client.status(request_id)
-    except TransformGone:
+    except errors.TransformGone:
         return False
     if status.is_dead or (status.n_failed and not skips):
         return False
