@@ -93,7 +93,7 @@ def over(status: str, progress: TransformProgress) -> TransformError:
 def gone(progress: TransformProgress) -> TransformError:
     """Return the error of a transform that the server no longer has."""
     return errors.TransformGone(
-        f"ServiceX no longer knows request {progress.request_id}, which was deleted: "
+        f"ServiceX no longer has request {progress.request_id}, which was deleted: "
         f"{progress.counts}. Submit it again with ignore_cache=True.",
         **progress.facts,
     )
@@ -123,7 +123,7 @@ def silent(error: ServiceXError, seconds: float, progress: TransformProgress) ->
     cause = str(error).rstrip(".")
     return type(error)(
         f"{cause}. Nothing was heard of request {progress.request_id} for {seconds:.0f} s: "
-        f"{progress.counts}. The transform may go on all the same; computing again asks again.",
+        f"{progress.counts}. The transform may go on all the same; computing again polls again.",
         **{**error.facts, **progress.facts},
     )
 

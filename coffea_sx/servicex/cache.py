@@ -1,7 +1,7 @@
 """Earlier submissions: those of this process, and those in the cache of servicex.
 
-servicex keeps a cache of its queries, which does not tell servers apart. So it is used only for a
-ServiceX that was found in ``servicex.yaml``, and the status of each entry is requested.
+The cache of servicex has the same keys for all servers. So it is used only for a ServiceX that was
+found in ``servicex.yaml``, and the status of each entry is requested.
 
 An entry that cannot be used (because the server has deleted the transform, say) is replaced for all
 processes. Only where servicex has downloaded files that are still there its entry stays, so that

@@ -254,7 +254,7 @@ class HttpSession:
 
     def _was_closed(self) -> ServerError:
         return ServerError(
-            f"The connection to {self._endpoint.url} was closed with the watch of its transform."
+            f"The connection to {self._endpoint.url} was closed with the poller of its transform."
         )
 
     def _too_large(self, request: Request) -> ProtocolError:
@@ -283,7 +283,7 @@ class HttpSession:
         if status == 404 and f"{TRANSFORMATION}/" in path:
             request_id = _REQUEST_ID.search(path)
             return errors.TransformGone(
-                f"{url} does not know the transform, or no longer: {response.message}. Submit its "
+                f"{url} has no such transform, or no longer: {response.message}. Submit its "
                 "query again.",
                 status=status,
                 request_id=request_id[1] if request_id else None,
@@ -360,7 +360,7 @@ def _pause(state: tenacity.RetryCallState) -> float:
 
 
 def _clock_offset(headers: Mapping[str, str], default: timedelta) -> timedelta:
-    """Return by how much the clock of a server is ahead, at least: it tells whole seconds."""
+    """Return by how much the clock of a server is ahead, at least: it sends whole seconds."""
     try:
         return parsedate_to_datetime(headers["Date"]) - datetime.now(timezone.utc)
     except (KeyError, TypeError, ValueError):

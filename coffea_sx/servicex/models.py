@@ -89,6 +89,10 @@ def _count_if_any(value: Any) -> int | None:
     return None if value is None else count(value)
 
 
+def _secret(value: Any) -> Secret:
+    return Secret(exactly(str)(value))
+
+
 def _if_any(value: Any) -> Any:
     return value or None
 
@@ -245,8 +249,8 @@ class StoreKeys(Model):
     """
 
     endpoint: str = field(metadata=_key("minio-endpoint", exactly(str)))
-    access_key: Secret = field(metadata=_key("minio-access-key", Secret))
-    secret_key: Secret = field(metadata=_key("minio-secret-key", Secret))
+    access_key: Secret = field(metadata=_key("minio-access-key", _secret))
+    secret_key: Secret = field(metadata=_key("minio-secret-key", _secret))
     is_secure: bool = field(metadata=_key("minio-secured", bool))
 
 
@@ -358,7 +362,7 @@ def failure_reasons(errors: Any) -> dict[str, str]:
 
 def parse_access_token(response: Any) -> Secret:
     """Parse the response to a refresh token."""
-    return read("access_token", lambda token: Secret(exactly(str)(token)), response)
+    return read("access_token", _secret, response)
 
 
 def parse_time(text: str) -> datetime | None:
