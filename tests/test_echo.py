@@ -15,6 +15,7 @@ from support.raw import RawServer
 from support.strategies import Answer, say, status_json
 
 from coffea_sx.errors import ConfigurationError, ReadError, ServerError, ServiceXError
+from coffea_sx.policy import ClientPolicy
 from coffea_sx.redact import Secret, redact
 from coffea_sx.servicex.client import ServiceXClient
 from coffea_sx.servicex.config import EndpointName, find_endpoint
@@ -75,7 +76,7 @@ def configured(server, tmp_path, token):
     path = tmp_path / "servicex.yaml"
     path.write_text(f"api_endpoints:\n  - {{endpoint: {server.url}, name: x, token: {token}}}\n")
     name = EndpointName("x", None, str(path))
-    return ServiceXClient(find_endpoint(name), 0.3)
+    return ServiceXClient(find_endpoint(name), ClientPolicy(patience_s=0.3))
 
 
 @pytest.fixture(autouse=True)

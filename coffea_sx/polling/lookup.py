@@ -9,8 +9,9 @@ from typing import TypeVar
 
 import tenacity
 
+from .. import errors
 from ..dataset import NO_OBJECT, InputFiles
-from ..errors import BadDataset, DatasetError, DeadlineExceeded, EmptyDataset, TransformStalled
+from ..errors import DeadlineExceeded, EmptyDataset, TransformError, TransformStalled
 from ..policy import PollPolicy, RetryPolicy
 from ..servicex.client import ServiceXClient
 from ..servicex.models import DatasetInfo, ResultRow, TransformStatus
@@ -33,76 +34,22 @@ OnProgress = Callable[[int], None]
 Found = TypeVar("Found")
 
 
-class LookUp:
-    """State of a look-up, from the responses of the server.
+class _Limits:
+    """Limits of a look-up: for the time without new files, and for all of it."""
 
-    Parameters
-    ----------
-    request_id : str
-    pace : PollPolicy
-        Time for which nothing may change, and for all of the look-up.
-    now : float
-        Seconds of any clock that does not go back.
-
-    Attributes
-    ----------
-    n_files : int
-        Files that were found so far.
-    """
-
-    def __init__(self, request_id: str, pace: PollPolicy, now: float) -> None:
-        self.n_files = 0
-        self._request_id = request_id
+    def __init__(self, pace: PollPolicy) -> None:
         self._pace = pace
-        self._began = self._last_change = now
+        self._n_found = -1
+        self._began = self._last_change = monotonic()
 
-    def update(
-        self, status: TransformStatus, dataset: DatasetInfo, now: float
-    ) -> InputFiles | None:
-        """Return the files, once all of them were found.
-
-        Raises
-        ------
-        BadDataset, EmptyDataset, TransformCanceled, TransformFatal
-        TransformStalled, DeadlineExceeded
-        """
-        name, state = dataset.name or status.did, dataset.lookup_status
-        if status.status == "Bad Dataset":
-            raise BadDataset(
-                f"ServiceX cannot look up {name}: {_BAD_DATASET.get(state, state)} (request "
-                f"{self._request_id}).",
-                request_id=self._request_id,
-                lookup_status=state,
-            )
-        if status.is_dead:
-            raise failures.over(
-                status.status, TransformProgress(self._request_id, 0, 0, (), status.log_url)
-            )
-        # Servers before 2026 may report Complete while the look-up goes on.
-        if state != "complete":
-            self._check_limits(len(dataset.files), name, now)
-            return None
-        if not dataset.files:
-            raise _empty(name, self._request_id)
-        return InputFiles(dataset.files)
-
-    def _check_limits(self, n_files: int, name: str, now: float) -> None:
-        if n_files != self.n_files:
-            self.n_files, self._last_change = n_files, now
-        so_far = (
-            f"(request {self._request_id}, {self.n_files} files so far). "
-            "from_request_id() takes it up again; see the logs of the server."
-        )
+    def exceeded(self, n_found: int) -> type[TransformError] | None:
+        """Return the kind of error, now that so many files were found."""
+        now = monotonic()
+        if n_found != self._n_found:
+            self._n_found, self._last_change = n_found, now
         if now - self._last_change > self._pace.stall_s:
-            raise TransformStalled(
-                f"The look-up of {name} found nothing new for {self._pace.stall_s:.0f} s {so_far}",
-                request_id=self._request_id,
-            )
-        if now - self._began > self._pace.deadline_s:
-            raise DeadlineExceeded(
-                f"The look-up of {name} is not over after {self._pace.deadline_s:.0f} s {so_far}",
-                request_id=self._request_id,
-            )
+            return TransformStalled
+        return DeadlineExceeded if now - self._began > self._pace.deadline_s else None
 
 
 def files_of(
@@ -140,17 +87,60 @@ def files_of(
     """
     if not client.info().lists_results:
         return listed or _files_by_results(client, request_id, pace, on_progress)
-    lookup = LookUp(request_id, pace, monotonic())
+    limits = _Limits(pace)
 
     def find() -> InputFiles | None:
         status = client.status(request_id)
-        files = lookup.update(status, client.dataset(status.did_id), monotonic())
+        dataset = client.dataset(status.did_id)
+        files, n_files = _complete_files(request_id, status, dataset), len(dataset.files)
+        kind = limits.exceeded(n_files) if files is None else None
+        if kind is not None:
+            raise _unfinished(kind, dataset.name or status.did, request_id, n_files, pace)
         if files is None and on_progress is not None:
-            on_progress(lookup.n_files)
+            on_progress(n_files)
         return files
 
     files = _poll(client, pace, find, n_requests=2)
     return files if listed is None else _in_order(files, listed, request_id)
+
+
+def _complete_files(
+    request_id: str, status: TransformStatus, dataset: DatasetInfo
+) -> InputFiles | None:
+    """Return the files of a dataset, once its look-up is complete.
+
+    Raises
+    ------
+    BadDataset, EmptyDataset, TransformCanceled, TransformFatal
+    """
+    name, lookup = dataset.name or status.did, dataset.lookup_status
+    if status.status == "Bad Dataset":
+        raise errors.BadDataset(
+            f"ServiceX cannot look up {name}: {_BAD_DATASET.get(lookup, lookup)} (request "
+            f"{request_id}).",
+            request_id=request_id,
+            lookup_status=lookup,
+        )
+    if status.is_dead:
+        raise failures.over(status.status, TransformProgress(request_id, 0, 0, (), status.log_url))
+    # Servers before 2026 may report Complete while the look-up goes on.
+    if lookup == "complete" and not dataset.files:
+        raise _empty(name, request_id)
+    return InputFiles(dataset.files) if lookup == "complete" else None
+
+
+def _unfinished(
+    kind: type[TransformError], name: str, request_id: str, n_files: int, pace: PollPolicy
+) -> TransformError:
+    """Return the error for a look-up that exceeds a limit."""
+    limit = f"is not over after {pace.deadline_s:.0f} s"
+    if kind is TransformStalled:
+        limit = f"found nothing new for {pace.stall_s:.0f} s"
+    return kind(
+        f"The look-up of {name} {limit} (request {request_id}, {n_files} files so far). "
+        "from_request_id() takes it up again; see the logs of the server.",
+        request_id=request_id,
+    )
 
 
 def _poll(
@@ -174,7 +164,7 @@ def _in_order(files: InputFiles, listed: InputFiles, request_id: str) -> InputFi
     missing = [path for i, path in enumerate(files.paths) if i not in indices]
     if strange or missing:
         which = f"{strange[0]!r} is none of them" if strange else f"{missing[0]!r} is not in it"
-        raise DatasetError(
+        raise errors.DatasetError(
             f"The list is not that of the {len(files)} input files of request {request_id}: "
             f"{which}. Leave it out to have them in the order of the server; some of them are "
             "events().partitions[...]."
@@ -186,23 +176,21 @@ def _files_by_results(
     client: ServiceXClient, request_id: str, pace: PollPolicy, on_progress: OnProgress | None
 ) -> InputFiles:
     """Name the files of a transform by its results, once it is over."""
-    began = last_change = monotonic()
-    n_done = -1
+    limits = _Limits(pace)
 
     def find_end() -> TransformStatus | None:
-        nonlocal n_done, last_change
         status = client.status(request_id)
         if status.is_over:
             return status
-        if status.n_completed != n_done:
-            n_done, last_change = status.n_completed, monotonic()
-        progress = TransformProgress(request_id, status.n_files, n_done, (), status.log_url)
-        if monotonic() - last_change > pace.stall_s:
+        n_files, n_done = status.n_files, status.n_completed
+        progress = TransformProgress(request_id, n_files, n_done, (), status.log_url)
+        kind = limits.exceeded(n_done)
+        if kind is TransformStalled:
             raise failures.stalled(status.status, pace.stall_s, progress)
-        if monotonic() - began > pace.deadline_s:
+        if kind is DeadlineExceeded:
             raise failures.late(status.status, pace.deadline_s, progress)
         if on_progress is not None:
-            on_progress(status.n_files)
+            on_progress(n_files)
         return None
 
     status = _poll(client, pace, find_end, n_requests=1)

@@ -83,7 +83,7 @@ class RowMatcher:
         return Delivered(index, path, row.object_name, row.nbytes, row.n_events, row.created_at)
 
     def _owner_of(self, object_name: str, default: int) -> int:
-        """Return the input file whose result has a name; the default if names do not tell."""
+        """Return the input file whose result has a name; the default if there is none."""
         owner = self.files.owner_of(object_name)
         return default if owner is None else owner
 

@@ -86,7 +86,7 @@ class Bucket:
                 access_key=keys.access_key.reveal(),
                 secret_key=keys.secret_key.reveal(),
                 secure=keys.is_secure,
-                region="us-east-1",  # else minio asks the server for it
+                region="us-east-1",  # else minio requests it from the store
                 http_client=connections(),
             )
         except (ProtocolError, TypeError, ValueError):

@@ -1,7 +1,7 @@
 """Earlier submissions: those of this process, and those in the cache of servicex.
 
-servicex keeps a cache of its queries, which does not tell servers apart. So it is used only for a
-ServiceX that was found in ``servicex.yaml``, and the status of each entry is requested.
+The cache of servicex has the same keys for all servers. So it is used only for a ServiceX that was
+found in ``servicex.yaml``, and the status of each entry is requested.
 
 An entry that cannot be used (because the server has deleted the transform, say) is replaced for all
 processes. Only where servicex has downloaded files that are still there its entry stays, so that
@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .._upstream.servicex import locked_cache
+from .._upstream.servicex import locked_cache, transform_request
 from ..dataset import Dataset
 from ..query import Selection
 from .config import Endpoint
@@ -90,30 +90,22 @@ class Submissions:
         """Return the key of an entry for one server."""
         return f"{key} at {self._endpoint.url}"
 
-    @property
-    def _request(self) -> Any:
-        """Request of servicex for the same transform, whose hash is the key of the cache."""
-        from servicex.models import ResultDestination, ResultFormat, TransformRequest
-
-        files = self._dataset.files
-        return TransformRequest(
-            title=self._selection.title,
-            did=self._dataset.did,
-            file_list=None if files is None else list(files.paths),
-            selection=self._selection.text,
-            codegen=self._selection.codegen,
-            result_destination=ResultDestination.object_store,
-            result_format=ResultFormat(self._selection.result_format),
-        )
-
     def _with_cache(self, function: Callable[[Any, Any], Result]) -> Result | None:
         """Call a function with the locked cache of servicex; return None if that cannot be used."""
-        name = self._endpoint.name
+        name, files = self._endpoint.name, self._dataset.files
         if name.url is not None:
             return None
         try:
+            request = transform_request(
+                title=self._selection.title,
+                did=self._dataset.did,
+                file_list=None if files is None else list(files.paths),
+                selection=self._selection.text,
+                codegen=self._selection.codegen,
+                result_format=self._selection.result_format,
+            )
             with locked_cache(name.config_path) as cache:
-                return function(cache, self._request)
+                return function(cache, request)
         except Exception as error:
             # Other versions of servicex, other programs and full disks have their part in it.
             logger.warning("The cache of servicex cannot be used: %s", type(error).__name__)

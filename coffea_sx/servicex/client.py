@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -14,7 +15,7 @@ from ..policy import DEFAULT_CLIENT, ClientPolicy
 from ..query import Selection
 from . import models
 from .config import Endpoint
-from .http import TRANSFORMATION, HttpSession
+from .http import TRANSFORMATION, HttpSession, Request
 from .models import DatasetInfo, ResultRow, ServerInfo, SignedUrl, StoreKeys, TransformStatus
 
 
@@ -34,7 +35,7 @@ class ServiceXClient:
         By every method that makes a request: `Unreachable`, `NotAuthorized`, `RequestRefused`, and
         `ProtocolError` for a response that no ServiceX gives.
     TransformGone
-        By methods that take a request id, if the server does not know it.
+        By methods that take a request id, if the server has no such transform.
 
     Notes
     -----
@@ -68,7 +69,8 @@ class ServiceXClient:
     def info(self, *, timeout_s: float | None = None) -> ServerInfo:
         """Return what the server can do. One request, the first time."""
         if self._info is None:
-            self._info = self._http.get("/servicex", ServerInfo.from_json, timeout_s)
+            request = Request("GET", "/servicex")
+            self._info = self._http.send(request, ServerInfo.from_json, timeout_s)
         return self._info
 
     def submit(self, selection: Selection, *, did: str | None, files: Sequence[str] | None) -> str:
@@ -77,7 +79,7 @@ class ServiceXClient:
         Raises
         ------
         OutcomeUnknown
-            If the server does not respond, and may have it.
+            If the server does not respond, and may have the transform.
         """
         body: dict[str, Any] = {
             "title": selection.title,
@@ -85,25 +87,25 @@ class ServiceXClient:
             "codegen": selection.codegen,
             "result-destination": "object-store",
             "result-format": selection.result_format,
+            **({"file-list": list(files or ())} if did is None else {"did": did}),
         }
-        if did is None:
-            body["file-list"] = list(files or ())
-        else:
-            body["did"] = did
-        return self._http.request("POST", TRANSFORMATION, models.parse_request_id, json=body)
+        request = Request("POST", TRANSFORMATION, body, is_repeatable=False)
+        return self._http.send(request, partial(models.read, "request_id", models.exactly(str)))
 
     def transforms(self) -> list[TransformStatus]:
         """Return the status of every transform that the server lists."""
-        return self._http.get(TRANSFORMATION, models.parse_statuses)
+        parse = partial(models.read, "requests", TransformStatus.all_from_json)
+        return self._http.send(Request("GET", TRANSFORMATION), parse)
 
     def status(self, request_id: str, *, timeout_s: float | None = None) -> TransformStatus:
         """Return the status of a transform."""
-        path = f"{TRANSFORMATION}/{request_id}"
-        return self._http.get(path, TransformStatus.from_json, timeout_s)
+        request = Request("GET", f"{TRANSFORMATION}/{request_id}")
+        return self._http.send(request, models.parse_status, timeout_s)
 
     def store_keys(self, request_id: str) -> StoreKeys:
         """Return the keys of the store, which are in the status of a transform."""
-        return self._http.get(f"{TRANSFORMATION}/{request_id}", StoreKeys.from_json)
+        request = Request("GET", f"{TRANSFORMATION}/{request_id}")
+        return self._http.send(request, StoreKeys.from_json)
 
     def results(
         self,
@@ -117,38 +119,36 @@ class ServiceXClient:
         Rows may appear after others that were made later.
         """
         since = f"?{urlencode({'later_than': later_than.isoformat()})}" if later_than else ""
-        path = f"{TRANSFORMATION}/{request_id}/results{since}"
-        return self._http.get(path, models.parse_rows, timeout_s)
+        request = Request("GET", f"{TRANSFORMATION}/{request_id}/results{since}")
+        parse = partial(models.read, "results", ResultRow.all_from_json)
+        return self._http.send(request, parse, timeout_s)
 
     def reasons(self, request_id: str, *, timeout_s: float | None = None) -> dict[str, str]:
         """Return why input files failed, by path, if the server keeps that."""
         if not self.info(timeout_s=timeout_s).gives_reasons:
             return {}
-        path = f"{TRANSFORMATION}/{request_id}/errors"
-        return self._http.get(path, models.parse_reasons, timeout_s)
+        request = Request("GET", f"{TRANSFORMATION}/{request_id}/errors")
+        parse = partial(models.read, "errors", models.failure_reasons)
+        return self._http.send(request, parse, timeout_s)
 
     def dataset(self, dataset_id: int | None) -> DatasetInfo:
         """Return a dataset with its files and the state of its look-up."""
-        return self._http.get(f"/servicex/datasets/{dataset_id}", DatasetInfo.from_json)
+        request = Request("GET", f"/servicex/datasets/{dataset_id}")
+        return self._http.send(request, DatasetInfo.from_json)
 
     def file_urls(
         self, request_id: str, names: Sequence[str], *, timeout_s: float | None = None
     ) -> dict[str, SignedUrl]:
-        """Return URLs of objects, by name, from a server that generates them."""
-        return self._http.request(
-            "POST",
-            f"{TRANSFORMATION}/file-urls",
-            models.parse_urls,
-            json={"request_id": request_id, "file_list": list(names)},
-            repeatable=True,
-            timeout_s=timeout_s,
-        )
+        """Return URLs of objects, by name, from a server that makes them."""
+        body = {"request_id": request_id, "file_list": list(names)}
+        request = Request("POST", f"{TRANSFORMATION}/file-urls", body)
+        return self._http.send(request, partial(models.read, "uris", models.signed_urls), timeout_s)
 
     def cancel(self, request_id: str) -> None:
         """Cancel a transform."""
         method = "POST" if self.info().cancels_by_post else "GET"
-        path = f"{TRANSFORMATION}/{request_id}/cancel"
-        self._http.request(method, path, lambda response: None, repeatable=True)
+        request = Request(method, f"{TRANSFORMATION}/{request_id}/cancel")
+        self._http.send(request, lambda response: None)
 
 
 _clients: weakref.WeakValueDictionary[Endpoint, ServiceXClient] = weakref.WeakValueDictionary()

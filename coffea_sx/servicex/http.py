@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
+from functools import partial
 from http import HTTPStatus
+from http.client import responses
 from time import monotonic
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -21,17 +23,8 @@ from urllib.request import getproxies, proxy_bypass
 import tenacity
 from urllib3.exceptions import HTTPError
 
-from .. import wire
-from ..errors import (
-    NotAuthorized,
-    OutcomeUnknown,
-    ProtocolError,
-    RequestRefused,
-    ServerError,
-    ServiceXError,
-    TransformGone,
-    Unreachable,
-)
+from .. import errors, wire
+from ..errors import ProtocolError, ServerError, ServiceXError
 from ..policy import ClientPolicy
 from ..redact import Secret, redact
 from .config import Endpoint
@@ -72,68 +65,49 @@ class Request:
     content : object
         Body, to be written as JSON; None for none.
     is_repeatable : bool
-        True if the request may be sent twice.
-    end : float
-        Time after which the response is of no use, by `time.monotonic`.
+        True if the request may be sent twice; others are repeated only if they were not sent.
     """
 
     method: str
     path: str
-    content: Any
-    is_repeatable: bool
-    end: float
+    content: Any = None
+    is_repeatable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """The response to a request."""
+    """The response to a request.
 
-    method: str
-    path: str
+    Attributes
+    ----------
+    status : int
+    content : bytes
+    retry_after : float or None
+        Seconds for which the server wants to be left alone.
+    """
+
     status: int
     content: bytes = field(repr=False)
     retry_after: float | None
 
     @property
-    def is_success(self) -> bool:
-        """True if the server did what was requested."""
-        return 200 <= self.status < 300
-
-    def json(self) -> Any:
-        """Return the parsed body.
-
-        Raises
-        ------
-        ValueError
-            If it is not JSON.
-        """
+    def error(self) -> dict[str, Any] | None:
+        """Body of an error of ServiceX itself, which writes an object; None of any other."""
         try:
-            return json.loads(self.content)
-        except RecursionError:
-            raise ValueError("it is nested too deeply") from None
-
-    @property
-    def is_of_servicex(self) -> bool:
-        """True if an error comes from ServiceX itself, which writes JSON."""
-        try:
-            return isinstance(self.json(), dict)
-        except ValueError:
-            return False
+            body = json.loads(self.content)
+        except (ValueError, RecursionError):
+            return None
+        return body if isinstance(body, dict) else None
 
     @property
     def message(self) -> str:
         """Message of an error: handlers write ``message``, the check of tokens ``msg``."""
-        try:
-            body = self.json()
-            text = str(body.get("message") or body.get("msg") or body)
-            # Redacted before it is cut: a part of a secret is not recognized.
-            return redact(text[: 10 * MESSAGE_LENGTH])[:MESSAGE_LENGTH]
-        except (ValueError, AttributeError):
-            pass
-        try:
-            return HTTPStatus(self.status).phrase
-        except ValueError:
-            return "no reason given"
+        body = self.error
+        if body is None:
+            return responses.get(self.status, "it gives no reason")
+        text = str(body.get("message") or body.get("msg") or body)
+        # Redacted before it is cut: a part of a secret is not recognized.
+        return redact(text[: 10 * MESSAGE_LENGTH])[:MESSAGE_LENGTH]
 
 
 class HttpSession:
@@ -168,27 +142,16 @@ class HttpSession:
         """Current time, or a little less, by the clock in the last response of the server."""
         return datetime.now(timezone.utc) + self._clock_offset
 
-    def request(
-        self,
-        method: str,
-        path: str,
-        parse: Callable[[Any], Parsed],
-        *,
-        json: Any = None,
-        repeatable: bool = False,
-        timeout_s: float | None = None,
+    def send(
+        self, request: Request, parse: Callable[[Any], Parsed], timeout_s: float | None = None
     ) -> Parsed:
         """Send a request, with as many attempts as the policy allows; return the parsed response.
 
         Parameters
         ----------
-        method, path : str
+        request : Request
         parse : callable
             Takes the JSON of the response.
-        json : object, optional
-            Body of the request.
-        repeatable : bool
-            True if the request may be sent twice. Others are repeated only if they were not sent.
         timeout_s : float, optional
             Time for all attempts, with a new access token, seconds.
 
@@ -197,7 +160,6 @@ class HttpSession:
         ServerError, TransformGone
         """
         timeout_s = math.inf if timeout_s is None else timeout_s
-        request = Request(method, path, json, repeatable, monotonic() + timeout_s)
         attempts = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_TransientError),
             stop=tenacity.stop_any(
@@ -209,107 +171,90 @@ class HttpSession:
             reraise=True,
         )
         try:
-            return self._parsed(parse, attempts(self._attempt, request))
+            response = attempts(self._attempt, request, monotonic() + timeout_s)
         except _TransientError as error:
             cause, n_tries = error.cause, attempts.statistics["attempt_number"]
             raise type(cause)(f"{cause} Tries: {n_tries}.", **cause.facts) from None
+        return self._parsed(request, response, parse)
 
-    def get(
-        self, path: str, parse: Callable[[Any], Parsed], timeout_s: float | None = None
-    ) -> Parsed:
-        """Send a request that only reads."""
-        return self.request("GET", path, parse, repeatable=True, timeout_s=timeout_s)
-
-    def _parsed(self, parse: Callable[[Any], Parsed], response: Any) -> Parsed:
-        try:
-            return parse(response)
-        except ProtocolError as error:
-            raise ProtocolError(
-                f"{self._endpoint.url} answers, but not as a ServiceX does: {error} Is the address "
-                "right?"
-            ) from None
-
-    def _attempt(self, request: Request) -> Any:
-        response = self._authorized(request)
-        if response.status == HTTPStatus.UNAUTHORIZED and self._renew_token(request.end):
-            response = self._authorized(request)
-        if response.is_success:
-            return self._json(response)
-        refusal = self._refusal(response)
+    def _attempt(self, request: Request, end: float) -> Response:
+        response = self._exchange(request, self._access_token or self._token(end), end)
+        if response.status == HTTPStatus.UNAUTHORIZED and self._renew_token(end):
+            response = self._exchange(request, self._access_token or self._token(end), end)
+        if 200 <= response.status < 300:
+            return response
+        refusal = self._refusal(request, response)
         # ServiceX answers 500 to requests that it will never accept, but not to reading.
         if response.status in TRANSIENT and (request.is_repeatable or response.status == 429):
             raise _TransientError(refusal, response.retry_after)
         if response.status in UNANSWERED:
-            raise OutcomeUnknown(str(refusal), **refusal.facts)
+            raise errors.OutcomeUnknown(str(refusal), **refusal.facts)
         raise refusal
 
-    # -- one request
+    # -- one attempt
 
-    def _authorized(self, request: Request) -> Response:
-        token = self._access_token or self._token(request.end)
-        return self._send(request, token)
-
-    def _send(self, request: Request, token: Secret | None) -> Response:
+    def _exchange(self, request: Request, token: Secret | None, end: float) -> Response:
         if self._closing.is_set():
             raise self._was_closed()
         headers = {"Accept-Encoding": "gzip, deflate", "Accept": "*/*"}
         if token:
             headers["Authorization"] = f"Bearer {token.reveal()}"
-        body = None
         if request.content is not None:
             headers["Content-Type"] = "application/json"
-            body = json.dumps(request.content).encode()
-        clock = wire.Clock(self._limits, request.end, self._closing.is_set)
+        body = None if request.content is None else json.dumps(request.content).encode()
+        clock = wire.Clock(self._limits, end, self._closing.is_set)
+        send = partial(wire.exchange, self._connections, request.method)
         url = f"{self._endpoint.url}{request.path}"
         try:
-            with wire.exchange(
-                self._connections,
-                request.method,
-                url,
-                clock,
-                headers=headers,
-                body=body,
-                at_most=0,
-            ) as response:
+            with send(url, clock, headers=headers, body=body, at_most=0) as response:
                 self._clock_offset = _clock_offset(response.headers, self._clock_offset)
                 content = bytearray()
                 for block in wire.blocks(response, BLOCK, decode=True):
                     content += block
                     if len(content) > self._policy.max_response_bytes:
                         raise self._too_large(request)
-                return Response(
-                    request.method,
-                    urlsplit(url).path,
-                    response.status,
-                    bytes(content),
-                    wire.retry_after(response),
-                )
+                return Response(response.status, bytes(content), wire.retry_after(response))
         except HTTPError as error:
             if self._closing.is_set():
                 raise self._was_closed() from None
-            raise self._without_response(error, request, clock) from None
+            raise self._without_response(error, request, clock.is_sent) from None
+
+    def _parsed(
+        self, request: Request, response: Response, parse: Callable[[Any], Parsed]
+    ) -> Parsed:
+        url = self._endpoint.url
+        try:
+            return parse(json.loads(response.content))
+        except (ValueError, RecursionError):
+            raise ProtocolError(
+                f"{url} answered {_path(request)} with something that is not JSON. Is the address "
+                "that of a ServiceX?"
+            ) from None
+        except ProtocolError as error:
+            raise ProtocolError(
+                f"{url} answers, but not as a ServiceX does: {error} Is the address right?"
+            ) from None
 
     # -- errors
 
-    def _without_response(self, error: HTTPError, request: Request, clock: wire.Clock) -> Exception:
-        failed = f"ServiceX at {self._endpoint.url} does not answer {request.method} {request.path}"
+    def _without_response(self, error: HTTPError, request: Request, is_sent: bool) -> Exception:
+        url = self._endpoint.url
+        text = f"ServiceX at {url} does not answer {request.method} {request.path}"
         if isinstance(error, wire.OutOfTimeError):
-            text = f"{failed} in time: {error}. Is it overloaded, or what is between it and here?"
+            text += f" in time: {error}. Is it overloaded, or what is between it and here?"
         else:
-            text = (
-                f"{failed}: {type(error).__name__}: {error}. Is the address right, and the server "
-                "running?"
+            text += (
+                f": {type(error).__name__}: {error}. Is the address right, and the server running?"
             )
-        is_unknown = clock.is_sent and not request.is_repeatable
-        kind = OutcomeUnknown if is_unknown else Unreachable
-        cause = kind(text, url=redact(self._endpoint.url))
+        if is_sent and not request.is_repeatable:
+            return errors.OutcomeUnknown(text, url=redact(url))
+        cause = errors.Unreachable(text, url=redact(url))
         # A certificate is no better a moment later.
-        is_trusted = "CERTIFICATE" not in str(error).upper()
-        return _TransientError(cause) if is_trusted and not is_unknown else cause
+        return cause if "CERTIFICATE" in str(error).upper() else _TransientError(cause)
 
     def _was_closed(self) -> ServerError:
         return ServerError(
-            f"The connection to {self._endpoint.url} was closed with the watch of its transform."
+            f"The connection to {self._endpoint.url} was closed with the poller of its transform."
         )
 
     def _too_large(self, request: Request) -> ProtocolError:
@@ -319,84 +264,74 @@ class HttpSession:
             "right?"
         )
 
-    def _json(self, response: Response) -> Any:
-        try:
-            return response.json()
-        except ValueError:
-            raise ProtocolError(
-                f"{self._endpoint.url} answered {response.path} with something that is "
-                "not JSON. Is the address that of a ServiceX?"
-            ) from None
-
-    def _refusal(self, response: Response) -> ServiceXError:
-        status, path, url = response.status, response.path, self._endpoint.url
+    def _refusal(self, request: Request, response: Response) -> ServiceXError:
+        status, path, url = response.status, _path(request), self._endpoint.url
         if status in (401, 403, 422):
-            return NotAuthorized(
+            return errors.NotAuthorized(
                 f"ServiceX at {url} does not accept this user: {response.message} [{status}]. Put "
                 "a valid token into servicex.yaml, or name a file that holds one in "
                 "BEARER_TOKEN_FILE.",
                 status=status,
             )
-        if status == 404 and not response.is_of_servicex:
+        if status == 404 and response.error is None:
             # A gateway before a server that is being restarted.
-            return Unreachable(
+            return errors.Unreachable(
                 f"There is no ServiceX at {url}: {path} is not found there. Is the address right, "
                 "and the server running?",
                 url=redact(url),
             )
         if status == 404 and f"{TRANSFORMATION}/" in path:
             request_id = _REQUEST_ID.search(path)
-            return TransformGone(
-                f"{url} does not know the transform, or no longer: {response.message}. Submit its "
+            return errors.TransformGone(
+                f"{url} has no such transform, or no longer: {response.message}. Submit its "
                 "query again.",
                 status=status,
                 request_id=request_id[1] if request_id else None,
             )
-        return RequestRefused(
-            f"ServiceX at {url} refused {response.method} {path}: {response.message} [{status}]",
+        return errors.RequestRefused(
+            f"ServiceX at {url} refused {request.method} {path}: {response.message} [{status}]",
             status=status,
         )
 
     # -- access tokens
 
     def _renew_token(self, end: float) -> bool:
-        """Get another access token; return True if there is one to try."""
+        """Drop the access token; return True if there is another one to try."""
         with self._renewing(end):
             refused, self._access_token = self._access_token, None
         token = self._token(end)
         return token is not None and token != refused
 
     def _token(self, end: float) -> Secret | None:
-        bearer = self._endpoint.bearer()
-        if bearer is not None:
+        bearer, refresh_token = self._endpoint.bearer(), self._endpoint.refresh_token
+        if bearer is not None or refresh_token is None:
             return bearer
-        if self._endpoint.refresh_token is None:
-            return None
         with self._renewing(end):
             if self._access_token is None:
-                self._access_token = self._exchange_token(self._endpoint.refresh_token, end)
+                self._access_token = self._get_token(refresh_token, end)
             return self._access_token
 
     @contextmanager
     def _renewing(self, end: float) -> Iterator[None]:
         """Let one thread at a time renew the access token; the others wait until their end."""
         if not self._token_lock.acquire(timeout=min(max(0.0, end - monotonic()), _LONGEST_WAIT_S)):
-            raise Unreachable(
-                f"ServiceX at {self._endpoint.url} gives no access token in time.",
-                url=redact(self._endpoint.url),
+            url = self._endpoint.url
+            raise errors.Unreachable(
+                f"ServiceX at {url} gives no access token in time.", url=redact(url)
             )
         try:
             yield
         finally:
             self._token_lock.release()
 
-    def _exchange_token(self, refresh_token: Secret, end: float) -> Secret:
-        response = self._send(Request("POST", "/token/refresh", None, True, end), refresh_token)
+    def _get_token(self, refresh_token: Secret, end: float) -> Secret:
+        request = Request("POST", "/token/refresh")
+        response = self._exchange(request, refresh_token, end)
+        if 200 <= response.status < 300:
+            return self._parsed(request, response, parse_access_token)
         if response.status in TRANSIENT and response.status != 500:
-            raise _TransientError(self._refusal(response), response.retry_after)
-        if response.is_success:
-            return self._parsed(parse_access_token, self._json(response))
-        raise NotAuthorized(
+            raise _TransientError(self._refusal(request, response), response.retry_after)
+        raise errors.NotAuthorized(
             f"ServiceX at {self._endpoint.url} does not accept the refresh token of servicex.yaml: "
             f"{response.message} [{response.status}]. Get a new one from the web page of the "
             "server.",
@@ -405,10 +340,13 @@ class HttpSession:
         )
 
 
+def _path(request: Request) -> str:
+    return request.path.partition("?")[0]
+
+
 def _proxy(url: str) -> str | None:
     """Return the proxy that the environment names for an address."""
-    parts = urlsplit(url)
-    proxies = getproxies()
+    parts, proxies = urlsplit(url), getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
     if not proxy or proxy_bypass(parts.netloc):
         return None
@@ -417,13 +355,12 @@ def _proxy(url: str) -> str | None:
 
 def _pause(state: tenacity.RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
-    retry_after = getattr(error, "retry_after", None)
     backoff = tenacity.wait_random_exponential(multiplier=0.2, max=5)(state)
-    return max(retry_after or 0.0, backoff)
+    return max(getattr(error, "retry_after", None) or 0.0, backoff)
 
 
 def _clock_offset(headers: Mapping[str, str], default: timedelta) -> timedelta:
-    """Return by how much the clock of a server is ahead of ours; at least, as it tells seconds."""
+    """Return by how much the clock of a server is ahead, at least: it sends whole seconds."""
     try:
         return parsedate_to_datetime(headers["Date"]) - datetime.now(timezone.utc)
     except (KeyError, TypeError, ValueError):

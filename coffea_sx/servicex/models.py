@@ -1,14 +1,16 @@
 """Responses of a ServiceX server as frozen dataclasses, parsed where they arrive.
 
-No other module reads the JSON of a server: a key that is missing or wrong is a `ProtocolError` that
-names the key.
+Only this module and the client have keys of the JSON: a key that is missing or wrong is a
+`ProtocolError` that names it.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
+from functools import cache, partial
 from time import time
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -19,20 +21,117 @@ from ..redact import Secret
 # Statuses of a transform that has ended, and of one that has ended without its results.
 DEAD = frozenset({"Canceled", "Fatal", "Bad Dataset"})
 TERMINAL = DEAD | {"Complete"}
-# Servers that list the rows of results and the files of datasets: those since 2025.
+# Capability of servers that list rows of results and files of datasets: those since 2025.
 LISTS_RESULTS = "poll_local_transformation_results"
 
 _TITLE_LIMIT = re.compile(r"long_sample_titles_(\d+)")
 # Longest title that a server without such a limit accepts.
 _SHORT_TITLE = 128
-# A URL that expires sooner than this may not outlive a request that starts now, seconds.
-_FRESH_S = 60.0
+# Characters of a wrong value that an error shows.
+_SHOWN = 40
+_REQUIRED = object()
 
 Value = TypeVar("Value")
+Self = TypeVar("Self", bound="Model")
+Convert = Callable[[Any], Value]
+
+
+def read(key: str, convert: Convert[Value], response: Any, default: Any = _REQUIRED) -> Value:
+    """Return the value of a key in a response.
+
+    Parameters
+    ----------
+    key : str
+    convert : callable
+        Takes the value; raises a TypeError, ValueError or OverflowError if it is a wrong one.
+    response : object
+        The parsed JSON.
+    default : object, optional
+        Value to convert if there is no such key.
+
+    Raises
+    ------
+    ProtocolError
+    """
+    if not isinstance(response, dict):
+        raise ProtocolError(f"There is no {key!r} in a {type(response).__name__}.")
+    value = response.get(key, default)
+    if value is _REQUIRED:
+        raise ProtocolError(f"There is no {key!r} in the response.")
+    try:
+        return convert(value)
+    except (TypeError, ValueError, OverflowError):
+        shown = repr(value)[:_SHOWN] if isinstance(value, (str, float)) else type(value).__name__
+        raise ProtocolError(f"The response has {key!r}: {shown}.") from None
+
+
+def exactly(kind: type[Value]) -> Convert[Value]:
+    """Return a converter for values of one type."""
+
+    def convert(value: Any) -> Value:
+        if not isinstance(value, kind):
+            raise TypeError
+        return value
+
+    return convert
+
+
+def count(value: Any) -> int:
+    """Convert a number that is not negative; servers that do not count yet send null."""
+    return max(0, int(value or 0))
+
+
+def _text(value: Any) -> str:
+    return str(value or "")
+
+
+def _count_if_any(value: Any) -> int | None:
+    return None if value is None else count(value)
+
+
+def _secret(value: Any) -> Secret:
+    return Secret(exactly(str)(value))
+
+
+def _if_any(value: Any) -> Any:
+    return value or None
+
+
+def _key(key: str, convert: Convert[Any], default: Any = _REQUIRED) -> dict[str, Convert[Any]]:
+    """Return the metadata of a field that is parsed from a key."""
+    return {"parse": partial(read, key, convert, default=default)}
+
+
+class Model:
+    """Base of dataclasses that are parsed from JSON."""
+
+    __slots__ = ()
+
+    @classmethod
+    def from_json(cls: type[Self], response: Any) -> Self:
+        """Parse a response.
+
+        Raises
+        ------
+        ProtocolError
+            If a key is missing, or its value is wrong.
+        """
+        model: Any = cls
+        return model(*[parse(response) for parse in _parsers(model)])
+
+    @classmethod
+    def all_from_json(cls: type[Self], responses: Any) -> list[Self]:
+        """Parse a list."""
+        return list(map(cls.from_json, exactly(list)(responses)))
+
+
+@cache
+def _parsers(model: Any) -> list[Convert[Any]]:
+    return [attribute.metadata["parse"] for attribute in fields(model)]
 
 
 @dataclass(frozen=True, slots=True)
-class ServerInfo:
+class ServerInfo(Model):
     """Version, code generators and capabilities of a server.
 
     Attributes
@@ -41,18 +140,12 @@ class ServerInfo:
     codegens : dict of str to str
         Image of each code generator.
     capabilities : frozenset of str
+        Servers of 2024 have none.
     """
 
-    version: str
-    codegens: dict[str, str]
-    capabilities: frozenset[str]
-
-    @classmethod
-    def from_json(cls, response: Any) -> ServerInfo:
-        """Parse ``GET /servicex``; servers of 2024 send no capabilities."""
-        codegens = _value(response, "code-gen-image", dict)
-        capabilities = _value({"capabilities": [], **response}, "capabilities", list)
-        return cls(_value(response, "app-version", str), codegens, frozenset(capabilities))
+    version: str = field(metadata=_key("app-version", exactly(str)))
+    codegens: dict[str, str] = field(metadata=_key("code-gen-image", exactly(dict)))
+    capabilities: frozenset[str] = field(metadata=_key("capabilities", frozenset, default=()))
 
     @property
     def lists_results(self) -> bool:
@@ -71,7 +164,7 @@ class ServerInfo:
 
     @property
     def cancels_by_post(self) -> bool:
-        """True if a transform is canceled by POST."""
+        """True if a transform is canceled by POST, not GET."""
         return "post_cancel_transform" in self.capabilities
 
     @property
@@ -82,7 +175,7 @@ class ServerInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class TransformStatus:
+class TransformStatus(Model):
     """Status of a transform, as its server reports it.
 
     Attributes
@@ -97,45 +190,27 @@ class TransformStatus:
     did_id : int or None
         Number of the dataset.
     log_url : str or None
-        Where the logs of the transform are.
+        Address of the logs of the transform.
     """
 
-    request_id: str
-    title: str
-    status: str
-    n_files: int
-    n_completed: int
-    n_failed: int
-    submitted_at: str
-    did: str = field(repr=False)
-    did_id: int | None = field(repr=False)
-    selection: str = field(repr=False)
-    codegen_image: str = field(repr=False)
-    result_format: str = field(repr=False)
-    log_url: str | None = field(repr=False)
+    request_id: str = field(metadata=_key("request_id", _text, ""))
+    title: str = field(metadata=_key("title", _text, ""))
+    status: str = field(metadata=_key("status", exactly(str)))
+    n_files: int = field(metadata=_key("files", count))
+    n_completed: int = field(metadata=_key("files-completed", count))
+    n_failed: int = field(metadata=_key("files-failed", count))
+    submitted_at: str = field(metadata=_key("submit-time", _text, ""))
+    did: str = field(repr=False, metadata=_key("did", _text, ""))
+    selection: str = field(repr=False, metadata=_key("selection", _text, ""))
+    codegen_image: str = field(repr=False, metadata=_key("code-gen-image", _text, ""))
+    result_format: str = field(repr=False, metadata=_key("result-format", _text, ""))
+    did_id: int | None = field(repr=False, metadata=_key("did_id", _if_any, None))
+    log_url: str | None = field(repr=False, metadata=_key("log-url", _if_any, None))
 
-    @classmethod
-    def from_json(cls, response: Any) -> TransformStatus:
-        """Parse the status of a transform."""
-        n_files = _count(response, "files")
-        for key in ("minio-access-key", "minio-secret-key"):
-            Secret(str(response.get(key)))  # hidden in all texts from now on
-        n_failed = min(_count(response, "files-failed"), n_files)
-        return cls(
-            _text(response, "request_id"),
-            _text(response, "title"),
-            _value(response, "status", str),
-            n_files,
-            min(_count(response, "files-completed"), n_files - n_failed),
-            n_failed,
-            _text(response, "submit-time"),
-            _text(response, "did"),
-            response.get("did_id"),
-            _text(response, "selection"),
-            _text(response, "code-gen-image"),
-            _text(response, "result-format"),
-            response.get("log-url") or None,
-        )
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "n_failed", min(self.n_failed, self.n_files))
+        n_completed = min(self.n_completed, self.n_files - self.n_failed)
+        object.__setattr__(self, "n_completed", n_completed)
 
     @property
     def is_over(self) -> bool:
@@ -153,8 +228,15 @@ class TransformStatus:
         return parse_time(self.submitted_at)
 
 
+def parse_status(response: Any) -> TransformStatus:
+    """Parse the status of a transform; the keys of the store in it are hidden in all texts."""
+    for key in ("minio-access-key", "minio-secret-key"):
+        read(key, lambda value: Secret(str(value)), response, None)
+    return TransformStatus.from_json(response)
+
+
 @dataclass(frozen=True, slots=True)
-class StoreKeys:
+class StoreKeys(Model):
     """Address of the object store of a transform, and the keys for it.
 
     Attributes
@@ -166,24 +248,14 @@ class StoreKeys:
         True for https.
     """
 
-    endpoint: str
-    access_key: Secret
-    secret_key: Secret
-    is_secure: bool
-
-    @classmethod
-    def from_json(cls, response: Any) -> StoreKeys:
-        """Parse the keys in the status of a transform."""
-        return cls(
-            _value(response, "minio-endpoint", str),
-            Secret(_value(response, "minio-access-key", str)),
-            Secret(_value(response, "minio-secret-key", str)),
-            bool(_value(response, "minio-secured", object)),
-        )
+    endpoint: str = field(metadata=_key("minio-endpoint", exactly(str)))
+    access_key: Secret = field(metadata=_key("minio-access-key", _secret))
+    secret_key: Secret = field(metadata=_key("minio-secret-key", _secret))
+    is_secure: bool = field(metadata=_key("minio-secured", bool))
 
 
 @dataclass(frozen=True, slots=True)
-class ResultRow:
+class ResultRow(Model):
     """One row of results: an input file that was transformed, or that failed.
 
     Attributes
@@ -202,36 +274,22 @@ class ResultRow:
         Time at which the row was made, as the server writes it.
     """
 
-    id: int | str
-    file_path: str
-    object_name: str
-    is_success: bool
-    nbytes: int
-    n_events: int | None
-    created_at: str
-
-    @classmethod
-    def from_json(cls, row: Any) -> ResultRow:
-        """Parse a row of ``GET .../results``."""
-        n_events = _value(row, "total-events", object)
-        return cls(
-            _value(row, "id", int),
-            _value(row, "file-path", str),
-            _value(row, "s3-object-name", str),
-            _value(row, "transform_status", str) == "success",
-            _count(row, "total-bytes"),
-            None if n_events is None else _count(row, "total-events"),
-            str(_value(row, "created_at", object)),
-        )
+    id: int | str = field(metadata=_key("id", exactly(int)))
+    file_path: str = field(metadata=_key("file-path", exactly(str)))
+    object_name: str = field(metadata=_key("s3-object-name", exactly(str)))
+    is_success: bool = field(metadata=_key("transform_status", lambda status: status == "success"))
+    nbytes: int = field(metadata=_key("total-bytes", count))
+    n_events: int | None = field(metadata=_key("total-events", _count_if_any))
+    created_at: str = field(metadata=_key("created_at", str))
 
     @property
     def created(self) -> datetime | None:
-        """Time at which the row was made, in UTC; None if it is no time."""
+        """Time at which the row was made, in UTC; None if the server writes no time."""
         return parse_time(self.created_at)
 
 
 @dataclass(frozen=True, slots=True)
-class DatasetInfo:
+class DatasetInfo(Model):
     """A dataset and its look-up.
 
     Attributes
@@ -243,17 +301,14 @@ class DatasetInfo:
         Paths in the order of the files' ids; replicas are separated by commas.
     """
 
-    name: str
-    lookup_status: str
-    files: tuple[str, ...]
+    name: str = field(metadata=_key("name", _text, ""))
+    lookup_status: str = field(metadata=_key("lookup_status", _text, ""))
+    files: tuple[str, ...] = field(metadata=_key("files", lambda files: _paths(files)))
 
-    @classmethod
-    def from_json(cls, response: Any) -> DatasetInfo:
-        """Parse ``GET /servicex/datasets/{id}``."""
-        files = _value(response, "files", list)
-        files.sort(key=lambda file: _value(file, "id", int))
-        paths = tuple(_value(file, "paths", str) for file in files)
-        return cls(_text(response, "name"), _text(response, "lookup_status"), paths)
+
+def _paths(files: list[Any]) -> tuple[str, ...]:
+    in_order = sorted(files, key=partial(read, "id", exactly(int)))
+    return tuple(map(partial(read, "paths", exactly(str)), in_order))
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,57 +329,18 @@ class SignedUrl:
     headers: dict[str, str] = field(repr=False)
     expires_at: float
 
-    def is_fresh(self, margin_s: float = _FRESH_S) -> bool:
+    def is_fresh(self, margin_s: float = 60.0) -> bool:
         """Return True if the URL outlives a request that starts now."""
         return time() < self.expires_at - margin_s
 
 
-def parse_rows(response: Any) -> list[ResultRow]:
-    """Parse ``GET .../results``."""
-    return list(map(ResultRow.from_json, _value(response, "results", list)))
-
-
-def parse_statuses(response: Any) -> list[TransformStatus]:
-    """Parse ``GET /servicex/transformation``."""
-    return list(map(TransformStatus.from_json, _value(response, "requests", list)))
-
-
-def parse_reasons(response: Any) -> dict[str, str]:
-    """Parse why input files failed, by path; rows that give no reason are left out."""
-    rows = [row for row in _value(response, "errors", list) if isinstance(row, dict)]
-    return {
-        row["file-path"]: str(row["info"])
-        for row in rows
-        if isinstance(row.get("file-path"), str) and row.get("info") is not None
-    }
-
-
-def parse_urls(response: Any) -> dict[str, SignedUrl]:
-    """Parse ``{name: [url, headers, expiry]}``; URLs that are not http(s) are left out."""
-    urls = {name: _url(value) for name, value in _value(response, "uris", dict).items()}
+def signed_urls(uris: Any) -> dict[str, SignedUrl]:
+    """Parse ``{name: [url, headers, expiry]}``; what is no http(s) URL is left out."""
+    urls = {name: _signed_url(value) for name, value in exactly(dict)(uris).items()}
     return {name: url for name, url in urls.items() if url is not None}
 
 
-def parse_request_id(response: Any) -> str:
-    """Parse the response to a submission."""
-    return _value(response, "request_id", str)
-
-
-def parse_access_token(response: Any) -> Secret:
-    """Parse the response to a refresh token."""
-    return Secret(_value(response, "access_token", str))
-
-
-def parse_time(text: str) -> datetime | None:
-    """Return a time that a server wrote: in UTC, if it names no zone. None if it is no time."""
-    try:
-        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-
-
-def _url(value: Any) -> SignedUrl | None:
+def _signed_url(value: Any) -> SignedUrl | None:
     try:
         url, headers, expires_at = value
         if urlsplit(url).scheme in ("http", "https"):
@@ -334,33 +350,25 @@ def _url(value: Any) -> SignedUrl | None:
     return None
 
 
-def _value(response: Any, key: str, kind: type[Value] | tuple[type[Value], ...]) -> Value:
-    """Return the value of a key.
-
-    Raises
-    ------
-    ProtocolError
-        If there is none, or it is of another type.
-    """
-    if not isinstance(response, dict):
-        raise ProtocolError(f"{key!r} is expected in an object, got {type(response).__name__}.")
-    if key not in response:
-        raise ProtocolError(f"There is no {key!r} in the response.")
-    value = response[key]
-    if not isinstance(value, kind):
-        raise ProtocolError(f"The response has {key!r}: {str(value)[:40]!r}.")
-    return value
+def failure_reasons(errors: Any) -> dict[str, str]:
+    """Parse why input files failed, by path; rows that give no reason are left out."""
+    rows = [row for row in exactly(list)(errors) if isinstance(row, dict)]
+    return {
+        row["file-path"]: str(row["info"])
+        for row in rows
+        if isinstance(row.get("file-path"), str) and row.get("info") is not None
+    }
 
 
-def _count(response: Any, key: str) -> int:
-    """Return a number that is not negative: 0 while the server does not count."""
-    value: Any = _value(response, key, object)
+def parse_access_token(response: Any) -> Secret:
+    """Parse the response to a refresh token."""
+    return read("access_token", _secret, response)
+
+
+def parse_time(text: str) -> datetime | None:
+    """Return a time that a server wrote, in UTC if it names no zone; None if it is no time."""
     try:
-        return max(0, int(value or 0))
-    except (TypeError, ValueError, OverflowError):
-        raise ProtocolError(f"The response has {key!r}: {str(value)[:40]!r}.") from None
-
-
-def _text(response: Any, key: str) -> str:
-    """Return a text that may be missing."""
-    return str(response.get(key) or "")
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)

@@ -86,7 +86,7 @@ def find_unanswered(
 def undecided(selection: Selection, error: OutcomeUnknown, reason: str) -> OutcomeUnknown:
     """Return the error for a submission that the server may or may not have accepted."""
     return OutcomeUnknown(
-        f"{error} Whether the transform was submitted cannot be told: {reason} If it was, "
+        f"{error} It is unknown if the transform was submitted: {reason} If it was, "
         f"`servicex transforms list` shows it by its title {selection.title!r}, and "
         "from_request_id() takes it up. Submitting again may run it twice.",
         **error.facts,

@@ -5,15 +5,9 @@ from __future__ import annotations
 import itertools
 import threading
 
+from .. import errors
 from ..dataset import Dataset, result_name, suffix_of
-from ..errors import (
-    AccessError,
-    OutcomeUnknown,
-    QueryError,
-    RequestRefused,
-    ServiceXError,
-    TransformGone,
-)
+from ..errors import AccessError, OutcomeUnknown, QueryError, RequestRefused, ServiceXError
 from ..query import Selection, select
 from .cache import Submissions
 from .client import ServiceXClient
@@ -92,7 +86,7 @@ def _submit_once(
     client: ServiceXClient, selection: Selection, dataset: Dataset, submissions: Submissions
 ) -> str:
     """Submit a transform once, even if the server does not respond that it has it."""
-    client.info()  # its response tells the time of the server
+    client.info()  # its response has the time of the server
     since = client.server_time
     for _ in range(client.policy.max_submissions):
         try:
@@ -126,7 +120,7 @@ def _is_usable(
     """Return True if a transform is there, nothing went wrong in it, and its results exist."""
     try:
         status = client.status(request_id)
-    except TransformGone:
+    except errors.TransformGone:
         return False
     if status.is_dead or (status.n_failed and not skips):
         return False
@@ -170,15 +164,15 @@ def selection_of(client: ServiceXClient, request_id: str, codegen: str | None) -
     Raises
     ------
     TransformGone
-        If the server does not know it.
+        If the server has no such transform.
     QueryError
-        If ``codegen`` is None, and the server does not tell clearly which one it was.
+        If ``codegen`` is None, and several code generators of the server have the same image.
     """
     status = client.status(request_id)
     codegen = codegen or _codegen(client, status)
     if codegen is None:
         raise QueryError(
-            f"ServiceX does not tell which code generator made request {request_id}: give it as "
+            f"The status of request {request_id} does not identify its code generator: give it as "
             "codegen=."
         )
     return select(

@@ -36,7 +36,7 @@ class UrlProvider:
         Input files whose results are expected: URLs of results are requested together, before the
         results are there.
     result_format : str, optional
-        Format of the results, if it is known before there are any.
+        Format of the results, if it is derived before there are any.
     timeout_s : float
         Time to wait for URLs, seconds.
     """

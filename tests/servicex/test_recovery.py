@@ -133,7 +133,7 @@ def test_where_nothing_can_be_told_nothing_is_submitted_again(
 ):
     proxy.script = [Fault(lose_the_answer, SUBMITTING), Fault(Refuse(), LISTING, times=None)]
     titled = select(selection.text, codegen="uproot", title="my title")
-    with pytest.raises(OutcomeUnknown, match="cannot be told") as caught:
+    with pytest.raises(OutcomeUnknown, match="It is unknown if") as caught:
         submit(client, titled, identify(nano_files[:1]))
     assert "servicex transforms list" in str(caught.value)
     assert "'my title'" in str(caught.value)
