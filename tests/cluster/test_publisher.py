@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
+from types import FrameType
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,6 +38,22 @@ def test_a_batch_has_what_was_entered_since_the_last():
     assert batches.since(1) == []
     results.enter([delivered(1)], None)
     assert opened(batches.since(1)) == [([delivered(1)], None)]
+
+
+def holders(thing):
+    """Return the objects that hold something, except for the variables of functions."""
+    return [holder for holder in gc.get_referrers(thing) if not isinstance(holder, FrameType)]
+
+
+def test_no_batch_is_kept():
+    results = ResultStore("d857", 2)
+    batches = Batches(results)
+    results.enter([delivered(0), delivered(1)], None)
+    sent = batches.since(0)
+    assert holders(sent[0]) == [sent]
+    for index in range(2):
+        (holder,) = holders(results.outcomes[index])
+        assert holder is results.outcomes
 
 
 def test_an_ending_and_going_on_after_it_are_batches():
