@@ -161,7 +161,7 @@ class Presigned:
     def __init__(self, task: Task) -> None:
         self._url = task.url
 
-    def grant(self, object_name: str, *, refresh: bool = False) -> SignedUrl:
+    def signed_url(self, object_name: str, *, refresh: bool = False) -> SignedUrl:
         """Return it."""
         return SignedUrl(self._url, {}, time.time() + 600)
 

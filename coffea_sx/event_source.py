@@ -14,7 +14,7 @@ from .graph.routing import Routing, TransformHandle
 from .policy import FailurePolicy, PollPolicy
 from .polling.outcomes import Outcome
 from .polling.poller import Poller
-from .polling.registry import TransformAddress, owned
+from .polling.registry import TransformAddress, get_poller
 from .query import Selection
 from .servicex.client import ServiceXClient
 
@@ -73,11 +73,11 @@ def make_handle(
 ) -> TransformHandle:
     """Return a handle with the poller that this process has of a transform, or with a new one."""
     address = TransformAddress(request_id, client.endpoint.name, files.order)
-    poller: Poller | None = owned(address)
+    poller: Poller | None = get_poller(address)
     if poller is None:
         poller = Poller(client, address, files, pace, selection.result_format)
     elif pace is not None:
-        poller.keep(pace)
+        poller.set_policy(pace)
     return TransformHandle(address, failure_policy, poller)
 
 

@@ -20,11 +20,10 @@ from .polling.lookup import files_of
 from .readers.partition import form_of_delivered
 from .report import Report
 from .retry import complete_outcomes, retry_failed
-from .servicex.client import DATASETS, ServiceXClient
-from .servicex.clients import client_of
+from .servicex.client import ServiceXClient, client_of
 from .servicex.config import Endpoint
+from .servicex.models import TransformStatus
 from .servicex.submit import check_acceptable, selection_of, submit
-from .status import TransformStatus, parse_status
 from .views import EventsView
 
 # Id of a request as ServiceX writes it.
@@ -230,7 +229,7 @@ max_failed, steps_per_file, pace, progress
     ) -> ServiceXEventsFactory:
         """Define the events of a submitted transform, as soon as its input files are available."""
         options = plan.options
-        if DATASETS not in client.info().capabilities:
+        if not client.info().lists_results:
             warn(
                 f"ServiceX at {client.endpoint.url} is of a generation that lists its results only "
                 "when a transform is over: nothing can be read before that."
@@ -307,7 +306,7 @@ max_failed, steps_per_file, pace, progress
             If the response has no status, or no number of files.
         ServerError
         """
-        return parse_status(self.request_id, self._source.poller.client.status(self.request_id))
+        return self._source.poller.client.status(self.request_id)
 
     def cancel(self) -> None:
         """Cancel the transform. Files that were delivered stay readable. Two requests.

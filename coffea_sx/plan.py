@@ -21,7 +21,7 @@ from .forms.uproot_raw import input_trees
 from .options import Options
 from .probe import probe_forms
 from .query import Selection, select
-from .servicex.clients import client_of
+from .servicex.client import client_of
 
 PROBE = "probe"
 # Code generators that write Parquet themselves; results of the others are converted by ServiceX.

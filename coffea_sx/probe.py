@@ -14,7 +14,7 @@ from .errors import FormError, QueryError, ReadError, TransformError
 from .policy import PollPolicy
 from .polling.lookup import files_of
 from .polling.poller import Poller
-from .polling.registry import TransformAddress, owned
+from .polling.registry import TransformAddress, get_poller
 from .query import Selection
 from .servicex.client import ServiceXClient
 from .servicex.submit import submit
@@ -136,8 +136,10 @@ def _result(client: ServiceXClient, dataset: Dataset, patience_s: float) -> byte
     request_id = submit(client, selection, dataset)
     pace = PollPolicy(stall_s=patience_s)
     files = dataset.files or files_of(client, request_id, pace)
-    transform = TransformAddress(request_id, client.endpoint.name, files.order)
-    poller = owned(transform) or Poller(client, transform, files, pace)
+    where = TransformAddress(request_id, client.endpoint.name, files.order)
+    poller = get_poller(where)
+    if poller is None:
+        poller = Poller(client, where, files, pace)
     try:
         name = poller.wait_for_any().object_name
         return bytes(ServiceXFileSystem().cat_file(address(request_id, name)))

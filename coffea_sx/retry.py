@@ -10,7 +10,6 @@ from .event_source import EventSource, make_handle, poller_of
 from .policy import LENIENT
 from .polling.lookup import UNNAMED
 from .polling.poller import Poller
-from .polling.state import TERMINAL
 from .report import Report, check_requests
 from .servicex.submit import submit
 
@@ -55,7 +54,7 @@ def complete_outcomes(source: EventSource) -> None:
         if not waiting:
             continue
         request_id = handle.address.request_id
-        if poller.client.status(request_id)["status"] in TERMINAL:
+        if poller.client.status(request_id).is_over:
             _wait_for_all(poller, waiting)
         elif isinstance(poller.ending, (TransformStalled, DeadlineExceeded)):
             raise BadInput(

@@ -18,7 +18,7 @@ from .factory import ServiceXEventsFactory
 from .options import Options, ProgressDisplay
 from .plan import Plan, make_plan
 from .policy import PollPolicy
-from .servicex.clients import client_of
+from .servicex.client import client_of
 from .servicex.config import Endpoint
 from .servicex.submit import check_acceptable
 

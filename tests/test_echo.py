@@ -12,13 +12,14 @@ from urllib.parse import quote
 
 import pytest
 from support.raw import RawServer
-from support.strategies import Answer, say
+from support.strategies import Answer, say, status_json
 
 from coffea_sx.errors import ConfigurationError, ReadError, ServerError, ServiceXError
+from coffea_sx.policy import ClientPolicy
 from coffea_sx.redact import Secret, SecretRegistry, redact
 from coffea_sx.servicex.client import ServiceXClient
 from coffea_sx.servicex.config import EndpointName, find_endpoint
-from coffea_sx.servicex.urls import SignedUrl
+from coffea_sx.servicex.models import SignedUrl
 from coffea_sx.storage.policy import ReadPolicy
 from coffea_sx.storage.transport import fetch
 
@@ -76,7 +77,7 @@ def configured(server, tmp_path, token):
     path = tmp_path / "servicex.yaml"
     path.write_text(f"api_endpoints:\n  - {{endpoint: {server.url}, name: x, token: {token}}}\n")
     name = EndpointName("x", None, str(path))
-    return ServiceXClient(find_endpoint(name), 0.3)
+    return ServiceXClient(find_endpoint(name), ClientPolicy(patience_s=0.3))
 
 
 @pytest.fixture(autouse=True)
@@ -157,7 +158,8 @@ def test_keys_of_a_store_that_repeats_them(scripted, log):
 
     def play(request):
         if request.path.startswith("/servicex"):
-            return say({"minio-secret-key": key, "minio-access-key": f"access-{key}"})
+            keys = {"minio_secret_key": key, "minio_access_key": f"access-{key}"}
+            return say(status_json(**keys))
         return Answer(403, f"<Error><Code>{key}</Code></Error>".encode())
 
     server = scripted(play)

@@ -66,8 +66,6 @@ from coffea_sx.forms.writers import write
 from coffea_sx.local import LocalServiceX
 from coffea_sx.policy import PollPolicy
 from coffea_sx.query import RESULT_FORMATS
-from coffea_sx.servicex import clients
-from coffea_sx.servicex.client import ServiceXClient
 from coffea_sx.storage.filesystem import address
 from coffea_sx.storage.policy import ReadPolicy
 from coffea_sx.testing import (
@@ -89,6 +87,7 @@ from coffea_sx.testing import (
     When,
 )
 from coffea_sx.testing.messages import Ask
+from coffea_sx.wire.clock import Limits
 
 TOKENS = When("^/token/refresh$")
 URLS = When("/file-urls$")
@@ -152,8 +151,9 @@ def analysis(behind: Callable[[str], Analysis], proxy: FaultProxy) -> Analysis:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def impatient(monkeypatch: pytest.MonkeyPatch, analysis: Analysis) -> None:
     make_impatient(monkeypatch)
+    analysis.hurry()
 
 
 # -- what passes: 1 to 3 on the way to ServiceX
@@ -171,11 +171,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ],
 )
 @pytest.mark.usefixtures("impatient")
-def test_servicex_fails_for_a_while(
-    analysis: Analysis, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, action: Any
-) -> None:
-    patient = partial(ServiceXClient, patience_s=5)
-    monkeypatch.setattr(clients, "ServiceXClient", patient)
+def test_servicex_fails_for_a_while(analysis: Analysis, proxy: FaultProxy, action: Any) -> None:
+    analysis.connect(limits=Limits(total_s=1.0))
     proxy.script = [Fault(action, RESULTS, times=1), Fault(action, ASKING, times=1)]
     analysis.assert_right(
         ignore_cache=True, pace=PollPolicy(busy_s=0.02, idle_s=0.1, outage_s=10.0)
@@ -235,7 +232,7 @@ def test_2_refused_connections_to_the_store(analysis: Analysis, proxy: FaultProx
     factory = analysis.factory()
     events = factory.events()
     events.event.compute(scheduler="synchronous")
-    factory._source.poller.grants([file["object_name"] for file in factory.files])
+    factory._source.poller.signed_urls([file["object_name"] for file in factory.files])
     proxy.stop()
     back = threading.Timer(0.5, proxy.start)
     back.start()
@@ -550,6 +547,7 @@ def test_1_is_no_failure_of_files(analysis: Analysis, proxy: FaultProxy) -> None
 @pytest.mark.usefixtures("impatient")
 def test_2_nobody_listens(behind: Callable[[str], Analysis], closed_port: int) -> None:
     analysis = behind(f"http://127.0.0.1:{closed_port}")
+    analysis.hurry()
     analysis.expect_no_token()
     analysis.assert_raises(Unreachable, f"127.0.0.1:{closed_port} does not answer")
 

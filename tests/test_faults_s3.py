@@ -29,7 +29,7 @@ from support.leaks import SecretsProxy, watched
 
 from coffea_sx.errors import AccessError, ObjectGone
 from coffea_sx.local import LocalServiceX
-from coffea_sx.servicex import urls
+from coffea_sx.policy import ClientPolicy
 from coffea_sx.storage.policy import DEFAULT_POLICY, ReadPolicy
 from coffea_sx.testing import Answer, Delay, Fault, FaultProxy, Request, S3Store, Truncate
 from coffea_sx.testing.messages import Ask
@@ -113,9 +113,9 @@ def stored(analysis: Analysis, s3_store: S3Store, proxy: FaultProxy) -> Iterator
 
 
 @pytest.fixture
-def short_lived(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_lived(analysis: Analysis) -> None:
     """URLs are good for a second."""
-    monkeypatch.setattr(urls, "SIGNED_FOR_S", 1)
+    analysis.connect(ClientPolicy(signed_for_s=1))
 
 
 # On its way a request takes longer than its URL lives.

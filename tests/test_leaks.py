@@ -74,7 +74,7 @@ def test_success_on_a_cluster(
     canaries.assert_absent("the optimised graph", cloudpickle.dumps(graph))
     canaries.assert_absent("the pickled factory", cloudpickle.dumps(factory))
     names = [file["object_name"] for file in factory.files]
-    signed = factory._source.poller.grants(names).values()
+    signed = factory._source.poller.signed_urls(names).values()
     things = (factory, events, events.dask, factory.files, factory.status(), factory._source.poller)
     for thing in (*things, *signed):
         canaries.assert_absent(f"repr of {type(thing).__name__}", repr(thing))

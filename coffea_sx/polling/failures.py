@@ -1,4 +1,4 @@
-"""How a transform ended that did not deliver all of its results: errors that say what to do."""
+"""Errors of transforms that ended without all of their results; they say what to do next."""
 
 from __future__ import annotations
 
@@ -6,22 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import (
-    AccessError,
-    BadDataset,
-    ConfigurationError,
-    CountMismatch,
-    DeadlineExceeded,
-    OwnerLost,
-    ServerError,
-    ServiceXError,
-    TransformCanceled,
-    TransformError,
-    TransformFailed,
-    TransformFatal,
-    TransformGone,
-    TransformStalled,
-)
+from .. import errors
+from ..errors import ServiceXError, TransformError, TransformFailed
 from ..policy import FailurePolicy
 from .outcomes import Failed
 
@@ -32,24 +18,24 @@ AGAIN = (
 )
 # After these, waiting again may help.
 PASSING = (
-    ServerError,
-    ConfigurationError,
-    AccessError,
-    TransformStalled,
-    DeadlineExceeded,
-    OwnerLost,
+    errors.ServerError,
+    errors.ConfigurationError,
+    errors.AccessError,
+    errors.TransformStalled,
+    errors.DeadlineExceeded,
+    errors.OwnerLost,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class TransformProgress:
-    """How far a transform was when it ended.
+    """Progress of a transform when it ended.
 
     Attributes
     ----------
     request_id : str
     n_files, n_done : int
-        Input files, and those of which it is known what became of them.
+        Input files, and those with an outcome.
     missing : tuple of str
         The first of the others.
     log_url : str or None
@@ -63,14 +49,14 @@ class TransformProgress:
 
     @property
     def counts(self) -> str:
-        """Say how many files were finished, and which were not."""
+        """Clause on how many files were finished, and which were not."""
         done = f"{self.n_done} of {self.n_files} input files were finished"
         n_missing = self.n_files - self.n_done
         return f"{done}, {_named(self.missing, n_missing)} not" if n_missing else done
 
     @property
     def logs(self) -> str:
-        """Say where the logs are."""
+        """Sentence on where the logs are."""
         return f"The logs are at {self.log_url}." if self.log_url else "See the logs of the server."
 
     @property
@@ -85,72 +71,66 @@ class TransformProgress:
         }
 
 
-def over(status: str, standing: TransformProgress) -> TransformError:
-    """Return what it means that a transform is over without all of its results."""
-    request = f"request {standing.request_id}"
-    if status == "Canceled":
-        return TransformCanceled(
-            f"The {request} was canceled: {standing.counts}. {AGAIN}",
-            **standing.facts,
-        )
-    if status == "Fatal":
-        return TransformFatal(
-            f"ServiceX gave up {request}: {standing.counts}. {standing.logs} {AGAIN}",
-            **standing.facts,
-        )
-    if status == "Bad Dataset":
-        return BadDataset(
-            f"ServiceX could not look up the dataset of {request}: {standing.counts}.",
-            **standing.facts,
-        )
-    return CountMismatch(
+def over(status: str, progress: TransformProgress) -> TransformError:
+    """Return the error of a transform that is over without all of its results."""
+    request, counts = f"request {progress.request_id}", progress.counts
+    kind: type[TransformError] = errors.CountMismatch
+    text = (
         f"ServiceX says that {request} is complete, but has no result for every input file: "
-        f"{standing.counts}. {AGAIN}",
-        **standing.facts,
+        f"{counts}. {AGAIN}"
+    )
+    if status == "Canceled":
+        kind, text = errors.TransformCanceled, f"The {request} was canceled: {counts}. {AGAIN}"
+    elif status == "Fatal":
+        kind = errors.TransformFatal
+        text = f"ServiceX gave up {request}: {counts}. {progress.logs} {AGAIN}"
+    elif status == "Bad Dataset":
+        kind = errors.BadDataset
+        text = f"ServiceX could not look up the dataset of {request}: {counts}."
+    return kind(text, **progress.facts)
+
+
+def gone(progress: TransformProgress) -> TransformError:
+    """Return the error of a transform that the server no longer has."""
+    return errors.TransformGone(
+        f"ServiceX no longer has request {progress.request_id}, which was deleted: "
+        f"{progress.counts}. Submit it again with ignore_cache=True.",
+        **progress.facts,
     )
 
 
-def gone(standing: TransformProgress) -> TransformError:
-    """Return what it means that the server no longer knows a transform."""
-    return TransformGone(
-        f"ServiceX no longer knows request {standing.request_id}, which was deleted: "
-        f"{standing.counts}. Submit it again with ignore_cache=True.",
-        **standing.facts,
+def stalled(status: str | None, seconds: float, progress: TransformProgress) -> TransformError:
+    """Return the TransformStalled error."""
+    return errors.TransformStalled(
+        f"Nothing happened in request {progress.request_id} for {seconds:.0f} s: its status is "
+        f"{status!r}, {progress.counts}. Computing again waits again; cancel() ends it. "
+        f"{progress.logs}",
+        **progress.facts,
     )
 
 
-def stalled(status: str | None, seconds: float, standing: TransformProgress) -> TransformError:
-    """Return what it means that nothing happens."""
-    return TransformStalled(
-        f"Nothing happened in request {standing.request_id} for {seconds:.0f} s: its status is "
-        f"{status!r}, {standing.counts}. Computing again waits again; cancel() ends it. "
-        f"{standing.logs}",
-        **standing.facts,
+def late(status: str | None, seconds: float, progress: TransformProgress) -> TransformError:
+    """Return the DeadlineExceeded error."""
+    return errors.DeadlineExceeded(
+        f"Request {progress.request_id} is not over after {seconds:.0f} s: its status is "
+        f"{status!r}, {progress.counts}. Computing again waits as long again; cancel() ends it.",
+        **progress.facts,
     )
 
 
-def late(status: str | None, seconds: float, standing: TransformProgress) -> TransformError:
-    """Return what it means that the deadline has passed."""
-    return DeadlineExceeded(
-        f"Request {standing.request_id} is not over after {seconds:.0f} s: its status is "
-        f"{status!r}, {standing.counts}. Computing again waits as long again; cancel() ends it.",
-        **standing.facts,
-    )
-
-
-def silent(error: ServiceXError, seconds: float, standing: TransformProgress) -> ServiceXError:
-    """Return what it means that a server does not answer any more."""
-    said = str(error).rstrip(".")
+def silent(error: ServiceXError, seconds: float, progress: TransformProgress) -> ServiceXError:
+    """Return the error of a server that does not respond for too long."""
+    cause = str(error).rstrip(".")
     return type(error)(
-        f"{said}. Nothing was heard of request {standing.request_id} for {seconds:.0f} s: "
-        f"{standing.counts}. The transform may go on all the same; computing again asks again.",
-        **{**error.facts, **standing.facts},
+        f"{cause}. Nothing was heard of request {progress.request_id} for {seconds:.0f} s: "
+        f"{progress.counts}. The transform may go on all the same; computing again polls again.",
+        **{**error.facts, **progress.facts},
     )
 
 
 def not_transformed(request_id: str, failed: Sequence[Failed], advice: str = "") -> TransformFailed:
-    """Make the error for input files that could not be transformed; it tells of the first."""
-    first, *others = sorted(failed, key=lambda one: one.index)
+    """Return the error for input files that could not be transformed, with details of the first."""
+    first, *others = sorted(failed, key=lambda failure: failure.index)
     more = f" (and {len(others)} more)" if others else ""
     reason = first.reason or "the server gives no reason"
     logs = f" The logs are at {first.log_url}." if first.log_url else ""
@@ -160,7 +140,7 @@ def not_transformed(request_id: str, failed: Sequence[Failed], advice: str = "")
         request_id=request_id,
         input_file=first.input_file,
         reason=first.reason,
-        input_files=[one.input_file for one in (first, *others)],
+        input_files=[failure.input_file for failure in (first, *others)],
         log_url=first.log_url,
     )
 
@@ -168,7 +148,7 @@ def not_transformed(request_id: str, failed: Sequence[Failed], advice: str = "")
 def too_many_failed(
     request_id: str, failed: Sequence[Failed], failure_policy: FailurePolicy
 ) -> TransformFailed:
-    """Make the error for more failed input files than are tolerated."""
+    """Return the error for more failed input files than the policy allows."""
     advice = (
         f"That is more than max_failed={failure_policy.max_failed}."
         if failure_policy.skips
@@ -178,9 +158,8 @@ def too_many_failed(
 
 
 def _named(paths: Sequence[str], n: int) -> str:
-    if not paths:
-        return f"{n} {'was' if n == 1 else 'were'}"
-    shown = ", ".join(map(repr, paths[:SHOWN]))
-    if n > len(paths[:SHOWN]):
-        return f"{shown} and {n - len(paths[:SHOWN])} more were"
+    shown = ", ".join(map(repr, paths[:SHOWN])) or str(n)
+    n_more = n - len(paths[:SHOWN])
+    if paths and n_more > 0:
+        return f"{shown} and {n_more} more were"
     return f"{shown} {'was' if n == 1 else 'were'}"

@@ -1,175 +1,171 @@
-"""How many input files a transform has: the number of partitions, which must not change later."""
+"""Look-up of the input files of a transform: their number is that of the partitions."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from time import monotonic, sleep
-from typing import Any
+from typing import TypeVar
 
+import tenacity
+
+from .. import errors
 from ..dataset import NO_OBJECT, InputFiles
-from ..errors import BadDataset, DatasetError, DeadlineExceeded, EmptyDataset, TransformStalled
+from ..errors import DeadlineExceeded, EmptyDataset, TransformError, TransformStalled
 from ..policy import PollPolicy, RetryPolicy
-from ..servicex.client import DATASETS, ServiceXClient
+from ..servicex.client import ServiceXClient
+from ..servicex.models import DatasetInfo, ResultRow, TransformStatus
 from ..servicex.urls import UrlProvider
 from . import failures
 from .failures import TransformProgress
 from .monitor import monitor_of
-from .state import TERMINAL
-
-logger = logging.getLogger(__name__)
 
 _BAD_DATASET = {
     "does_not_exist": "it does not exist",
     "bad_name": "its name is not valid",
     "internal_failure": "the look-up itself failed; try again later",
 }
-
-# Files of which only their number is known.
+# Begins the names of files of which only their number is available.
 UNNAMED = "(input file without a result,"
+# Time between two listings of a bucket, seconds.
+_LISTING_S = 0.5
 
-Told = Callable[[int], None]
+OnProgress = Callable[[int], None]
+Found = TypeVar("Found")
 
 
-class LookUp:
-    """A look-up, told by what the server says of it.
+class _Limits:
+    """Limits of a look-up: for the time without new files, and for all of it."""
 
-    Parameters
-    ----------
-    request_id : str
-    pace : PollPolicy
-        For how long nothing may change, and how long all may take.
-    now : float
-        Seconds of any clock that does not go back.
-
-    Attributes
-    ----------
-    n_known : int
-        Files that were found so far.
-    """
-
-    def __init__(self, request_id: str, pace: PollPolicy, now: float) -> None:
-        self.n_known = 0
-        self._request_id = request_id
+    def __init__(self, pace: PollPolicy) -> None:
         self._pace = pace
-        self._began = self._last_change = now
+        self._n_found = -1
+        self._began = self._last_change = monotonic()
 
-    def see(
-        self, status: Mapping[str, Any], dataset: Mapping[str, Any], now: float
-    ) -> InputFiles | None:
-        """Enter what the server says; return the files if they are all known.
-
-        Raises
-        ------
-        BadDataset, EmptyDataset, TransformCanceled, TransformFatal
-        TransformStalled, DeadlineExceeded
-        """
-        name = dataset.get("name") or status.get("did")
-        lookup = dataset.get("lookup_status", "")
-        if status["status"] == "Bad Dataset":
-            raise BadDataset(
-                f"ServiceX cannot look up {name}: {_BAD_DATASET.get(lookup, lookup)} (request "
-                f"{self._request_id}).",
-                request_id=self._request_id,
-                lookup_status=lookup,
-            )
-        if status["status"] in ("Canceled", "Fatal"):
-            standing = TransformProgress(self._request_id, 0, 0, (), status.get("log-url"))
-            raise failures.over(status["status"], standing)
-        # Servers before 2026 may say Complete while the look-up goes on: only its own word counts.
-        files = sorted(dataset["files"], key=lambda file: file["id"])
-        if lookup == "complete":
-            if not files:
-                raise EmptyDataset(
-                    f"The dataset {name} has no files (request {self._request_id}).",
-                    request_id=self._request_id,
-                )
-            return InputFiles(tuple(file["paths"] for file in files))
-        self._watch_the_time(len(files), str(name), now)
-        return None
-
-    def _watch_the_time(self, n_known: int, name: str, now: float) -> None:
-        if n_known != self.n_known:
-            self.n_known, self._last_change = n_known, now
-        so_far = (
-            f"(request {self._request_id}, {self.n_known} files so far). "
-            "from_request_id() takes it up again; see the logs of the server."
-        )
+    def exceeded(self, n_found: int) -> type[TransformError] | None:
+        """Return the kind of error, now that so many files were found."""
+        now = monotonic()
+        if n_found != self._n_found:
+            self._n_found, self._last_change = n_found, now
         if now - self._last_change > self._pace.stall_s:
-            raise TransformStalled(
-                f"The look-up of {name} found nothing new for {self._pace.stall_s:.0f} s {so_far}",
-                request_id=self._request_id,
-            )
-        if now - self._began > self._pace.deadline_s:
-            raise DeadlineExceeded(
-                f"The look-up of {name} is not over after {self._pace.deadline_s:.0f} s {so_far}",
-                request_id=self._request_id,
-            )
+            return TransformStalled
+        return DeadlineExceeded if now - self._began > self._pace.deadline_s else None
 
 
 def files_of(
     client: ServiceXClient,
     request_id: str,
     pace: PollPolicy,
-    told: Told | None = None,
+    on_progress: OnProgress | None = None,
     listed: InputFiles | None = None,
 ) -> InputFiles:
-    """Wait until the server knows all input files of a transform; return them in order.
+    """Wait until the server lists all input files of a transform; return them in order.
 
     Parameters
     ----------
+    client : ServiceXClient
+    request_id : str
     pace : PollPolicy
-        How long to wait: while nothing changes, in all, and for a server that does not answer.
-    told : callable, optional
-        Told how many files are known so far.
+        Time to wait: while nothing changes, in all, and for a server that does not respond.
+    on_progress : callable, optional
+        Called with the number of files found so far.
     listed : InputFiles, optional
-        The same files in the order that is wanted.
+        The same files in the order of the partitions.
 
     Raises
     ------
     DatasetError
-        If the list is not that of all files of the transform, as far as the server tells them.
+        If ``listed`` are not all files of the transform, as far as the server lists them.
     BadDataset, EmptyDataset, TransformStalled, DeadlineExceeded, TransformCanceled, TransformFatal
     ServerError
-        If the server does not answer for too long.
+        If the server does not respond for too long.
 
     Notes
     -----
-    Servers of 2024 do not tell the files of a dataset: this waits for the end of the transform
-    then, and names files by their results.
+    Two requests at a time. Servers of 2024 do not list the files of a dataset: this waits for the
+    end of the transform then, with one request at a time, and names files by their results.
     """
-    if DATASETS not in client.info().capabilities:
-        return listed or _files_by_results(client, request_id, pace, told)
-    lookup = LookUp(request_id, pace, monotonic())
+    if not client.info().lists_results:
+        return listed or _files_by_results(client, request_id, pace, on_progress)
+    limits = _Limits(pace)
 
-    def ask() -> InputFiles | None:
+    def find() -> InputFiles | None:
         status = client.status(request_id)
-        return lookup.see(status, client.dataset(status["did_id"]), monotonic())
+        dataset = client.dataset(status.did_id)
+        files, n_files = _complete_files(request_id, status, dataset), len(dataset.files)
+        kind = limits.exceeded(n_files) if files is None else None
+        if kind is not None:
+            raise _unfinished(kind, dataset.name or status.did, request_id, n_files, pace)
+        if files is None and on_progress is not None:
+            on_progress(n_files)
+        return files
 
-    while True:
-        files = RetryPolicy(pace.outage_s, pace.idle_s).call(ask)
-        if files is not None:
-            return files if listed is None else _as_listed(files, listed, request_id)
-        if told is not None:
-            told(lookup.n_known)
-        _wait_for_turn(client, pace, n_requests=2)
-
-
-def _wait_for_turn(client: ServiceXClient, pace: PollPolicy, n_requests: int = 1) -> None:
-    """Wait until the server may be asked again; look-ups of this process take turns."""
-    monitor_of(client.endpoint.url).take_turn(n_requests * pace.busy_s, sleep)
+    files = _poll(client, pace, find, n_requests=2)
+    return files if listed is None else _in_order(files, listed, request_id)
 
 
-def _as_listed(known: InputFiles, listed: InputFiles, request_id: str) -> InputFiles:
+def _complete_files(
+    request_id: str, status: TransformStatus, dataset: DatasetInfo
+) -> InputFiles | None:
+    """Return the files of a dataset, once its look-up is complete.
+
+    Raises
+    ------
+    BadDataset, EmptyDataset, TransformCanceled, TransformFatal
+    """
+    name, lookup = dataset.name or status.did, dataset.lookup_status
+    if status.status == "Bad Dataset":
+        raise errors.BadDataset(
+            f"ServiceX cannot look up {name}: {_BAD_DATASET.get(lookup, lookup)} (request "
+            f"{request_id}).",
+            request_id=request_id,
+            lookup_status=lookup,
+        )
+    if status.is_dead:
+        raise failures.over(status.status, TransformProgress(request_id, 0, 0, (), status.log_url))
+    # Servers before 2026 may report Complete while the look-up goes on.
+    if lookup == "complete" and not dataset.files:
+        raise _empty(name, request_id)
+    return InputFiles(dataset.files) if lookup == "complete" else None
+
+
+def _unfinished(
+    kind: type[TransformError], name: str, request_id: str, n_files: int, pace: PollPolicy
+) -> TransformError:
+    """Return the error for a look-up that exceeds a limit."""
+    limit = f"is not over after {pace.deadline_s:.0f} s"
+    if kind is TransformStalled:
+        limit = f"found nothing new for {pace.stall_s:.0f} s"
+    return kind(
+        f"The look-up of {name} {limit} (request {request_id}, {n_files} files so far). "
+        "from_request_id() takes it up again; see the logs of the server.",
+        request_id=request_id,
+    )
+
+
+def _poll(
+    client: ServiceXClient, pace: PollPolicy, find: Callable[[], Found | None], n_requests: int
+) -> Found:
+    """Repeat requests until they find something; look-ups of this process take turns."""
+    monitor, retry = monitor_of(client.endpoint.url), RetryPolicy(pace.outage_s, pace.idle_s)
+    polls = tenacity.Retrying(
+        retry=tenacity.retry_if_result(lambda found: found is None),
+        wait=tenacity.wait_fixed(n_requests * pace.busy_s),
+        sleep=lambda pause_s: monitor.take_turn(pause_s, sleep),
+    )
+    found: Found = polls(retry.call, find)
+    return found
+
+
+def _in_order(files: InputFiles, listed: InputFiles, request_id: str) -> InputFiles:
     """Return the list, if it is that of all files."""
-    indices = [known.index_of(path.split(",")[0], NO_OBJECT) for path in listed.paths]
+    indices = [files.index_of(path.split(",")[0], NO_OBJECT) for path in listed.paths]
     strange = [path for path, i in zip(listed.paths, indices, strict=True) if i is None]
-    missing = [path for i, path in enumerate(known.paths) if i not in indices]
+    missing = [path for i, path in enumerate(files.paths) if i not in indices]
     if strange or missing:
         which = f"{strange[0]!r} is none of them" if strange else f"{missing[0]!r} is not in it"
-        raise DatasetError(
-            f"The list is not that of the {len(known)} input files of request {request_id}: "
+        raise errors.DatasetError(
+            f"The list is not that of the {len(files)} input files of request {request_id}: "
             f"{which}. Leave it out to have them in the order of the server; some of them are "
             "events().partitions[...]."
         )
@@ -177,43 +173,49 @@ def _as_listed(known: InputFiles, listed: InputFiles, request_id: str) -> InputF
 
 
 def _files_by_results(
-    client: ServiceXClient, request_id: str, pace: PollPolicy, told: Told | None
+    client: ServiceXClient, request_id: str, pace: PollPolicy, on_progress: OnProgress | None
 ) -> InputFiles:
-    """Name the files of a transform by the objects in its bucket, once it is over."""
-    n_done, last_change = -1, monotonic()
-    began, ask = last_change, partial(client.status, request_id)
-    while True:
-        status = RetryPolicy(pace.outage_s, pace.idle_s).call(ask)
-        if status["status"] in TERMINAL:
-            break
-        if status["files-completed"] != n_done:
-            n_done, last_change = status["files-completed"], monotonic()
-        standing = TransformProgress(request_id, status["files"], n_done, (), status.get("log-url"))
-        if monotonic() - last_change > pace.stall_s:
-            raise failures.stalled(status["status"], pace.stall_s, standing)
-        if monotonic() - began > pace.deadline_s:
-            raise failures.late(status["status"], pace.deadline_s, standing)
-        if told is not None:
-            told(status["files"])
-        _wait_for_turn(client, pace)
-    if status["status"] == "Complete" and not status["files"]:
-        raise EmptyDataset(
-            f"The dataset {status.get('did')} has no files (request {request_id}).",
-            request_id=request_id,
-        )
-    access, n_done = UrlProvider(client, request_id), int(status["files-completed"] or 0)
-    retry = RetryPolicy(pace.outage_s, pace.idle_s)
-    names = retry.call(partial(_settled, access, n_done, pace.settle_s))
-    n_unnamed = max(0, int(status["files"] or 0) - len(names))
-    unnamed = (f"{UNNAMED} {i + 1})" for i in range(n_unnamed))
+    """Name the files of a transform by its results, once it is over."""
+    limits = _Limits(pace)
+
+    def find_end() -> TransformStatus | None:
+        status = client.status(request_id)
+        if status.is_over:
+            return status
+        n_files, n_done = status.n_files, status.n_completed
+        progress = TransformProgress(request_id, n_files, n_done, (), status.log_url)
+        kind = limits.exceeded(n_done)
+        if kind is TransformStalled:
+            raise failures.stalled(status.status, pace.stall_s, progress)
+        if kind is DeadlineExceeded:
+            raise failures.late(status.status, pace.deadline_s, progress)
+        if on_progress is not None:
+            on_progress(n_files)
+        return None
+
+    status = _poll(client, pace, find_end, n_requests=1)
+    if status.status == "Complete" and not status.n_files:
+        raise _empty(status.did, request_id)
+    urls, retry = UrlProvider(client, request_id), RetryPolicy(pace.outage_s, pace.idle_s)
+    rows = retry.call(partial(_all_rows, urls, status.n_completed, pace.settle_s))
+    names = sorted(row.object_name for row in rows)
+    unnamed = (f"{UNNAMED} {i + 1})" for i in range(status.n_files - len(names)))
     return InputFiles((*names, *unnamed))
 
 
-def _settled(access: UrlProvider, n_expected: int, settle_s: float) -> list[str]:
-    """List a bucket until everything is there; what is put there may come after the status."""
-    deadline = monotonic() + settle_s
-    while True:
-        names = sorted(one.name for one in access.objects())
-        if len(names) >= n_expected or monotonic() > deadline:
-            return names
-        sleep(0.5)
+def _all_rows(urls: UrlProvider, n_expected: int, settle_s: float) -> list[ResultRow]:
+    """List results until all are there; they may come after the status."""
+    listings = tenacity.Retrying(
+        retry=tenacity.retry_if_result(lambda rows: len(rows) < n_expected),
+        stop=tenacity.stop_after_delay(settle_s),
+        wait=tenacity.wait_fixed(_LISTING_S),
+        retry_error_callback=lambda state: state.outcome and state.outcome.result(),
+    )
+    rows: list[ResultRow] = listings(urls.rows)
+    return rows
+
+
+def _empty(name: str, request_id: str) -> EmptyDataset:
+    return EmptyDataset(
+        f"The dataset {name} has no files (request {request_id}).", request_id=request_id
+    )

@@ -1,131 +1,106 @@
-"""Rows of results, joined to input files."""
+"""Matching of rows of results to input files."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from datetime import datetime, timezone
-from typing import Any
+from datetime import datetime
+from typing import TypeAlias
 
 from ..dataset import InputFiles
+from ..servicex.models import ResultRow
 from .outcomes import Delivered, Failed, Outcome
+from .results import ResultStore
 
 logger = logging.getLogger(__name__)
 
+# The fields of a row that may change: servers since 2026 rewrite the row of a file.
+Version: TypeAlias = tuple[bool, str, int]
+
 
 class RowMatcher:
-    """What became of the input files: each has one outcome, which never changes.
+    """Outcomes of input files, from rows of results: each file has one, which never changes.
 
     Parameters
     ----------
     files : InputFiles
+    results : ResultStore
+        The outcomes so far; nothing is entered here.
 
     Attributes
     ----------
-    outcomes : dict of int to Delivered or Failed
     newest : datetime or None
-        The latest time at which a row says that it was made.
+        Latest time at which a row was made.
     """
 
-    def __init__(self, files: InputFiles) -> None:
+    def __init__(self, files: InputFiles, results: ResultStore) -> None:
         self.files = files
-        self.outcomes: dict[int, Outcome] = {}
+        self.results = results
         self.newest: datetime | None = None
-        self._seen: dict[Any, tuple[Any, ...]] = {}
+        self._seen: dict[int | str, Version] = {}
         self._index_of_object: dict[str, int] = {}
 
-    def news(self, rows: Iterable[dict[str, Any]]) -> list[Outcome]:
-        """Return the outcomes in rows that are not kept yet.
+    def new_outcomes(self, rows: Iterable[ResultRow]) -> list[Outcome]:
+        """Return the outcomes in rows that are not in the store yet.
 
         Rows come in any order and any number of times.
         """
-        fresh = [(row, _said(row)) for row in rows if self._seen.get(row["id"]) != _said(row)]
+        unseen = [row for row in rows if self._seen.get(row.id) != _version(row)]
         new: dict[int, Outcome] = {}
-        for row, _ in sorted(fresh, key=lambda one: one[0]["id"]):
+        for row in sorted(unseen, key=lambda row: row.id):
             outcome = self._outcome(row)
             if outcome is None:
                 continue
-            kept = self.outcomes.get(outcome.index)
-            if kept is not None:
-                _compare(kept, outcome)
+            recorded = self.results.outcomes.get(outcome.index)
+            if recorded is not None:
+                _warn_of_change(recorded, outcome)
             elif not isinstance(new.get(outcome.index), Delivered):
                 # Of several rows for a file, a result is worth more than a failure.
                 new[outcome.index] = outcome
-        # Only now: rows that make no sense are to be looked at again.
-        self._seen.update((row["id"], said) for row, said in fresh)
-        moments = [self.newest, *(_moment(row) for row, _ in fresh)]
-        self.newest = max((moment for moment in moments if moment), default=None)
+        self._seen.update((row.id, _version(row)) for row in unseen)
+        times = [self.newest, *(row.created for row in unseen)]
+        self.newest = max((time for time in times if time), default=None)
         return list(new.values())
 
-    def keep(self, outcomes: Iterable[Outcome]) -> None:
-        """Keep outcomes for good."""
-        self.outcomes.update((outcome.index, outcome) for outcome in outcomes)
-
-    def _outcome(self, row: dict[str, Any]) -> Outcome | None:
-        name = row["s3-object-name"]
-        index = self.files.index_of(row["file-path"], name)
+    def _outcome(self, row: ResultRow) -> Outcome | None:
+        index = self.files.index_of(row.file_path, row.object_name)
         if index is None:
-            logger.warning("A row of results is about a file that was not asked for")
+            logger.warning("A row of results is about a file that was not requested")
             return None
         path = self.files.paths[index]
-        if row["transform_status"] != "success":
+        if not row.is_success:
             return Failed(index, path, None)
-        other = self._index_of_object.setdefault(name, self._owner_of(name, index))
-        if other != index:
+        owner = self._index_of_object.setdefault(
+            row.object_name, self._owner_of(row.object_name, index)
+        )
+        if owner != index:
             return Failed(
                 index,
                 path,
-                f"the server names the object {name!r} as its result, which is that of "
-                f"{self.files.paths[other]}",
+                f"the server names the object {row.object_name!r} as its result, which is that of "
+                f"{self.files.paths[owner]}",
             )
-        return Delivered(
-            index,
-            path,
-            name,
-            int(row["total-bytes"] or 0),
-            None if row["total-events"] is None else int(row["total-events"]),
-            str(row["created_at"]),
-        )
+        return Delivered(index, path, row.object_name, row.nbytes, row.n_events, row.created_at)
 
-    def _owner_of(self, name: str, index: int) -> int:
-        """Return the input file whose result has a name, this one if names do not tell."""
-        owner = self.files.owner_of(name)
-        return index if owner is None else owner
+    def _owner_of(self, object_name: str, default: int) -> int:
+        """Return the input file whose result has a name; the default if there is none."""
+        owner = self.files.owner_of(object_name)
+        return default if owner is None else owner
 
     @property
     def n_rows(self) -> int:
-        """How many rows there were."""
+        """Number of rows so far."""
         return len(self._seen)
 
-    @property
-    def missing(self) -> list[int]:
-        """Input files without an outcome."""
-        return [i for i in range(len(self.files)) if i not in self.outcomes]
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether every input file has an outcome."""
-        return len(self.outcomes) == len(self.files)
+def _version(row: ResultRow) -> Version:
+    return row.is_success, row.object_name, row.nbytes
 
 
-def _said(row: dict[str, Any]) -> tuple[Any, ...]:
-    """Return what may change in a row."""
-    return row["transform_status"], row["s3-object-name"], row["total-bytes"]
-
-
-def _moment(row: dict[str, Any]) -> datetime | None:
-    """Tell when a row says that it was made: in UTC, whether it says so or not."""
-    try:
-        moment = datetime.fromisoformat(row["created_at"].replace("Z", "+00:00"))
-    except (AttributeError, ValueError):
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-
-
-def _compare(kept: Outcome, changed: Outcome) -> None:
-    """Say that a file which has failed has a result by now: servers of 2026 change rows."""
-    # A task that runs again must give the same data, so what was said stays said.
-    if isinstance(kept, Failed) and isinstance(changed, Delivered):
+def _warn_of_change(recorded: Outcome, changed: Outcome) -> None:
+    """Warn that a file which has failed has a result now; its outcome stays."""
+    # A task that runs again must give the same data.
+    if isinstance(recorded, Failed) and isinstance(changed, Delivered):
         logger.warning(
-            "%s failed, and has a result by now: retry_failed() gets it", kept.input_file
+            "%s failed, and has a result now: retry_failed() gets it", changed.input_file
         )

@@ -1,4 +1,4 @@
-"""What became of one input file."""
+"""Outcomes of input files: a result, or a failure; and of reading the result."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Delivered:
     object_name : str
         Name of the result in the store.
     nbytes : int
-        Size of the result as the server tells it, bytes.
+        Size of the result in its row, bytes.
     n_events : int or None
-        Events as the server counts them; None if it does not.
+        Number of events in its row; None if the server does not count them.
     created_at : str
-        When the server wrote it down, in its own words.
+        Time at which the row was made, as the server writes it.
     """
 
     index: int
@@ -35,19 +35,19 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """An input file of which there will be no result.
+    """An input file without a result, for good.
 
     Attributes
     ----------
     index : int
     input_file : str
     reason : str or None
-        What the server said, if it says anything.
+        Reason that the server gives.
     log_url : str or None
-        Where the server keeps the logs of the transform, if it tells.
+        Where the server keeps the logs of the transform.
     kind : str
-        Name of the error that stands for it: ``TransformFailed`` if the file could not be
-        transformed, else why the transform ended without it.
+        Name of the class of the error: ``TransformFailed`` if the file could not be transformed,
+        else that of the error with which the transform ended.
     """
 
     index: int
@@ -68,9 +68,9 @@ class Read:
     ----------
     partition : int
     npartitions : int
-        Of how many: events of one transform may be divided in several ways.
+        Number of partitions: events of one transform may be divided in several ways.
     index : int
-        Which input file of the transform.
+        Position of the input file.
     n_events : int
     finished_at : float
         Seconds since the epoch, by the clock of the reader.

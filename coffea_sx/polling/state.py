@@ -1,54 +1,52 @@
-"""The course of a transform: what was observed of it, and what follows from that.
+"""State of a transform: what was observed of it, and what to request next.
 
-A state machine that knows neither the server nor the clock: whoever asks the server tells it the
-answers and the time, and it says what to ask next and when, and how the transform ended.
+A state machine without server or clock: the poller passes it responses and times, and it decides
+what to request next and when, and how the transform ended.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import Any
 
 from ..dataset import InputFiles
 from ..errors import RequestRefused, ServiceXError, TransformGone
 from ..policy import PollPolicy, is_transient
+from ..servicex.models import ResultRow, TransformStatus
 from . import failures
 from .failures import TransformProgress
 from .matching import RowMatcher
-from .outcomes import Delivered, Failed, Outcome
+from .outcomes import Failed, Outcome
+from .results import ResultStore
 
-TERMINAL = {"Complete", "Canceled", "Fatal", "Bad Dataset"}
 JITTER = 0.1
-# While nothing comes, the status is asked for after so many questions for rows.
+# While nothing comes, the status is requested after so many requests for rows.
 ROWS_A_STATUS = 5
-# All rows, if they are few, cost no more than the latest ones.
-FEW = 50
-# Rows may appear later than they say they were made. Questions for the latest rows go back by a
-# little, and now and then by much; still later rows are found when all are asked for, which is
+# Rows may appear later than the time at which they were made. Requests for the latest rows go back
+# by a little, and now and then by much; still later rows are found when all are requested, which is
 # when the server counts more than it lists, and before a transform ends. Seconds.
 OVERLAP_S = 2.0
 LONG_OVERLAP_S = 60.0
 LONG_EVERY_S = 30.0
 # Of our own: the global one belongs to users, who may have seeded it.
-_SPREAD = random.Random()  # noqa: S311
+_JITTER = random.Random()  # noqa: S311
 
 
-class Question(Enum):
-    """What a server can be asked about a transform."""
+class Request(Enum):
+    """Request to a server about a transform."""
 
     ROWS = "rows of results"
     STATUS = "the status"
-    OBJECTS = "names in the bucket"
+    FINAL_ROWS = "rows of results, after the end"
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Input files of a transform: together they are ``total``.
+    """Numbers of input files of a transform.
 
     Attributes
     ----------
@@ -61,61 +59,65 @@ class Counts:
 
     @property
     def waiting(self) -> int:
-        """Files of which nothing is known yet."""
+        """Files without an outcome."""
         return self.total - self.delivered - self.failed
 
 
 class TransformState:
-    """What was observed of one transform.
+    """State of one transform.
 
     Parameters
     ----------
-    request_id : str
+    results : ResultStore
+        Where outcomes are entered.
     files : InputFiles
     pace : PollPolicy
     now : float
-        When watching begins, seconds of any clock that does not go back.
-    spread : callable
-        Gives numbers from 0 to 1, by which questions are spread in time.
+        Time at which polling begins, seconds of any clock that does not go back.
+    jitter : callable
+        Random source from 0 to 1 for the jitter of pauses.
+    few_rows : int
+        Number of rows that are always requested together: as few cost no more than the latest.
 
     Attributes
     ----------
-    has_rows : bool
-        Whether the server lists results; else they are found in the bucket when all is over.
-    question : Question
-        What to ask next.
+    lists_results : bool
+        True if the server lists results at any time, False if only after the end.
+    next_request : Request
     later_than : datetime or None
-        After which time to ask for rows, if not for all.
+        Time after which the requested rows were made; None for all rows.
     pause_s : float
-        How long to wait before that.
+        Pause before the next request, seconds.
     ending : ServiceXError or None
-        How it ended, if it ended without all of its results.
+        Error of a transform that ended without all of its results.
     status : str or None
-        What the server called it last.
+        Last status that the server reported.
     log_url : str or None
-        Where the server keeps its logs.
+        Where the server keeps the logs.
     """
 
     def __init__(
         self,
-        request_id: str,
+        results: ResultStore,
         files: InputFiles,
         pace: PollPolicy,
         now: float,
-        spread: Callable[[], float] = _SPREAD.random,
+        jitter: Callable[[], float] = _JITTER.random,
+        few_rows: int = 50,
     ) -> None:
-        self.request_id = request_id
+        self.results = results
         self.files = files
         self.pace = pace
-        self.matcher = RowMatcher(files)
+        self.matcher = RowMatcher(files, results)
         self.ending: ServiceXError | None = None
         self.status: str | None = None
         self.log_url: str | None = None
-        self.has_rows = True
-        self._spread = spread
-        self._takes_times = True
-        self._told_failed = self._told_done = 0
-        self._began = self._last_answer = now
+        self.lists_results = True
+        self._jitter = jitter
+        self._few_rows = few_rows
+        self._accepts_times = True
+        self._n_failed = self._n_completed = 0
+        self._began = self._last_response = now
         self._n_without_status = 0
         self.later_than: datetime | None = None
         self._looks_back = True
@@ -125,200 +127,202 @@ class TransformState:
         self.resume(now)
 
     def resume(self, now: float) -> None:
-        """Begin to wait: after a while in which nobody did, or after a passing ending."""
+        """Begin to wait: after a while in which nothing waited, or after a passing ending."""
         # The deadline is one for all waiting, until it has passed.
-        self._began = now if self.ending is not None else self._began + now - self._last_answer
+        self._began = now if self.ending is not None else self._began + now - self._last_response
         self.ending = None
-        self._last_news = now
-        self._heard(now)
+        self._last_change = now
+        self._record_response(now)
         self._ended_at: float | None = None
-        self._ask(self._listing, now)
+        self._plan(self._listing, now)
         self.pause_s = 0.0
 
     @property
     def is_over(self) -> bool:
-        """Whether there is nothing more to ask."""
-        return self.ending is not None or self.matcher.is_complete
+        """True if there is nothing more to request."""
+        return self.ending is not None or self.results.is_complete
 
     @property
     def counts(self) -> Counts:
-        """How far it is. Counters of servers lag behind, run ahead and go back; these do not."""
-        n_delivered = sum(isinstance(o, Delivered) for o in self.matcher.outcomes.values())
-        n_failed = len(self.matcher.outcomes) - n_delivered
-        if not self.has_rows and not self.matcher.is_complete:
-            n_failed = min(max(n_failed, self._told_failed), len(self.files))
-            n_delivered = min(max(n_delivered, self._told_done), len(self.files) - n_failed)
+        """Numbers of files. Counters of servers lag, run ahead and go back; these do not."""
+        n_failed = len(self.results.failed)
+        n_delivered = len(self.results.outcomes) - n_failed
+        if not self.lists_results and not self.results.is_complete:
+            n_failed = min(max(n_failed, self._n_failed), len(self.files))
+            n_delivered = min(max(n_delivered, self._n_completed), len(self.files) - n_failed)
         return Counts(len(self.files), n_delivered, n_failed)
 
-    # -- what the server answered
+    # -- responses
 
-    def news(self, rows: Iterable[dict[str, Any]]) -> list[Outcome]:
-        """Return what is new in rows of results; `keep` enters it."""
-        return self.matcher.news(rows)
+    def new_outcomes(self, rows: Iterable[ResultRow]) -> list[Outcome]:
+        """Return the new outcomes in rows of results; `add` records them."""
+        return self.matcher.new_outcomes(rows)
 
-    def keep(self, new: Sequence[Outcome], now: float, took_s: float = 0.0) -> None:
-        """Enter what was new in an answer that took a while to get."""
-        self.matcher.keep(new)
-        self._heard(now)
+    def add(self, new: Sequence[Outcome], now: float, took_s: float = 0.0) -> None:
+        """Record the new outcomes of a response that took so long."""
+        self.results.enter(new, self.ending)
+        self._record_response(now)
         if self.later_than is None:
             self._listed_at = now - took_s
         if self._looks_back:
             self._looked_back_at = now - took_s
         if new:
-            self._last_news = now
+            self._last_change = now
         self._n_without_status += 1
         is_due = self._n_without_status >= ROWS_A_STATUS or self._ended_at is not None
         wants_status = is_due and not new
-        self._ask(Question.STATUS if wants_status else Question.ROWS, now, took_s)
+        self._plan(Request.STATUS if wants_status else Request.ROWS, now, took_s)
 
-    def see_server(self, has_rows: bool) -> None:
-        """Enter what the server can be asked."""
-        self.has_rows = has_rows
-        self.question = self._listing
+    def update_server(self, lists_results: bool) -> None:
+        """Record what can be requested from the server."""
+        self.lists_results = lists_results
+        self.next_request = self._listing
 
-    def see_status(
-        self, status: Mapping[str, Any], now: float, took_s: float = 0.0
+    def update_status(
+        self, status: TransformStatus, now: float, took_s: float = 0.0
     ) -> list[Outcome]:
-        """Enter what the server says of the transform as a whole; return what is new by that."""
-        self._heard(now)
+        """Record the status of the transform; return the outcomes that follow from it."""
+        self._record_response(now)
         self._n_without_status = 0
-        said = str(status["status"])
-        self.log_url = status.get("log-url") or self.log_url
-        has_gone_on = self._counts_up(status)
-        if has_gone_on or said != self.status:
-            self.status, self._last_news = said, now
-        if said not in TERMINAL:
+        self.log_url = status.log_url or self.log_url
+        has_gone_on = self._update_counters(status)
+        if has_gone_on or status.status != self.status:
+            self.status, self._last_change = status.status, now
+        if not status.is_over:
             self._ended_at = None
-            self.watch_the_time(now)
+            self.check_limits(now)
         elif self._ended_at is None:
-            # The last rows may be committed after the status: ask for them again.
+            # The last rows may be committed after the status: they are requested again.
             self._ended_at = now
-        elif self.has_rows and self._listed_at - self._ended_at >= self._settle_s:
+        elif self.lists_results and self._listed_at - self._ended_at >= self._settle_s:
             return self._end()
-        is_listed = self.has_rows or self._ended_at is None
-        self._ask(self._listing if is_listed else Question.OBJECTS, now, took_s)
+        is_listed = self.lists_results or self._ended_at is None
+        self._plan(self._listing if is_listed else Request.FINAL_ROWS, now, took_s)
         return []
 
-    def see_objects(self, rows: Sequence[dict[str, Any]], now: float) -> list[Outcome]:
-        """Enter the objects in the bucket of a transform that has ended; return what is new."""
-        self._heard(now)
-        new = self.matcher.news(rows)
-        self.matcher.keep(new)
-        n_missing = len(self.matcher.missing)
-        if n_missing and self.status == "Complete" and n_missing <= self._told_failed:
-            return new + self._give_up(None, "TransformFailed")
+    def add_final_rows(self, rows: Iterable[ResultRow], now: float) -> list[Outcome]:
+        """Record the rows of a transform that has ended; return the new outcomes."""
+        self._record_response(now)
+        new = self.new_outcomes(rows)
+        self.results.enter(new, self.ending)
+        n_missing = len(self.results.missing)
+        if n_missing and self.status == "Complete" and n_missing <= self._n_failed:
+            return new + self._fail_missing(None, "TransformFailed")
         if n_missing and self._ended_at is not None and now - self._ended_at >= self._settle_s:
             return new + self._end()
-        self._ask(Question.OBJECTS, now)
+        self._plan(Request.FINAL_ROWS, now)
         return new
 
-    def see_nothing(self, error: Exception, now: float) -> bool:
-        """Enter that a question was not answered; say whether to go on."""
+    def update_error(self, error: Exception, now: float) -> bool:
+        """Record that a request failed; return True if polling goes on."""
         if isinstance(error, TransformGone):
-            self.ending = failures.gone(self.standing)
+            self.ending = failures.gone(self.progress)
             return False
         is_refused = isinstance(error, RequestRefused)
-        if is_refused and self.question is Question.ROWS and self.later_than is not None:
-            # Perhaps it only does not read times as others do.
-            self._takes_times, self.later_than, self.pause_s = False, None, self.pace.busy_s
+        if is_refused and self.next_request is Request.ROWS and self.later_than is not None:
+            # Perhaps the server only does not read times as others do.
+            self._accepts_times, self.later_than, self.pause_s = False, None, self.pace.busy_s
             return True
         if not is_transient(error):
             return False
-        silence_s = now - self._last_answer
+        silence_s = now - self._last_response
         if silence_s < self.pace.outage_s:
             self._is_away = True
             self.pause_s = self.pace.idle_s
             return True
         if isinstance(error, ServiceXError):
-            self.ending = failures.silent(error, silence_s, self.standing)
+            self.ending = failures.silent(error, silence_s, self.progress)
         return False
 
-    # -- what follows
+    # -- limits
 
-    def _heard(self, now: float) -> None:
-        self._last_answer, self._is_away = now, False
+    def check_limits(self, now: float) -> None:
+        """End if there was no progress, or no end, for longer than the policy allows."""
+        if now <= self.limit_at:
+            return
+        if now > self._began + self.pace.deadline_s:
+            self.ending = failures.late(self.status, self.pace.deadline_s, self.progress)
+        else:
+            self.ending = failures.stalled(self.status, self.pace.stall_s, self.progress)
 
     @property
-    def standing(self) -> TransformProgress:
-        """How far it is, for errors."""
-        missing = self.matcher.missing
+    def limit_at(self) -> float:
+        """Time of the next limit if nothing changes, seconds of the same clock."""
+        if self.is_over:
+            return math.inf
+        # While a server is away, its transform may go on all the same.
+        is_observed = self._ended_at is None and not self._is_away
+        stall_s = self.pace.stall_s if is_observed else math.inf
+        return min(self._last_change + stall_s, self._began + self.pace.deadline_s)
+
+    @property
+    def silent_at(self) -> float:
+        """Time at which the server has been silent for too long if it does not respond."""
+        return self._last_response + self.pace.outage_s
+
+    @property
+    def progress(self) -> TransformProgress:
+        """Progress of the transform, for errors."""
+        missing = self.results.missing
         return TransformProgress(
-            self.request_id,
+            self.results.request_id,
             len(self.files),
             len(self.files) - len(missing),
             tuple(self.files.paths[i] for i in missing[: failures.SHOWN]),
             self.log_url,
         )
 
+    # -- the next request
+
+    def _record_response(self, now: float) -> None:
+        self._last_response, self._is_away = now, False
+
     @property
-    def _listing(self) -> Question:
-        return Question.ROWS if self.has_rows else Question.STATUS
+    def _listing(self) -> Request:
+        return Request.ROWS if self.lists_results else Request.STATUS
 
     @property
     def _settle_s(self) -> float:
         return self.pace.settle_s if self.status == "Complete" else 0.0
 
-    def _counts_up(self, status: Mapping[str, Any]) -> bool:
-        """Take the counters of the server, if they are higher than before."""
-        before = self._told_done + self._told_failed
-        self._told_done = max(self._told_done, int(status.get("files-completed") or 0))
-        self._told_failed = max(self._told_failed, int(status.get("files-failed") or 0))
-        counted = self._told_done + self._told_failed
-        self._lists_less_than_it_counts = counted > len(self.matcher.outcomes)
-        return counted > before
+    def _update_counters(self, status: TransformStatus) -> bool:
+        """Take the counters of the server that are higher than before; return True if any is."""
+        before = self._n_completed + self._n_failed
+        self._n_completed = max(self._n_completed, status.n_completed)
+        self._n_failed = max(self._n_failed, status.n_failed)
+        n_counted = self._n_completed + self._n_failed
+        self._lists_less_than_it_counts = n_counted > len(self.results.outcomes)
+        return n_counted > before
 
-    def _asked_from(self, now: float) -> datetime | None:
-        """Tell after which time to ask for rows; None for all of them."""
+    def _time_of_rows(self, now: float) -> datetime | None:
+        """Return the time after which requested rows were made; None for all rows."""
         newest = self.matcher.newest
         is_all_due = self._lists_less_than_it_counts and now - self._listed_at >= LONG_OVERLAP_S
-        wants_all = self._ended_at is not None or not self._takes_times or is_all_due
-        if wants_all or newest is None or self.matcher.n_rows < FEW:
+        wants_all = self._ended_at is not None or not self._accepts_times or is_all_due
+        if wants_all or newest is None or self.matcher.n_rows < self._few_rows:
             return None
         overlap_s = LONG_OVERLAP_S if self._looks_back else OVERLAP_S
         return newest - timedelta(seconds=overlap_s)
 
-    def _ask(self, question: Question, now: float, took_s: float = 0.0) -> None:
-        self.question = question
-        if question is Question.ROWS:
+    def _plan(self, request: Request, now: float, took_s: float = 0.0) -> None:
+        """Set the next request, and the pause before it."""
+        self.next_request = request
+        if request is Request.ROWS:
             self._looks_back = now - self._looked_back_at >= LONG_EVERY_S
-            self.later_than = self._asked_from(now)
+            self.later_than = self._time_of_rows(now)
             self._looks_back |= self.later_than is None
         # A tenth of the silence so far: a long silence will hardly end in the next moment.
-        silence_s = 0.1 * (now - self._last_news)
-        pause_s = max(silence_s, self.pace.busy_s, took_s) * (1 + JITTER * self._spread())
+        silence_s = 0.1 * (now - self._last_change)
+        pause_s = max(silence_s, self.pace.busy_s, took_s) * (1 + JITTER * self._jitter())
         self.pause_s = min(pause_s, max(self.pace.idle_s, self.pace.busy_s))
 
-    def watch_the_time(self, now: float) -> None:
-        """End if nothing has happened, or all has taken, for longer than it may."""
-        if now <= self.limit_at:
-            return
-        if now > self._began + self.pace.deadline_s:
-            self.ending = failures.late(self.status, self.pace.deadline_s, self.standing)
-        else:
-            self.ending = failures.stalled(self.status, self.pace.stall_s, self.standing)
-
-    @property
-    def limit_at(self) -> float:
-        """When the next limit is reached if nothing happens, seconds of the same clock."""
-        if self.is_over:
-            return math.inf
-        # Of a server that is away it is not known whether anything happens.
-        is_told = self._ended_at is None and not self._is_away
-        stall_s = self.pace.stall_s if is_told else math.inf
-        return min(self._last_news + stall_s, self._began + self.pace.deadline_s)
-
-    @property
-    def silent_at(self) -> float:
-        """When the server has been silent for too long if it does not answer."""
-        return self._last_answer + self.pace.outage_s
-
     def _end(self) -> list[Outcome]:
-        """End for good: what is missing now will never come."""
-        self.ending = failures.over(str(self.status), self.standing)
-        return self._give_up(f"no result: {self.status}", type(self.ending).__name__)
+        """End for good: files without an outcome get none."""
+        self.ending = failures.over(str(self.status), self.progress)
+        return self._fail_missing(f"no result: {self.status}", type(self.ending).__name__)
 
-    def _give_up(self, reason: str | None, kind: str) -> list[Outcome]:
+    def _fail_missing(self, reason: str | None, kind: str) -> list[Outcome]:
         paths = self.files.paths
-        lost = [Failed(i, paths[i], reason, self.log_url, kind) for i in self.matcher.missing]
-        self.matcher.keep(lost)
-        return list(lost)
+        failed = [Failed(i, paths[i], reason, self.log_url, kind) for i in self.results.missing]
+        self.results.enter(failed, self.ending)
+        return list(failed)

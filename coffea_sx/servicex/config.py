@@ -1,4 +1,4 @@
-"""Which ServiceX: from ``backend``, ``url`` and ``config_path`` to an address and a token."""
+"""The endpoint of a ServiceX: address and token, from ``backend``, ``url`` and ``config_path``."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+from .._upstream.servicex import read_configuration
 from ..errors import ConfigurationError
 from ..redact import Secret
 
-# What may stand behind "Bearer" in a header: all that can be seen in ASCII, but no space.
+# What may stand behind "Bearer" in a header: visible ASCII characters, but no space.
 _TOKEN = re.compile("[!-~]*")
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointName:
-    """How to find an endpoint again in another process: names and paths, no secrets."""
+    """Name by which another process finds the endpoint again: no secrets."""
 
     backend: str | None
     url: str | None
@@ -35,7 +36,7 @@ class Endpoint:
     name: EndpointName
 
     def bearer(self) -> Secret | None:
-        """Read the facility's token, anew at each call because facilities rotate it.
+        """Return the facility's token, read at each call because facilities rotate it.
 
         Raises
         ------
@@ -55,22 +56,22 @@ class Endpoint:
 
 
 def find_endpoint(name: EndpointName) -> Endpoint:
-    """Look up the endpoint of a name, as the servicex client does.
+    """Return the endpoint of a name, as the servicex client finds it. No request is made.
 
-    A URL has no token, unless a configuration that is named beside it has one for that address.
+    A URL has no token, unless a configuration that is given beside it has one for that address.
 
     Raises
     ------
     ConfigurationError
-        If there is no ``servicex.yaml``, it is not valid, or it does not know the backend; if both
-        a backend and a URL are given, or a URL with a password; if a token would be sent
-        unencrypted to another machine, or is none.
+        If there is no ``servicex.yaml``, it is not valid, or it has no such backend; if both a
+        backend and a URL are given, or a URL with a password; if a token would be sent unencrypted
+        to another machine, or is not valid.
     """
     if name.url and name.backend:
         raise ConfigurationError("Give backend= (a name in servicex.yaml) or url=, not both.")
     url, token = (name.url, _token_of(name.url, name)) if name.url else _configured(name)
     if "@" in url:
-        # Whatever is before it: passwords may hold signs that end the part of a URL for them.
+        # Passwords may hold characters at which parsers end the part of a URL that has them.
         raise ConfigurationError(
             f"The address of a ServiceX must not hold a password, as ...@{url.rpartition('@')[2]} "
             "does: it travels with the graph. Put a token into servicex.yaml."
@@ -96,7 +97,7 @@ def _parts(url: str) -> SplitResult:
 
 
 def _token(text: str, where: str) -> Secret:
-    """Take a token as one; what is none would be shown by errors of HTTP libraries."""
+    """Check a token: errors of HTTP libraries would show one that is not valid."""
     token = text.strip()
     if not _TOKEN.fullmatch(token):
         raise ConfigurationError(
@@ -107,11 +108,10 @@ def _token(text: str, where: str) -> Secret:
 
 
 def _configuration(name: EndpointName) -> Any:
-    from servicex.configuration import Configuration
     from yaml import YAMLError
 
     try:
-        return Configuration.read(name.config_path)
+        return read_configuration(name.config_path)
     except NameError:
         where = name.config_path or "this directory, the ones above it and your home directory"
         raise ConfigurationError(
@@ -146,7 +146,7 @@ def _configured(name: EndpointName) -> tuple[str, str]:
     backend = name.backend or config.default_endpoint or next(iter(endpoints), None)
     if backend not in endpoints:
         raise ConfigurationError(
-            f"{config.config_file} knows no backend {backend!r}; it knows "
+            f"{config.config_file} has no backend {backend!r}; it has "
             f"{', '.join(map(repr, endpoints)) or 'none'}."
         )
     return endpoints[backend].endpoint, endpoints[backend].token or ""

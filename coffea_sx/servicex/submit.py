@@ -1,47 +1,29 @@
-"""Submit a transform, or find the one that was submitted before."""
+"""Submission of a transform, or the earlier one with the same query and dataset."""
 
 from __future__ import annotations
 
 import itertools
-import re
 import threading
-from collections.abc import Mapping
-from typing import Any
 
+from .. import errors
 from ..dataset import Dataset, result_name, suffix_of
-from ..errors import (
-    AccessError,
-    OutcomeUnknown,
-    QueryError,
-    RequestRefused,
-    ServiceXError,
-    TransformGone,
-)
+from ..errors import AccessError, OutcomeUnknown, QueryError, RequestRefused, ServiceXError
 from ..query import Selection, select
 from .cache import Submissions
-from .client import DATASETS, ServiceXClient
+from .client import ServiceXClient
+from .models import TransformStatus
 from .recovery import find_unanswered, undecided
 from .urls import UrlProvider
 
-TITLES = "long_sample_titles_"
-_TITLE_LIMIT = re.compile(TITLES + r"\d+")
-# What servers take that do not say how long titles may be.
-SHORT_TITLE = 128
-
 # Servers take a while to translate a query: so many are submitted to them at the same time.
 _submitting = threading.BoundedSemaphore(2)
-# How often a transform is submitted that the server neither takes nor refuses.
-TRIES = 2
-
-_DEAD = {"Canceled", "Fatal", "Bad Dataset"}
-
 # Submissions of this process in their order.
 _numbers = itertools.count()
 _submitted: dict[str, int] = {}
 
 
 def check_acceptable(client: ServiceXClient, selection: Selection) -> None:
-    """Find out before submitting whether the server will take a selection. At most one request.
+    """Check before submitting that the server accepts a selection. At most one request.
 
     Raises
     ------
@@ -55,8 +37,7 @@ def check_acceptable(client: ServiceXClient, selection: Selection) -> None:
             f"ServiceX at {client.endpoint.url} has no code generator {selection.codegen!r}; it "
             f"has {', '.join(map(repr, sorted(info.codegens)))}."
         )
-    limits = [int(c[len(TITLES) :]) for c in info.capabilities if _TITLE_LIMIT.fullmatch(c)]
-    if len(selection.title) > max(limits, default=SHORT_TITLE):
+    if len(selection.title) > info.longest_title:
         raise QueryError(f"The title is longer than this server takes: {selection.title[:40]!r}…")
 
 
@@ -72,51 +53,54 @@ def submit(
 
     Parameters
     ----------
+    client, selection, dataset
     ignore_cache : bool
         Submit in any case.
     skips : bool
-        Whether a transform in which files have failed is good enough.
+        True if a transform in which files have failed is good enough.
 
     Raises
     ------
     QueryError
         If the server cannot make code of the selection.
     OutcomeUnknown
-        If the server did not answer, and whether it has the transform cannot be told.
+        If the server did not respond, and may or may not have the transform.
     RequestRefused, Unreachable, NotAuthorized
+
+    Notes
+    -----
+    One request to submit; for each earlier transform one for its status, and as for `has_results`.
     """
     submissions = Submissions(client.endpoint, selection, dataset)
     unusable = []
-    for request_id in () if ignore_cache else submissions.known():
-        status = _status(client, request_id)
-        # It may be so old that the store has dropped its results.
-        if _is_well(status, skips) and _has_results(client, status, _likely(selection, dataset)):
+    for request_id in () if ignore_cache else submissions.earlier():
+        if _is_usable(client, request_id, skips, _first_result(selection, dataset)):
             return request_id
         unusable.append(request_id)
-    request_id = _post(client, selection, dataset, submissions)
-    submissions.keep(request_id, unusable)
+    request_id = _submit_once(client, selection, dataset, submissions)
+    submissions.record(request_id, unusable)
     return request_id
 
 
-def _post(
+def _submit_once(
     client: ServiceXClient, selection: Selection, dataset: Dataset, submissions: Submissions
 ) -> str:
-    """Submit a transform once, even if the server does not say that it has it."""
-    client.info()  # whose answer tells the time there
+    """Submit a transform once, even if the server does not respond that it has it."""
+    client.info()  # its response has the time of the server
     since = client.server_time
-    for _ in range(TRIES):
+    for _ in range(client.policy.max_submissions):
         try:
-            return _posted(client, selection, dataset)
-        except OutcomeUnknown as error:
-            lost = error
-        before = submissions.before()
-        found = find_unanswered(client, selection, dataset, since, before, lost)
-        if found is not None:
-            return found
-    raise undecided(selection, lost, "the server does not list it yet.")
+            return _post(client, selection, dataset)
+        except OutcomeUnknown as failure:
+            error = failure
+        earlier = submissions.all_earlier()
+        request_id = find_unanswered(client, selection, dataset, since, earlier, error)
+        if request_id is not None:
+            return request_id
+    raise undecided(selection, error, "the server does not list it yet.")
 
 
-def _posted(client: ServiceXClient, selection: Selection, dataset: Dataset) -> str:
+def _post(client: ServiceXClient, selection: Selection, dataset: Dataset) -> str:
     files = None if dataset.files is None else dataset.files.paths
     try:
         with _submitting:
@@ -130,45 +114,46 @@ def _posted(client: ServiceXClient, selection: Selection, dataset: Dataset) -> s
         raise
 
 
-def _status(client: ServiceXClient, request_id: str) -> dict[str, Any]:
-    """Return the status of a transform; nothing if it is there no longer."""
+def _is_usable(
+    client: ServiceXClient, request_id: str, skips: bool, first_result: str | None
+) -> bool:
+    """Return True if a transform is there, nothing went wrong in it, and its results exist."""
     try:
-        return client.status(request_id)
-    except TransformGone:
-        return {}
-
-
-def _is_well(status: Mapping[str, Any], skips: bool) -> bool:
-    """Whether a transform is still there, and nothing went wrong in it that matters."""
-    if not status or status["status"] in _DEAD:
+        status = client.status(request_id)
+    except errors.TransformGone:
         return False
-    return skips or not status["files-failed"]
+    if status.is_dead or (status.n_failed and not skips):
+        return False
+    # It may be so old that the store has dropped its results.
+    return has_results(client, request_id, status, first_result)
 
 
-def _likely(selection: Selection, dataset: Dataset) -> str | None:
-    """Return what the result of the first input file is called, unless a server is special."""
+def _first_result(selection: Selection, dataset: Dataset) -> str | None:
+    """Return the usual name of the result of the first input file."""
     if dataset.files is None:
         return None
     return result_name(dataset.files.paths[0], suffix_of(selection.result_format))
 
 
-def _has_results(client: ServiceXClient, status: Mapping[str, Any], likely: str | None) -> bool:
-    """Whether the store has the results of a transform, if it should have any by now.
+def has_results(
+    client: ServiceXClient, request_id: str, status: TransformStatus, first_result: str | None
+) -> bool:
+    """Return True if the store has the results of a transform, or there need not be any yet.
 
-    Two requests, one of them to the store, if one of the results is called as it is likely; two
-    more if not.
+    Two requests, one of them to the store, if ``first_result`` is the name of one of the results;
+    two more if not.
     """
-    if status["status"] != "Complete" or not status["files-completed"]:
+    if status.status != "Complete" or not status.n_completed:
         return True
-    access = UrlProvider(client, status["request_id"])
+    urls = UrlProvider(client, request_id)
     try:
-        if likely is not None and access.has(likely):
+        if first_result is not None and urls.exists(first_result):
             return True
-        if DATASETS not in client.info().capabilities:
-            return bool(access.objects())
-        rows = client.results(status["request_id"])
-        names = [row["s3-object-name"] for row in rows if row["transform_status"] == "success"]
-        return any(access.has(name) for name in names[:1])
+        if not client.info().lists_results:
+            return bool(urls.rows())
+        rows = client.results(request_id)
+        names = [row.object_name for row in rows if row.is_success]
+        return any(urls.exists(name) for name in names[:1])
     except AccessError:
         return False
 
@@ -179,34 +164,34 @@ def selection_of(client: ServiceXClient, request_id: str, codegen: str | None) -
     Raises
     ------
     TransformGone
-        If the server does not know it.
+        If the server has no such transform.
     QueryError
-        If the server does not tell clearly which code generator it was, and nobody else does.
+        If ``codegen`` is None, and several code generators of the server have the same image.
     """
     status = client.status(request_id)
-    codegen = codegen or _codegen(client, status["code-gen-image"], status["selection"])
+    codegen = codegen or _codegen(client, status)
     if codegen is None:
         raise QueryError(
-            f"ServiceX does not tell which code generator made request {request_id}: give it as "
+            f"The status of request {request_id} does not identify its code generator: give it as "
             "codegen=."
         )
     return select(
-        status["selection"],
+        status.selection,
         codegen=codegen,
-        result_format=status["result-format"],
-        title=status.get("title") or None,
+        result_format=status.result_format,
+        title=status.title or None,
     )
 
 
-def _codegen(client: ServiceXClient, image: str, text: str) -> str | None:
-    """Tell a code generator by its image, and if that is no name of one, by the query."""
+def _codegen(client: ServiceXClient, status: TransformStatus) -> str | None:
+    """Return the code generator with the image of a transform; of several, by the query."""
     codegens = client.info().codegens
-    names = [name for name, its_image in codegens.items() if its_image == image]
-    if len(names) > 1 and text.lstrip().startswith("["):
+    names = [name for name, image in codegens.items() if image == status.codegen_image]
+    if len(names) > 1 and status.selection.lstrip().startswith("["):
         names = [name for name in names if name == "uproot-raw"]
     elif len(names) > 1:
         try:
-            select(text, codegen="uproot")
+            select(status.selection, codegen="uproot")
         except ServiceXError:
             return None
         names = [name for name in names if name == "uproot"]
@@ -214,5 +199,5 @@ def _codegen(client: ServiceXClient, image: str, text: str) -> str | None:
 
 
 def number_of(request_id: str) -> int:
-    """Return which submission of this process a transform is: servers take them in this order."""
+    """Return the number of a submission of this process: servers take them in this order."""
     return _submitted.get(request_id, next(_numbers))

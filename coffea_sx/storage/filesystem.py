@@ -21,7 +21,8 @@ from fsspec.utils import stringify_path
 from ..errors import AccessError, ObjectGone, ObjectReplaced, ReadError, ServiceXError
 from ..policy import LENIENT
 from ..polling.outcomes import Delivered, Failed
-from ..polling.registry import ResultSource, known
+from ..polling.registry import find_source
+from ..polling.results import ResultSource
 from .policy import DEFAULT_POLICY, ReadPolicy
 from .stored import Fetch, fetcher, stored_object
 
@@ -303,7 +304,7 @@ class DeliveredFile(AbstractBufferedFile):
 
 def _source(request_id: str) -> ResultSource:
     """Return the source of the results of a transform in this process."""
-    source = known(request_id)
+    source = find_source(request_id)
     if source is None:
         raise AccessError(
             f"This process does not know the ServiceX request {request_id}. A servicex:// address "

@@ -15,8 +15,8 @@ from operator import itemgetter
 from typing import Protocol
 
 from ..errors import CorruptFile, ObjectReplaced, Truncated
-from ..polling.registry import ResultSource
-from ..servicex.urls import SignedUrl
+from ..polling.results import ResultSource
+from ..servicex.models import SignedUrl
 from .policy import DEFAULT_POLICY, ReadPolicy
 from .transfer import ObjectPart, Range
 from .transport import fetch
@@ -241,4 +241,4 @@ def fetcher(source: ResultSource, object_name: str, policy: ReadPolicy) -> Fetch
 
 
 def _url(source: ResultSource, object_name: str, refresh: bool) -> SignedUrl:
-    return source.grant(object_name, refresh=refresh)
+    return source.signed_url(object_name, refresh=refresh)

@@ -14,7 +14,7 @@ from urllib3 import BaseHTTPResponse, PoolManager
 from urllib3.exceptions import HTTPError, IncompleteRead
 
 from ..errors import AccessError, ObjectGone, ReadError, Truncated
-from ..servicex.urls import SignedUrl
+from ..servicex.models import SignedUrl
 from ..wire.clock import Clock, OutOfTimeError
 from ..wire.exchanges import MalformedError, blocks, exchange, retry_after
 from .policy import ReadPolicy

@@ -16,7 +16,7 @@ from typing import Any
 import tenacity
 from urllib3 import PoolManager
 
-from ..servicex.urls import SignedUrl
+from ..servicex.models import SignedUrl
 from ..wire.connections import make_pool
 from .policy import DEFAULT_POLICY, ReadPolicy
 from .transfer import ObjectPart, Range, StaleUrlError, Transfer, TransferError, TransientError

@@ -74,14 +74,14 @@ class Requests:
         request_id = self._requests[key]
         if isinstance(request_id, RequestRefused):
             return str(request_id)
-        while self._client.status(request_id)["status"] not in DONE:
+        while self._client.status(request_id).status not in DONE:
             time.sleep(0.02)
         (row,) = self._client.results(request_id)
-        if row["transform_status"] != "success":
+        if not row.is_success:
             (reason,) = self._client.reasons(request_id).values()
             return reason
-        # The name of an object may be no name of a file.
-        name = sha256(row["s3-object-name"].encode()).hexdigest()
+        # An object's name may be no name for a file.
+        name = sha256(row.object_name.encode()).hexdigest()
         return self._objects / request_id / name
 
     def close(self) -> None:

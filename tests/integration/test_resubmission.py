@@ -124,9 +124,9 @@ def submit(config: Path, nano_files: list[str]) -> Submit:
 
 
 @pytest.fixture
-def forget(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Make this process forget its submissions, as if it were another process."""
-    return lambda: monkeypatch.setattr(submission_cache, "_submitted", {})
+def forget() -> Callable[[], None]:
+    """Return a function after which this process has submitted nothing, like another one."""
+    return submission_cache.forget
 
 
 def n_submitted(server: LocalServiceX) -> int:

@@ -8,8 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from support.paces import FAST
-from support.strategies import say
+from support.strategies import say, status_json
 
 from coffea_sx.dataset import identify
 from coffea_sx.errors import (
@@ -21,12 +20,12 @@ from coffea_sx.errors import (
 )
 from coffea_sx.local import LocalServiceX
 from coffea_sx.policy import PollPolicy
-from coffea_sx.polling import lookup as lookup_module
 from coffea_sx.polling.lookup import files_of
-from coffea_sx.servicex.client import DATASETS
+from coffea_sx.servicex.models import LISTS_RESULTS
 from coffea_sx.servicex.submit import submit
 
-PACE = FAST
+# Look-ups are repeated at once.
+PACE = PollPolicy(busy_s=0.01)
 
 
 @pytest.fixture
@@ -37,7 +36,7 @@ def client(servicex, client_of):
 def test_files_of_a_list_in_the_order_of_the_list(client, selection, nano_files):
     wanted = identify(nano_files[::-1])
     request_id = submit(client, selection, wanted)
-    assert files_of(client, request_id, FAST).paths == tuple(nano_files[::-1])
+    assert files_of(client, request_id, PACE).paths == tuple(nano_files[::-1])
 
 
 def test_files_of_a_did(client_of, selection, nano_files):
@@ -45,14 +44,7 @@ def test_files_of_a_did(client_of, selection, nano_files):
         client = client_of(server.url)
         wanted = identify(nano_files[:1])
         request_id = submit(client, selection, type(wanted)("rucio://me:nano", None))
-        assert files_of(client, request_id, FAST).paths == tuple(nano_files[:3])
-
-
-@pytest.fixture
-def fast(monkeypatch):
-    """Let looked-up datasets be asked for more often."""
-    real = time.sleep
-    monkeypatch.setattr(lookup_module, "sleep", lambda seconds: real(min(seconds, 0.02)))
+        assert files_of(client, request_id, PACE).paths == tuple(nano_files[:3])
 
 
 class Lookup:
@@ -64,7 +56,7 @@ class Lookup:
     def __call__(self, asked):
         status, lookup, files = self.states[0]
         if asked.path == "/servicex":
-            return say({"app-version": "1", "code-gen-image": {}, "capabilities": [DATASETS]})
+            return say({"app-version": "1", "code-gen-image": {}, "capabilities": [LISTS_RESULTS]})
         if "/datasets/" in asked.path:
             if len(self.states) > 1:
                 self.states.pop(0)
@@ -75,14 +67,14 @@ class Lookup:
                     "files": [{"id": i, "paths": f"/{i}.root"} for i in files],
                 }
             )
-        return say({"status": status, "did_id": 3, "did": "rucio://me:ttbar", "files": len(files)})
+        return say({**status_json(status, len(files)), "did_id": 3, "did": "rucio://me:ttbar"})
 
 
 def files_after(scripted, client_of, *states, pace=PACE):
     return files_of(client_of(scripted(Lookup(*states)).url, 0.2), "d857", pace)
 
 
-def test_a_look_up_is_waited_for(scripted, client_of, fast):
+def test_a_look_up_is_waited_for(scripted, client_of):
     files = files_after(
         scripted,
         client_of,
@@ -95,7 +87,7 @@ def test_a_look_up_is_waited_for(scripted, client_of, fast):
     assert files.paths == ("/3.root", "/8.root", "/11.root")
 
 
-def test_an_empty_dataset(scripted, client_of, fast):
+def test_an_empty_dataset(scripted, client_of):
     with pytest.raises(EmptyDataset, match="me:ttbar") as caught:
         files_after(scripted, client_of, ("Complete", "complete", []))
     assert caught.value.request_id == "d857"
@@ -110,14 +102,14 @@ def test_an_empty_dataset(scripted, client_of, fast):
         ("something_new", "something_new"),
     ],
 )
-def test_a_bad_dataset(scripted, client_of, fast, lookup, says):
+def test_a_bad_dataset(scripted, client_of, lookup, says):
     with pytest.raises(BadDataset, match=f"me:ttbar.*{says}") as caught:
         files_after(scripted, client_of, ("Bad Dataset", lookup, []))
     assert (caught.value.request_id, caught.value.lookup_status) == ("d857", lookup)
 
 
 @pytest.mark.parametrize("status", ["Canceled", "Fatal"])
-def test_a_transform_that_ends_during_the_look_up(scripted, client_of, fast, status):
+def test_a_transform_that_ends_during_the_look_up(scripted, client_of, status):
     start = time.monotonic()
     with pytest.raises(Exception, match="d857") as caught:
         files_after(scripted, client_of, (status, "looking", []))
@@ -125,22 +117,22 @@ def test_a_transform_that_ends_during_the_look_up(scripted, client_of, fast, sta
     assert time.monotonic() - start < 2
 
 
-def test_a_look_up_that_stalls(scripted, client_of, fast):
+def test_a_look_up_that_stalls(scripted, client_of):
     start = time.monotonic()
     with pytest.raises(TransformStalled, match="2 files so far"):
         files_after(
-            scripted, client_of, ("Lookup", "looking", [1, 2]), pace=replace(FAST, stall_s=0.5)
+            scripted, client_of, ("Lookup", "looking", [1, 2]), pace=replace(PACE, stall_s=0.5)
         )
     assert time.monotonic() - start < 3
 
 
-def test_a_look_up_has_the_deadline_of_the_pace(scripted, client_of, fast):
+def test_a_look_up_has_the_deadline_of_the_pace(scripted, client_of):
     growing = [("Lookup", "looking", list(range(n))) for n in range(200)]
     with pytest.raises(DeadlineExceeded, match=r"not over after 1 s.*files so far"):
-        files_after(scripted, client_of, *growing, pace=replace(FAST, deadline_s=1.0))
+        files_after(scripted, client_of, *growing, pace=replace(PACE, deadline_s=1.0))
 
 
-def test_a_look_up_survives_an_outage(scripted, client_of, fast):
+def test_a_look_up_survives_an_outage(scripted, client_of):
     play, start = Lookup(("Running", "complete", [3])), time.monotonic()
 
     def down_for_a_second(asked):
@@ -148,12 +140,12 @@ def test_a_look_up_survives_an_outage(scripted, client_of, fast):
         return say({}, 503) if is_down else play(asked)
 
     client = client_of(scripted(down_for_a_second).url, 0.2)
-    assert files_of(client, "d857", FAST).paths == ("/3.root",)
+    assert files_of(client, "d857", PACE).paths == ("/3.root",)
     with pytest.raises(RequestRefused, match="503"):
         files_of(
             client_of(scripted(lambda asked: say({}, 503)).url, 0.2),
             "d857",
-            replace(FAST, outage_s=1),
+            replace(PACE, outage_s=1),
         )
 
 
@@ -169,8 +161,7 @@ def test_look_ups_of_one_server_take_turns(scripted, client_of):
         last = asked.path.rpartition("/")[2]
         if "/datasets/" in asked.path:
             return plays[f"d857-{last}"](asked)
-        status = {"status": "Running", "did_id": int(last[-1]), "did": "", "files": 0}
-        return say(status)
+        return say({**status_json(n_files=0), "did_id": int(last[-1])})
 
     client = client_of(scripted(play).url)
     client.info()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -18,8 +17,7 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
-from support.paces import FAST
-from support.strategies import later, row
+from support.strategies import later, parsed, row, status_json
 
 from coffea_sx import report
 from coffea_sx.dataset import InputFiles, object_name
@@ -38,17 +36,17 @@ from coffea_sx.errors import (
 )
 from coffea_sx.policy import PollPolicy
 from coffea_sx.polling import failures
-from coffea_sx.polling import state as course_module
 from coffea_sx.polling.outcomes import Delivered, Failed, Outcome
+from coffea_sx.polling.results import ResultStore
 from coffea_sx.polling.state import (
     LONG_EVERY_S,
     LONG_OVERLAP_S,
     OVERLAP_S,
     ROWS_A_STATUS,
-    TERMINAL,
-    Question,
+    Request,
     TransformState,
 )
+from coffea_sx.servicex.models import TERMINAL, ResultRow, TransformStatus
 
 FAULTS = {
     "silent": Unreachable("nobody answers"),
@@ -76,18 +74,15 @@ def at(seconds: float) -> str:
     return moment.replace(tzinfo=None).isoformat(timespec="microseconds")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def few():
-    """Let few rows be many, of which only the latest are asked for."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(course_module, "FEW", 2)
-        yield
-
-
-def stored(index: int) -> dict[str, Any]:
-    """Say of an object in the bucket what a row of results says."""
+def stored(index: int) -> ResultRow:
+    """Make a row of results of an object in the bucket."""
     name = object_name(f"/data/{index}.root")
-    return {**row(1, "", failed=False), "id": name, "file-path": "", "s3-object-name": name}
+    return ResultRow(name, "", name, True, 1001, None, at(index))
+
+
+def reported(status: str = "Running", n_files: int = 6, **changes: Any) -> TransformStatus:
+    """Make a status; ``log_url`` and the counters may be given."""
+    return TransformStatus.from_json(status_json(status, n_files, **changes))
 
 
 @st.composite
@@ -122,13 +117,16 @@ class History(RuleBasedStateMachine):
         self.clock = 100.0
         self.pace, self.has_rows = pace, has_rows
         self.rows: list[dict[str, Any]] = []
-        self.objects: list[dict[str, Any]] = []
-        self.status: dict[str, Any] = {"status": "Running", "files-completed": 0}
+        self.objects: list[ResultRow] = []
+        self.status = reported("Running", n_files)
         self.faults: list[str] = []
         self.watch_anew()
 
     def watch_anew(self) -> None:
-        self.state = TransformState("d857", self.files, self.pace, self.clock, self.chance.random)
+        results = ResultStore("d857", len(self.files))
+        self.state = TransformState(
+            results, self.files, self.pace, self.clock, self.chance.random, few_rows=2
+        )
         self.knows_server = self.stopped = False
         self.last_answer = self.listed_at = self.clock
         self.ended_at: float | None = None
@@ -171,12 +169,13 @@ class History(RuleBasedStateMachine):
     )
     def say(self, status: str, done: int, failed: int | None, log_url: str | None) -> None:
         """Ends are premature; counters lag, lead, are negative, start again."""
-        self.status = {
-            "status": status,
-            "log-url": log_url,
-            "files-completed": done,
-            "files-failed": failed,
-        }
+        self.status = reported(
+            status,
+            len(self.files),
+            log_url=log_url,
+            files_completed=done,
+            files_failed=failed,
+        )
 
     @rule(fault=st.sampled_from(PASSING), times=st.sampled_from([1, 3, 1000]))
     def break_down(self, fault: str, times: int) -> None:
@@ -211,7 +210,7 @@ class History(RuleBasedStateMachine):
         state = self.state
         self.took_s = took_s
         self.clock += state.pause_s
-        state.watch_the_time(self.clock)
+        state.check_limits(self.clock)
         if state.is_over:
             assert isinstance(state.ending, (TransformStalled, DeadlineExceeded))
             return
@@ -220,16 +219,16 @@ class History(RuleBasedStateMachine):
             self.hear_nothing(self.faults.pop())
             return
         if not self.knows_server:
-            state.see_server(self.has_rows)
+            state.update_server(self.has_rows)
             self.knows_server = True
-        if state.question is Question.ROWS:
+        if state.next_request is Request.ROWS:
             self.list_rows(took_s)
-        elif state.question is Question.STATUS:
+        elif state.next_request is Request.STATUS:
             self.hear_status(took_s)
         else:
             assert not self.has_rows
-            assert self.status["status"] in TERMINAL or state.status in TERMINAL
-            self.note(state.see_objects(self.objects, self.clock))
+            assert self.status.is_over or state.status in TERMINAL
+            self.note(state.add_final_rows(self.objects, self.clock))
         self.last_answer = self.clock
 
     def list_rows(self, took_s: float) -> None:
@@ -240,15 +239,15 @@ class History(RuleBasedStateMachine):
         asked_for = later(self.rows, than and than.isoformat())
         answer = asked_for + self.chance.sample(asked_for, min(2, len(asked_for)))
         self.chance.shuffle(answer)
-        new = self.state.news(answer)
+        new = self.state.new_outcomes(parsed(answer))
         for outcome in new:
             said = [r for r in answer if r["file-path"] == outcome.input_file]
             results = [r for r in said if r["transform_status"] == "success"]
             assert isinstance(outcome, Delivered) == bool(results)
-        self.state.keep(new, self.clock, took_s)
+        self.state.add(new, self.clock, took_s)
         self.note(new)
         listed = {self.files.index_of(r["file-path"], r["s3-object-name"]) for r in answer}
-        assert listed - {None} <= self.state.matcher.outcomes.keys()
+        assert listed - {None} <= self.state.results.outcomes.keys()
 
     @property
     def most_s(self) -> float:
@@ -256,22 +255,21 @@ class History(RuleBasedStateMachine):
         return max(self.state.pace.idle_s, self.state.pace.busy_s)
 
     def hear_status(self, took_s: float) -> None:
-        if self.status["status"] not in TERMINAL:
+        if not self.status.is_over:
             self.ended_at = None
         elif self.ended_at is None:
             self.ended_at = self.clock
-        self.note(self.state.see_status(self.status, self.clock, took_s))
+        self.note(self.state.update_status(self.status, self.clock, took_s))
         if isinstance(self.state.ending, CountMismatch):
             assert self.listed_at - self.ended_at >= self.state.pace.settle_s
         if not self.has_rows and not self.told:
-            counted = [self.status.get(f"files-{which}") or 0 for which in ("completed", "failed")]
-            n_told = min(sum(max(n, 0) for n in counted), len(self.files))
-            assert len(self.files) - self.state.counts.waiting >= n_told
+            n_counted = self.status.n_completed + self.status.n_failed
+            assert len(self.files) - self.state.counts.waiting >= n_counted
 
     def hear_nothing(self, fault: str) -> None:
         error = FAULTS[fault]
-        was_about_times = self.state.question is Question.ROWS and bool(self.state.later_than)
-        goes_on = self.state.see_nothing(error, self.clock)
+        was_about_times = self.state.next_request is Request.ROWS and bool(self.state.later_than)
+        goes_on = self.state.update_error(error, self.clock)
         is_short = self.clock - self.last_answer < self.state.pace.outage_s
         if was_about_times and isinstance(error, RequestRefused):
             # It may be because of that: all rows are asked for from now on.
@@ -321,12 +319,12 @@ class History(RuleBasedStateMachine):
 
     @invariant()
     def every_outcome_was_told_once_and_never_changes(self) -> None:
-        assert self.state.matcher.outcomes == self.told
+        assert self.state.results.outcomes == self.told
         assert all(o.input_file == self.files.paths[i] for i, o in self.told.items())
 
     @invariant()
     def outcomes_and_missing_are_the_files(self) -> None:
-        known, missing = set(self.told), set(self.state.matcher.missing)
+        known, missing = set(self.told), set(self.state.results.missing)
         assert not known & missing
         assert known | missing == set(range(len(self.files)))
 
@@ -351,7 +349,7 @@ class History(RuleBasedStateMachine):
     def a_final_ending_leaves_no_file_without_an_outcome(self) -> None:
         kind = type(self.state.ending)
         if kind in FINAL.values():
-            assert not self.state.matcher.missing
+            assert not self.state.results.missing
             assert FINAL[str(self.state.status)] is kind
             lost = [o for o in self.told.values() if isinstance(o, Failed)]
             assert any(o.kind == kind.__name__ for o in lost)
@@ -424,8 +422,10 @@ LOGS = "https://logs.org/d857"
 
 
 def course_of(*paths: str, has_rows: bool = True, pace: PollPolicy = PACE) -> TransformState:
-    state = TransformState("d857", InputFiles(paths or PATHS), pace, 0.0, lambda: 0.5)
-    state.see_server(has_rows)
+    files = InputFiles(paths or PATHS)
+    results = ResultStore("d857", len(files))
+    state = TransformState(results, files, pace, 0.0, lambda: 0.5, few_rows=2)
+    state.update_server(has_rows)
     return state
 
 
@@ -434,12 +434,12 @@ def asked_until(state: TransformState, seconds: float, rows: Any = (), **status:
     now = 0.0
     while not state.is_over and now <= seconds:
         now += state.pause_s
-        if state.question is Question.ROWS:
-            state.keep(state.news(rows), now)
-        elif state.question is Question.STATUS:
-            state.see_status({"log-url": LOGS, **status}, now)
+        if state.next_request is Request.ROWS:
+            state.add(state.new_outcomes(parsed(rows)), now)
+        elif state.next_request is Request.STATUS:
+            state.update_status(reported(**{"log_url": LOGS, **status}), now)
         else:
-            state.see_objects(rows, now)
+            state.add_final_rows(rows, now)
 
 
 @pytest.mark.parametrize(
@@ -461,7 +461,7 @@ def test_a_final_ending_says_what_is_missing_and_what_to_do(status, says):
     assert type(state.ending) is FINAL[status]
     facts = {"request_id": "d857", "done": 1, "total": 6, "log_url": LOGS}
     assert state.ending.facts == {**facts, "missing": list(PATHS[1:4])}
-    lost = state.matcher.outcomes[5]
+    lost = state.results.outcomes[5]
     assert lost == Failed(5, PATHS[5], f"no result: {status}", LOGS, FINAL[status].__name__)
 
 
@@ -473,18 +473,18 @@ def test_a_final_ending_says_what_is_missing_and_what_to_do(status, says):
     ],
 )
 def test_a_passing_ending_says_what_waiting_again_does(deadline_s, kind, says):
-    state = course_of(pace=replace(FAST, stall_s=30.0, deadline_s=deadline_s))
+    state = course_of(pace=PollPolicy(stall_s=30.0, deadline_s=deadline_s))
     asked_until(state, 60, [row(1, PATHS[0])], status="Reticulating")
     assert type(state.ending) is kind
     for part in ["d857", "1 of 6", "'Reticulating'", repr(PATHS[1]), "cancel()", *says]:
         assert part in str(state.ending)
-    assert state.matcher.missing == [1, 2, 3, 4, 5]
+    assert state.results.missing == [1, 2, 3, 4, 5]
 
 
 def test_a_transform_that_is_gone_says_how_far_it_was():
     state = course_of("/a.root", "/b.root")
-    state.keep(state.news([row(1, "/b.root")]), 1.0)
-    assert not state.see_nothing(TransformGone("not found", status=404), 2.0)
+    state.add(state.new_outcomes(parsed([row(1, "/b.root")])), 1.0)
+    assert not state.update_error(TransformGone("not found", status=404), 2.0)
     assert isinstance(state.ending, TransformGone)
     for part in ["d857", "deleted", "1 of 2", "'/a.root' was not", "ignore_cache=True"]:
         assert part in str(state.ending)
@@ -492,7 +492,7 @@ def test_a_transform_that_is_gone_says_how_far_it_was():
 
 def test_without_a_link_the_logs_are_those_of_the_server():
     state = course_of("/a.root")
-    asked_until(state, 30, status="Fatal", **{"log-url": None})
+    asked_until(state, 30, status="Fatal", log_url=None)
     assert "See the logs of the server" in str(state.ending)
 
 
@@ -509,20 +509,20 @@ def test_all_results_are_no_ending():
 def test_rows_are_listed_once_more_when_all_results_were_given_time():
     """A server that is restarted right after the end may commit its last row after that."""
     state = course_of("/a.root")
-    state.see_status({"status": "Complete"}, 1.0)
-    state.keep([], 2.0)
-    assert state.see_nothing(Unreachable("restarting"), 3.0)
-    assert state.see_status({"status": "Complete"}, 19.0) == []
-    assert state.question is Question.ROWS
-    assert [o.index for o in state.news([row(1, "/a.root")])] == [0]
+    state.update_status(reported("Complete"), 1.0)
+    state.add([], 2.0)
+    assert state.update_error(Unreachable("restarting"), 3.0)
+    assert state.update_status(reported("Complete"), 19.0) == []
+    assert state.next_request is Request.ROWS
+    assert [o.index for o in state.new_outcomes(parsed([row(1, "/a.root")]))] == [0]
 
 
 def test_a_complete_that_was_premature_is_forgotten():
     state = course_of("/a.root")
-    state.see_status({"status": "Complete"}, 1.0)
-    state.see_status({"status": "Running"}, 5.0)
-    state.keep([], 11.0)
-    state.see_status({"status": "Complete"}, 12.0)
+    state.update_status(reported("Complete"), 1.0)
+    state.update_status(reported("Running"), 5.0)
+    state.add([], 11.0)
+    state.update_status(reported("Complete"), 12.0)
     assert not state.is_over
 
 
@@ -532,49 +532,49 @@ def test_a_complete_that_was_premature_is_forgotten():
 def test_without_rows_nothing_is_listed_before_the_end():
     state = course_of(has_rows=False)
     for now in (1.0, 2.0):
-        state.see_status({"status": "Running", "files-completed": 2}, now)
-        assert state.question is Question.STATUS
+        state.update_status(reported("Running", files_completed=2), now)
+        assert state.next_request is Request.STATUS
     assert (state.counts.delivered, state.counts.waiting) == (2, 4)
-    state.see_status({"status": "Complete", "files-completed": 6}, 3.0)
-    assert state.question is Question.OBJECTS
+    state.update_status(reported("Complete", files_completed=6), 3.0)
+    assert state.next_request is Request.FINAL_ROWS
 
 
 def test_an_object_may_come_later_than_the_status():
     state = course_of("/data/0.root", "/data/1.root", has_rows=False)
-    state.see_status({"status": "Complete", "files-completed": 2}, 1.0)
-    assert [o.index for o in state.see_objects([stored(1)], 2.0)] == [1]
+    state.update_status(reported("Complete", files_completed=2), 1.0)
+    assert [o.index for o in state.add_final_rows([stored(1)], 2.0)] == [1]
     assert not state.is_over
-    assert [o.index for o in state.see_objects([stored(0), stored(1)], 3.0)] == [0]
+    assert [o.index for o in state.add_final_rows([stored(0), stored(1)], 3.0)] == [0]
     assert state.is_over
     assert state.ending is None
 
 
 def test_counts_do_not_go_back_when_an_object_comes_later():
     state = course_of("/data/0.root", "/data/1.root", has_rows=False)
-    state.see_status({"status": "Running", "files-completed": 1}, 1.0)
-    state.see_status({"status": "Running", "files-completed": 2}, 2.0)
-    state.see_status({"status": "Complete", "files-completed": 2}, 3.0)
+    state.update_status(reported("Running", files_completed=1), 1.0)
+    state.update_status(reported("Running", files_completed=2), 2.0)
+    state.update_status(reported("Complete", files_completed=2), 3.0)
     assert state.counts.delivered == 2
-    state.see_objects([stored(1)], 4.0)
+    state.add_final_rows([stored(1)], 4.0)
     assert state.counts.delivered == 2
 
 
 def test_a_failure_that_is_counted_with_the_end_is_a_failure():
     state = course_of("/data/0.root", "/data/1.root", has_rows=False)
-    state.see_status({"status": "Running", "files-completed": 1}, 1.0)
-    done = {"status": "Complete", "files-completed": 1, "files-failed": 1}
-    state.see_status(done, 2.0)
-    failed = state.see_objects([stored(1)], 3.0)[-1]
+    state.update_status(reported("Running", files_completed=1), 1.0)
+    done = reported("Complete", files_completed=1, files_failed=1)
+    state.update_status(done, 2.0)
+    failed = state.add_final_rows([stored(1)], 3.0)[-1]
     assert failed == Failed(0, "/data/0.root", None)
     assert state.is_over
     assert state.ending is None
 
 
 def test_a_bucket_that_was_listed_is_an_answer():
-    state = course_of(has_rows=False, pace=replace(FAST, settle_s=100.0, outage_s=20.0))
-    state.see_status({"status": "Complete"}, 1.0)
-    state.see_objects([], 30.0)
-    assert state.see_nothing(Unreachable("nobody answers"), 31.0)
+    state = course_of(has_rows=False, pace=PollPolicy(settle_s=100.0, outage_s=20.0))
+    state.update_status(reported("Complete"), 1.0)
+    state.add_final_rows([], 30.0)
+    assert state.update_error(Unreachable("nobody answers"), 31.0)
 
 
 def test_a_bucket_that_stays_incomplete_ends():
@@ -591,26 +591,26 @@ def test_silence_is_asked_less_often_and_news_at_once():
     state = course_of()
     pauses = []
     for now in (0.0, 5.0, 10.0, 25.0):
-        state.see_status({"status": "Running"}, now)
+        state.update_status(reported("Running"), now)
         pauses.append(state.pause_s)
     # Spread by half of the tenth that is allowed; never longer than the longest pause.
     assert pauses == pytest.approx([0.105, 0.525, 1.05, 2.0])
-    state.keep(state.news([row(1, PATHS[0])]), 26.0)
+    state.add(state.new_outcomes(parsed([row(1, PATHS[0])])), 26.0)
     assert state.pause_s == pytest.approx(0.105)
 
 
 @pytest.mark.parametrize("took_s", [5.0, 15.0, 60.0])
 def test_one_slow_answer_does_not_silence_the_course(took_s):
     state = course_of()
-    state.see_status({"status": "Running"}, 100.0, took_s)
+    state.update_status(reported("Running"), 100.0, took_s)
     assert state.pause_s == PACE.idle_s
-    state.keep(state.news([row(1, PATHS[0])]), 200.0, took_s)
+    state.add(state.new_outcomes(parsed([row(1, PATHS[0])])), 200.0, took_s)
     assert state.pause_s == PACE.idle_s
 
 
 def test_a_slow_server_is_asked_no_more_than_half_of_the_time():
     state = course_of()
-    state.keep(state.news([row(1, PATHS[0])]), 100.0, 1.0)
+    state.add(state.new_outcomes(parsed([row(1, PATHS[0])])), 100.0, 1.0)
     assert state.pause_s >= 1.0
 
 
@@ -618,40 +618,40 @@ def test_a_slow_server_is_asked_no_more_than_half_of_the_time():
 
 
 def test_limits_are_looked_at_without_an_answer():
-    state = course_of(pace=replace(FAST, stall_s=5.0, deadline_s=8.0))
-    state.watch_the_time(5.0)
+    state = course_of(pace=PollPolicy(stall_s=5.0, deadline_s=8.0))
+    state.check_limits(5.0)
     assert state.ending is None
-    state.watch_the_time(5.1)
+    state.check_limits(5.1)
     assert isinstance(state.ending, TransformStalled)
     state.resume(6.0)
-    state.keep(state.news([row(1, PATHS[0])]), 10.0)
-    state.watch_the_time(14.1)
+    state.add(state.new_outcomes(parsed([row(1, PATHS[0])])), 10.0)
+    state.check_limits(14.1)
     assert isinstance(state.ending, DeadlineExceeded)
 
 
 def test_a_server_that_is_away_is_no_stall():
-    state = course_of(pace=replace(FAST, stall_s=1.0, outage_s=30.0))
-    assert state.see_nothing(FAULTS["silent"], 0.5)
-    state.watch_the_time(20.0)
+    state = course_of(pace=PollPolicy(stall_s=1.0, outage_s=30.0))
+    assert state.update_error(FAULTS["silent"], 0.5)
+    state.check_limits(20.0)
     assert state.ending is None
     assert state.silent_at == 30.0
-    state.keep(state.news([row(1, PATHS[0])]), 21.0)
-    state.watch_the_time(22.1)
+    state.add(state.new_outcomes(parsed([row(1, PATHS[0])])), 21.0)
+    state.check_limits(22.1)
     assert isinstance(state.ending, TransformStalled)
 
 
 def test_a_transform_that_is_over_has_no_limit():
-    state = course_of("/a.root", pace=replace(FAST, deadline_s=1.0))
-    state.keep(state.news([row(1, "/a.root")]), 0.5)
+    state = course_of("/a.root", pace=PollPolicy(deadline_s=1.0))
+    state.add(state.new_outcomes(parsed([row(1, "/a.root")])), 0.5)
     assert state.limit_at == math.inf
-    state.watch_the_time(5.0)
+    state.check_limits(5.0)
     assert state.ending is None
 
 
 def test_a_transform_that_has_ended_may_owe_rows_for_longer_than_a_stall():
-    state = course_of("/a.root", pace=replace(FAST, stall_s=1.0, settle_s=10.0))
-    state.see_status({"status": "Complete"}, 0.5)
-    state.watch_the_time(5.0)
+    state = course_of("/a.root", pace=PollPolicy(stall_s=1.0, settle_s=10.0))
+    state.update_status(reported("Complete"), 0.5)
+    state.check_limits(5.0)
     assert state.ending is None
 
 
@@ -661,20 +661,20 @@ def test_a_transform_that_has_ended_may_owe_rows_for_longer_than_a_stall():
 def test_the_status_is_asked_for_now_and_then_while_nothing_comes():
     state, questions = course_of(), []
     for i in range(1, 15):
-        questions.append(state.question)
-        if state.question is Question.ROWS:
-            state.keep([], 0.1 * i)
+        questions.append(state.next_request)
+        if state.next_request is Request.ROWS:
+            state.add([], 0.1 * i)
         else:
-            state.see_status({"status": "Running"}, 0.1 * i)
-    assert set(questions) == {Question.ROWS, Question.STATUS}
-    assert questions.count(Question.STATUS) <= len(questions) / ROWS_A_STATUS
+            state.update_status(reported("Running"), 0.1 * i)
+    assert set(questions) == {Request.ROWS, Request.STATUS}
+    assert questions.count(Request.STATUS) <= len(questions) / ROWS_A_STATUS
 
 
 def test_the_status_is_not_asked_for_while_rows_come():
     state = course_of()
     for i in range(5):
-        state.keep(state.news([row(i + 1, PATHS[i])]), 10.0 * (i + 1))
-        assert state.question is Question.ROWS
+        state.add(state.new_outcomes(parsed([row(i + 1, PATHS[i])])), 10.0 * (i + 1))
+        assert state.next_request is Request.ROWS
 
 
 # -- which rows are asked for
@@ -687,65 +687,66 @@ def since(seconds: float) -> datetime:
 def test_of_many_rows_only_the_latest_are_asked_for():
     state = course_of()
     assert state.later_than is None
-    state.keep(state.news([{**row(1, PATHS[0]), "created_at": at(100)}]), 1.0)
+    state.add(state.new_outcomes(parsed([{**row(1, PATHS[0]), "created_at": at(100)}])), 1.0)
     assert state.later_than is None  # as few as that cost nothing
-    state.keep(state.news([{**row(2, PATHS[1]), "created_at": at(200)}]), 2.0)
+    state.add(state.new_outcomes(parsed([{**row(2, PATHS[1]), "created_at": at(200)}])), 2.0)
     assert state.later_than == since(200 - OVERLAP_S)
-    state.keep(state.news([{**row(3, PATHS[2]), "created_at": at(170)}]), 3.0)
+    state.add(state.new_outcomes(parsed([{**row(3, PATHS[2]), "created_at": at(170)}])), 3.0)
     assert state.later_than == since(200 - OVERLAP_S)
 
 
 def test_rows_that_appear_late_are_looked_for_now_and_then():
     state = course_of()
     rows = [{**row(n, PATHS[n]), "created_at": at(100)} for n in range(2)]
-    state.keep(state.news(rows), 1.0)
+    state.add(state.new_outcomes(parsed(rows)), 1.0)
     n_long = 0
     for i in range(100):
         assert state.later_than in (since(100 - OVERLAP_S), since(100 - LONG_OVERLAP_S))
         n_long += state.later_than == since(100 - LONG_OVERLAP_S)
-        state.keep(state.news(rows), 2.0 + i)
-        if state.question is Question.STATUS:
-            state.see_status({"status": "Running"}, 2.0 + i)
+        state.add(state.new_outcomes(parsed(rows)), 2.0 + i)
+        if state.next_request is Request.STATUS:
+            state.update_status(reported("Running"), 2.0 + i)
     assert n_long == 100 // LONG_EVERY_S
 
 
 def test_all_rows_are_asked_for_when_the_server_counts_more_than_it_lists():
     state = course_of()
-    state.keep(state.news([row(1, PATHS[0]), row(2, PATHS[1])]), 1.0)
-    state.see_status({"status": "Running", "files-completed": 3}, 2.0)
+    state.add(state.new_outcomes(parsed([row(1, PATHS[0]), row(2, PATHS[1])])), 1.0)
+    state.update_status(reported("Running", files_completed=3), 2.0)
     assert state.later_than is not None  # it may count it before it lists it
-    state.see_status({"status": "Running", "files-completed": 3}, 1.0 + LONG_OVERLAP_S)
+    state.update_status(reported("Running", files_completed=3), 1.0 + LONG_OVERLAP_S)
     assert state.later_than is None
-    state.keep(state.news([row(3, PATHS[2])]), 62.0)
+    state.add(state.new_outcomes(parsed([row(3, PATHS[2])])), 62.0)
     assert state.later_than is not None
 
 
 def test_all_rows_are_asked_for_before_it_ends():
     state = course_of()
-    state.keep(state.news([row(1, PATHS[0]), row(2, PATHS[1])]), 1.0)
+    state.add(state.new_outcomes(parsed([row(1, PATHS[0]), row(2, PATHS[1])])), 1.0)
     assert state.later_than is not None
-    state.see_status({"status": "Complete"}, 2.0)
-    assert state.question is Question.ROWS
+    state.update_status(reported("Complete"), 2.0)
+    assert state.next_request is Request.ROWS
     assert state.later_than is None
 
 
 @pytest.mark.parametrize("status", [400, 403, 500])
 def test_a_server_that_does_not_read_times_is_asked_for_all(status):
     state = course_of()
-    state.keep(state.news([row(1, PATHS[0]), row(2, PATHS[1])]), 1.0)
+    state.add(state.new_outcomes(parsed([row(1, PATHS[0]), row(2, PATHS[1])])), 1.0)
     assert state.later_than is not None
-    assert state.see_nothing(RequestRefused("not a time", status=status), 100.0)
+    assert state.update_error(RequestRefused("not a time", status=status), 100.0)
     assert state.later_than is None
-    state.keep(state.news([row(3, PATHS[2])]), 101.0)
+    state.add(state.new_outcomes(parsed([row(3, PATHS[2])])), 101.0)
     assert state.later_than is None
-    assert not state.see_nothing(RequestRefused("no", status=status), 200.0)
+    assert not state.update_error(RequestRefused("no", status=status), 200.0)
 
 
 @pytest.mark.parametrize("made", [None, "", "yesterday", 5])
 def test_rows_that_do_not_say_when_they_were_made(made):
     state = course_of()
-    state.keep(state.news([{**row(n, PATHS[n]), "created_at": made} for n in range(3)]), 1.0)
-    assert len(state.matcher.outcomes) == 3
+    rows = [{**row(n, PATHS[n]), "created_at": made} for n in range(3)]
+    state.add(state.new_outcomes(parsed(rows)), 1.0)
+    assert len(state.results.outcomes) == 3
     assert state.later_than is None
 
 
@@ -753,27 +754,27 @@ def test_rows_that_do_not_say_when_they_were_made(made):
 def test_times_are_those_of_utc(zone):
     state = course_of()
     rows = [{**row(n, PATHS[n]), "created_at": f"{at(100)}{zone}"} for n in range(2)]
-    state.keep(state.news(rows), 1.0)
+    state.add(state.new_outcomes(parsed(rows)), 1.0)
     assert state.later_than == datetime.fromisoformat(f"{at(100 - OVERLAP_S)}+00:00")
 
 
 def test_a_rest_is_no_part_of_the_waiting():
     state = course_of()
-    state.keep(state.news([row(1, PATHS[0]), row(2, PATHS[1])]), 60.0)
+    state.add(state.new_outcomes(parsed([row(1, PATHS[0]), row(2, PATHS[1])])), 60.0)
     state.resume(1000.0)
-    state.see_status({"status": "Running"}, 1030.0)
-    state.keep(state.news([row(3, PATHS[2])]), 1030.0)
+    state.update_status(reported("Running"), 1030.0)
+    state.add(state.new_outcomes(parsed([row(3, PATHS[2])])), 1030.0)
     assert state.ending is None
-    state.see_status({"status": "Running"}, 1041.0)
+    state.update_status(reported("Running"), 1041.0)
     assert isinstance(state.ending, DeadlineExceeded)
     state.resume(1041.0)
-    state.see_status({"status": "Running"}, 1042.0)
+    state.update_status(reported("Running"), 1042.0)
     assert state.ending is None
 
 
 def test_a_short_rest_does_not_mean_asking_for_all_rows():
     state = course_of()
-    state.keep(state.news([row(1, PATHS[0]), row(2, PATHS[1])]), 1.0)
+    state.add(state.new_outcomes(parsed([row(1, PATHS[0]), row(2, PATHS[1])])), 1.0)
     state.resume(3.0)
-    assert state.question is Question.ROWS
+    assert state.next_request is Request.ROWS
     assert state.later_than is not None

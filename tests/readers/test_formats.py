@@ -33,7 +33,7 @@ from coffea_sx.local import LocalServiceX
 from coffea_sx.polling.outcomes import Delivered
 from coffea_sx.query import RESULT_FORMATS, select
 from coffea_sx.readers.partition import blockwise_reader, read
-from coffea_sx.servicex.urls import SignedUrl
+from coffea_sx.servicex.models import SignedUrl
 from coffea_sx.storage.stored import StoredObject, stored_object
 from coffea_sx.storage.transfer import ObjectPart
 from coffea_sx.testing import S3Store
@@ -94,7 +94,7 @@ class S3Objects:
         self._store.client().put_object(self._bucket, name, io.BytesIO(content), len(content))
         return stored_object(self, name, len(content))
 
-    def grant(self, object_name: str, *, refresh: bool = False) -> SignedUrl:
+    def signed_url(self, object_name: str, *, refresh: bool = False) -> SignedUrl:
         expires = timedelta(seconds=60)
         url = self._store.client().presigned_get_object(self._bucket, object_name, expires=expires)
         return SignedUrl(url, {}, time.time() + 60)

@@ -23,7 +23,7 @@ from coffea_sx.forms.writers import write
 from coffea_sx.polling.outcomes import Delivered
 from coffea_sx.query import select
 from coffea_sx.readers.partition import blockwise_reader, read
-from coffea_sx.servicex.urls import SignedUrl
+from coffea_sx.servicex.models import SignedUrl
 from coffea_sx.storage.stored import stored_object
 
 NAMES = ["MET_pt", "Muon_pt", "event"]
@@ -36,7 +36,7 @@ class Bench:
         self.delivered, self.outcome, self.content = delivered, outcome, content
         self.server = scripted(lambda request: serve_file(self.content)(request))
 
-    def grant(self, object_name, *, refresh=False):
+    def signed_url(self, object_name, *, refresh=False):
         return SignedUrl(f"{self.server.url}/o?Signature=CANARY", {}, time.time() + 600)
 
     def read(self, step=0, steps=1, delivered=None, only=None):

@@ -21,7 +21,7 @@ from coffea_sx.forms.writers import write_trees
 from coffea_sx.local import LocalServiceX
 from coffea_sx.readers.root import open_root
 from coffea_sx.storage.stored import StoredObject
-from coffea_sx.storage.transport import Part
+from coffea_sx.storage.transfer import ObjectPart
 
 FUNC_ADL = [
     "rest_funcadl_root",
@@ -119,7 +119,7 @@ def test_a_file_that_root_itself_has_written(nano_aod: Path) -> None:
 
     def fetch(start: int, stop: int | None, wanted: Any = None) -> Part:
         ranges = [(start, len(content))] if wanted is None else wanted
-        return Part([bytearray(content[i:j]) for i, j in ranges], len(content), "one")
+        return ObjectPart([bytearray(content[i:j]) for i, j in ranges], len(content), "one")
 
     stored = StoredObject("o", fetch, len(content))
     with open_root(stored, form, 0.1) as columns, uproot.open(nano_aod) as file:

@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from support.strategies import parsed
+
 from coffea_sx.dataset import MAX_OBJECT_NAME, InputFiles, object_name
 from coffea_sx.polling.matching import RowMatcher
 from coffea_sx.polling.outcomes import Failed
+from coffea_sx.polling.results import ResultStore
 
 
 def responses(path: Path) -> list[dict[str, Any]]:
@@ -63,15 +66,16 @@ def replay(request_id: str, sent: list[dict[str, Any]]) -> int:
         if (rows := [r for r in response.get("results", ()) if r["request-id"] == request_id])
     ]
     paths = dict.fromkeys(r["file-path"] for r in max(answers, key=len))
-    matcher = RowMatcher(InputFiles(tuple(paths)))
+    files = InputFiles(tuple(paths))
+    matcher = RowMatcher(files, ResultStore("d857", len(files)))
     seen: dict[int, object] = {}
     for answer in answers:
-        new = matcher.news(answer)
+        new = matcher.new_outcomes(parsed(answer))
         assert not seen.keys() & {o.index for o in new}
-        matcher.keep(new)
+        matcher.results.enter(new, None)
         seen.update((o.index, o) for o in new)
-        assert matcher.outcomes == seen
-    assert matcher.is_complete
+        assert matcher.results.outcomes == seen
+    assert matcher.results.is_complete
     names = Counter(r["s3-object-name"] for r in answers[-1])
     # The object of two files, which dataset.listed() refuses, is the result of one of them.
     failed = {

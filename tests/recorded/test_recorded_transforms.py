@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from support.strategies import Answer, row, say
+from support.strategies import Answer, row, say, status_json
 
 from coffea_sx.dataset import InputFiles, checked_files, object_name
 from coffea_sx.errors import (
@@ -25,14 +25,13 @@ from coffea_sx.errors import (
     TransformStalled,
 )
 from coffea_sx.policy import LENIENT, PollPolicy
-from coffea_sx.polling import lookup as lookup_module
 from coffea_sx.polling.lookup import files_of
 from coffea_sx.polling.outcomes import Delivered, Failed
 from coffea_sx.polling.poller import Poller
 from coffea_sx.polling.registry import TransformAddress
 from coffea_sx.servicex import submit
-from coffea_sx.servicex.client import DATASETS
 from coffea_sx.servicex.config import EndpointName
+from coffea_sx.servicex.models import LISTS_RESULTS
 
 FAST = PollPolicy(busy_s=0.01, idle_s=0.02, stall_s=30.0, settle_s=0.3, outage_s=1.0)
 IMPATIENT = replace(FAST, stall_s=1.0)
@@ -174,9 +173,9 @@ class Recording:
 
     @property
     def info(self) -> dict[str, Any]:
-        """Description of the server; most recordings are of a server of 2025."""
-        of_2025 = {"app-version": "develop", "code-gen-image": {}, "capabilities": [DATASETS]}
-        found = [r for r in self.responses if "app-version" in r and "status" not in r]
+        """What the server said of itself; most recordings are of a server of 2025."""
+        of_2025 = {"app-version": "develop", "code-gen-image": {}, "capabilities": [LISTS_RESULTS]}
+        found = [said for said in self.said if "app-version" in said and "status" not in said]
         return found[0] if found else of_2025
 
     @property
@@ -304,7 +303,7 @@ def test_every_recording_of_a_transform_is_in_a_table(folder):
 def test_a_transform_whose_files_are_all_resolved(name, folder, poller_of):
     recording = Recording(folder / name)
     play = Replay(recording)
-    if DATASETS not in recording.info.get("capabilities", []):
+    if LISTS_RESULTS not in recording.info.get("capabilities", []):
         play.objects = [object_name(path) for path in recording.paths]
     poller = poller_of(play, recording.paths, recording.request_id)
     outcomes, ending = ended(poller)
@@ -355,34 +354,30 @@ def test_a_list_that_is_refused_before_it_is_submitted(name, folder):
 # -- look-ups
 
 
-@pytest.fixture
-def fast(monkeypatch):
-    """Let look-ups be polled without pauses."""
-    monkeypatch.setattr(lookup_module, "sleep", lambda seconds: None)
-
-
-def test_the_second_request_of_a_look_up_gets_all_files(folder, poller_of, fast):
+def test_the_second_request_of_a_look_up_gets_all_files(folder, poller_of):
     recording = Recording(folder / "lookup_premature_complete.json", which=1)
     play = Replay(recording)
     poller = poller_of(play, recording.paths, recording.request_id)
-    files = files_of(poller.client, recording.request_id, FAST)
+    files = files_of(poller.client, recording.request_id, PollPolicy(busy_s=0.0))
     assert files.paths == tuple(f"/data/nano_{i}.root" for i in (0, 1, 2, 5))
     outcomes, ending = ended(poller)
     assert counted(outcomes) == (4, 0)
     assert ending is None
 
 
-def test_a_premature_complete_has_not_the_number_of_files(folder, scripted, client_of, fast):
+def test_a_premature_complete_does_not_tell_the_number_of_files(folder, scripted, client_of):
     recording = Recording(folder / "lookup_premature_complete.json", which=0)
     assert recording.statuses[-1][1]["files"] == 2
     client = client_of(scripted(Replay(recording)).url)
-    assert len(files_of(client, recording.request_id, FAST)) == 4
+    assert len(files_of(client, recording.request_id, PollPolicy(busy_s=0.0))) == 4
 
 
-def test_a_look_up_of_nothing(folder, scripted, client_of, fast):
+def test_a_look_up_of_nothing(folder, scripted, client_of):
     recording = Recording(folder / "lookup_empty.json")
     with pytest.raises(EmptyDataset, match=recording.request_id):
-        files_of(client_of(scripted(Replay(recording)).url), recording.request_id, FAST)
+        files_of(
+            client_of(scripted(Replay(recording)).url), recording.request_id, PollPolicy(busy_s=0.0)
+        )
 
 
 # -- races
@@ -414,11 +409,11 @@ def test_rows_that_are_committed_late_are_not_missed(name, folder, poller_of):
 
     def play(asked):
         if asked.path == "/servicex":
-            return say({"app-version": "1", "code-gen-image": {}, "capabilities": [DATASETS]})
+            return say({"app-version": "1", "code-gen-image": {}, "capabilities": [LISTS_RESULTS]})
         if asked.path.partition("?")[0].endswith("/results"):
             return say({"results": asked.later(_next(answers))})
         status = "Complete" if len(answers) <= 3 else "Running"
-        return say({"status": status, "files": n, "files-completed": n})
+        return say(status_json(status, n, files_completed=n))
 
     poller = poller_of(play, paths, request_id)
     assert {one["s3-object-name"] for one in late} == {
@@ -450,5 +445,5 @@ def test_a_transform_whose_bucket_is_gone_is_not_used_again(folder, scripted, cl
     play.store = server.address
     client, request_id = client_of(server.url), recording.request_id
     status = client.status(request_id)
-    assert submit._has_results(client, status, None) is is_there
-    assert submit._has_results(client, status, ":data:nano_0.root") is is_there
+    assert submit.has_results(client, request_id, status, None) is is_there
+    assert submit.has_results(client, request_id, status, ":data:nano_0.root") is is_there

@@ -8,15 +8,17 @@ from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 
 import pytest
-from support.strategies import columns, connected
+from support.strategies import columns
 
 from coffea_sx.dataset import identify
 from coffea_sx.errors import OutcomeUnknown, Unreachable
 from coffea_sx.local import LocalServiceX
 from coffea_sx.local.settings import ServerSettings
+from coffea_sx.policy import ClientPolicy
 from coffea_sx.query import Selection, select
-from coffea_sx.servicex import cache, recovery
+from coffea_sx.servicex import cache
 from coffea_sx.servicex.client import ServiceXClient
+from coffea_sx.servicex.config import EndpointName, find_endpoint
 from coffea_sx.servicex.submit import submit
 from coffea_sx.testing import (
     Answer,
@@ -83,10 +85,11 @@ def proxy(server: LocalServiceX) -> Iterator[FaultProxy]:
 
 
 @pytest.fixture
-def client(proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServiceXClient]:
-    monkeypatch.setattr(recovery, "LOOKS_S", (0.0, 0.02, 0.1))
-    monkeypatch.setattr(cache, "_submitted", {})
-    connection = connected(proxy.url, 0.5)
+def client(proxy: FaultProxy) -> Iterator[ServiceXClient]:
+    cache.forget()
+    endpoint = find_endpoint(EndpointName(None, proxy.url, None))
+    policy = ClientPolicy(patience_s=0.5, recovery_pauses_s=(0.02, 0.1))
+    connection = ServiceXClient(endpoint, policy)
     yield connection
     connection.close()
 
@@ -95,7 +98,7 @@ def client(proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Servi
 def transforms(server: LocalServiceX, client_of: Callable[..., ServiceXClient]) -> Callable:
     """List the ids of the transforms of the server."""
     beside = client_of(server.url)
-    return lambda: [one["request_id"] for one in beside.transforms()]
+    return lambda: [status.request_id for status in beside.transforms()]
 
 
 def n_posts(proxy: FaultProxy) -> int:
@@ -146,7 +149,7 @@ def test_where_nothing_can_be_told_nothing_is_submitted_again(
 ):
     proxy.script = [Fault(lose_the_answer, SUBMITTING), Fault(Refuse(), LISTING, times=None)]
     titled = select(selection.text, codegen="uproot", title="my title")
-    with pytest.raises(OutcomeUnknown, match="cannot be told") as caught:
+    with pytest.raises(OutcomeUnknown, match="It is unknown if") as caught:
         submit(client, titled, identify(nano_files[:1]))
     assert "servicex transforms list" in str(caught.value)
     assert "'my title'" in str(caught.value)
@@ -213,7 +216,7 @@ def test_ones_own_is_taken_rather_than_an_equal_one(
 
     proxy.script = [Fault(another_is_faster, SUBMITTING)]
     request_id = submit(client, mine, identify(nano_files[:1]))
-    assert client.status(request_id)["title"] == "mine"
+    assert client.status(request_id).title == "mine"
     assert transforms()[1:] == [request_id]
 
 

@@ -101,11 +101,11 @@ def test_what_is_deleted_or_failed_is_submitted_again(client, selection, tmp_pat
     wanted = identify([str(tmp_path / "nowhere.root")])
     first = submit(client, selection, wanted)
     deadline = time.monotonic() + 20
-    while client.status(first)["status"] != "Complete" and time.monotonic() < deadline:
+    while client.status(first).status != "Complete" and time.monotonic() < deadline:
         time.sleep(0.02)
     second = submit(client, selection, wanted)
     assert second != first
-    while client.status(second)["status"] != "Complete" and time.monotonic() < deadline:
+    while client.status(second).status != "Complete" and time.monotonic() < deadline:
         time.sleep(0.02)
     path = f"/servicex/transformation/{second}"
     httpx.delete(f"{client.endpoint.url}{path}").raise_for_status()

@@ -1,11 +1,10 @@
-"""URLs of objects: asked for or signed, kept while they are good, shown to nobody."""
+"""URLs of objects: requested together, kept while they are good, shown in no text."""
 
 from __future__ import annotations
 
 import pickle
 import time
-from types import SimpleNamespace
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import httpx
 import pytest
@@ -19,9 +18,9 @@ from coffea_sx.errors import (
     ServiceXError,
     TransformGone,
 )
-from coffea_sx.servicex.client import ServerInfo
-from coffea_sx.servicex.config import Endpoint, EndpointName
-from coffea_sx.servicex.urls import BATCH, SIGNED_FOR_S, SignedUrl, UrlProvider
+from coffea_sx.policy import DEFAULT_CLIENT
+from coffea_sx.servicex.models import SignedUrl
+from coffea_sx.servicex.urls import UrlProvider
 
 INFO = {"app-version": "1", "code-gen-image": {}, "capabilities": ["generate_file_urls"]}
 
@@ -48,13 +47,13 @@ class UrlServer:
 
 
 @pytest.fixture
-def access_of(scripted, client_of):
+def provider_of(scripted, client_of):
     return lambda play: UrlProvider(client_of(scripted(play).url), "d857")
 
 
 @pytest.fixture
 def delivered(servicex, watching, selection, nano_files):
-    """A watch that knows two results."""
+    """A poller with two results."""
     poller = watching(servicex, selection, nano_files[:2])
     return poller, [poller.wait(i).object_name for i in range(2)]
 
@@ -63,54 +62,54 @@ def read(grant):
     return httpx.get(grant.url, headers=grant.headers)
 
 
-# -- asked for
+# -- requested from the server
 
 
 def test_urls_of_the_server_can_be_read(delivered):
     poller, names = delivered
     for name in names:
-        answer = read(poller.grant(name))
+        answer = read(poller.signed_url(name))
         assert answer.status_code == 200
         assert answer.content[:4] == b"root"
 
 
-def test_one_request_for_many_and_none_for_those_known(access_of):
+def test_one_request_for_many_and_none_for_those_that_were_made(provider_of):
     play = UrlServer()
-    access = access_of(play)
-    grants = access.grants(["a", "b"])
+    provider = provider_of(play)
+    grants = provider.urls(["a", "b"])
     assert list(grants) == ["a", "b"]
-    assert access.grants(["b"])["b"] == grants["b"]
+    assert provider.urls(["b"])["b"] == grants["b"]
     assert play.asked_for == [["a", "b"]]
 
 
-def test_asking_for_one_brings_the_others(access_of):
+def test_one_request_brings_the_others(provider_of):
     play = UrlServer()
-    access = access_of(play)
-    access.grants(["a"], also=lambda: ["a", "b"])
-    access.grants(["b"], also=lambda: ["c"])
+    provider = provider_of(play)
+    provider.urls(["a"], prefetch=lambda: ["a", "b"])
+    provider.urls(["b"], prefetch=lambda: ["c"])
     assert play.asked_for == [["a", "b"]]
 
 
-def test_refresh_asks_again(access_of):
+def test_refresh_makes_a_new_request(provider_of):
     play = UrlServer()
-    access = access_of(play)
-    first = access.grants(["a"])["a"]
-    second = access.grants(["a"], refresh=True)["a"]
+    provider = provider_of(play)
+    first = provider.urls(["a"])["a"]
+    second = provider.urls(["a"], refresh=True)["a"]
     assert first.url != second.url
-    assert access.grants(["a"])["a"] == second
+    assert provider.urls(["a"])["a"] == second
     assert play.asked_for == [["a"], ["a"]]
 
 
-def test_what_is_about_to_expire_is_asked_for_again(access_of):
+def test_what_is_about_to_expire_is_requested_again(provider_of):
     play = UrlServer(lives_s=20)
-    access = access_of(play)
-    access.grants(["a"])
-    access.grants(["a"])
+    provider = provider_of(play)
+    provider.urls(["a"])
+    provider.urls(["a"])
     assert len(play.asked_for) == 2
 
 
-def test_headers_and_expiry_are_those_of_the_server(access_of):
-    grant = access_of(UrlServer(600)).grants(["a:b c.root"])["a:b c.root"]
+def test_headers_and_expiry_are_those_of_the_server(provider_of):
+    grant = provider_of(UrlServer(600)).urls(["a:b c.root"])["a:b c.root"]
     assert grant.headers == {"X-N": "1"}
     assert abs(grant.expires_at - time.time() - 600) < 5
     assert grant.is_fresh()
@@ -118,20 +117,22 @@ def test_headers_and_expiry_are_those_of_the_server(access_of):
     assert not SignedUrl("u", {}, time.time() - 1).is_fresh()
 
 
-def test_requests_are_limited(access_of):
+def test_requests_are_limited(provider_of):
     play = UrlServer()
-    access = access_of(play)
-    access.grants(["a"], also=lambda: [f"n{i}" for i in range(3 * BATCH)])
-    assert [len(names) for names in play.asked_for] == [BATCH]
+    provider = provider_of(play)
+    provider.urls(
+        ["a"], prefetch=lambda: [f"n{i}" for i in range(3 * DEFAULT_CLIENT.urls_per_request)]
+    )
+    assert [len(names) for names in play.asked_for] == [DEFAULT_CLIENT.urls_per_request]
     assert play.asked_for[0][0] == "a"
 
 
-def test_many_that_are_wanted_are_all_given(access_of):
-    names = [f"n{i}" for i in range(2 * BATCH + 3)]
-    assert list(access_of(UrlServer()).grants(names)) == names
+def test_many_that_are_requested_are_all_returned(provider_of):
+    names = [f"n{i}" for i in range(2 * DEFAULT_CLIENT.urls_per_request + 3)]
+    assert list(provider_of(UrlServer()).urls(names)) == names
 
 
-def test_a_url_that_is_missing_for_what_is_not_wanted_yet(access_of):
+def test_a_missing_url_of_a_prefetched_object(provider_of):
     """Other files must not be lost because one has no URL."""
 
     def play(asked):
@@ -139,31 +140,31 @@ def test_a_url_that_is_missing_for_what_is_not_wanted_yet(access_of):
             return say(INFO)
         return say({"uris": {"a": ["http://store/a", {}, time.time() + 600]}})
 
-    assert access_of(play).grants(["a"], also=lambda: ["b"])["a"].url == "http://store/a"
+    assert provider_of(play).urls(["a"], prefetch=lambda: ["b"])["a"].url == "http://store/a"
 
 
 @pytest.mark.parametrize(
     "url",
     ["file:///etc/passwd", "ftp://store/a", "simplecache::http://store/a", "/a", "", None, 3, []],
 )
-def test_only_web_addresses(access_of, url):
+def test_only_web_addresses(provider_of, url):
     def play(asked):
         if asked.path == "/servicex":
             return say(INFO)
         return say({"uris": {"a": [url, {}, time.time() + 600]}})
 
     with pytest.raises(AccessError, match=r"http\(s\)") as caught:
-        access_of(play).grants(["a"])
+        provider_of(play).urls(["a"])
     assert caught.value.object_name == "a"
 
 
 @pytest.mark.parametrize("uris", [{}, {"b": ["http://store/b", {}, 0]}])
-def test_no_url_for_an_object(access_of, uris):
+def test_no_url_for_an_object(provider_of, uris):
     def play(asked):
         return say(INFO) if asked.path == "/servicex" else say({"uris": uris})
 
     with pytest.raises(AccessError, match=r"'a'.*d857"):
-        access_of(play).grants(["a"])
+        provider_of(play).urls(["a"])
 
 
 @pytest.mark.parametrize(
@@ -171,135 +172,41 @@ def test_no_url_for_an_object(access_of, uris):
     [{}, [], None, {"uris": None}, {"uris": {"a": None}}, {"uris": {"a": ["http://store/a"]}},
      {"uris": {"a": ["http://store/a", {}, None]}}, {"uris": {"a": ["http://store/a", {}, "x"]}}],
 )  # fmt: skip
-def test_nonsense_is_an_error_of_ours(access_of, said):
+def test_a_malformed_response_is_an_error_of_the_package(provider_of, said):
     def play(asked):
         return say(INFO) if asked.path == "/servicex" else say(said)
 
     with pytest.raises(ServiceXError):
-        access_of(play).grants(["a"])
+        provider_of(play).urls(["a"])
 
 
 @pytest.mark.parametrize(("status", "kind"), [(404, TransformGone), (403, NotAuthorized)])
-def test_refusals(access_of, status, kind):
+def test_refusals(provider_of, status, kind):
     def play(asked):
         return say(INFO) if asked.path == "/servicex" else say({"message": "no"}, status)
 
     with pytest.raises(kind):
-        access_of(play).grants(["a"])
+        provider_of(play).urls(["a"])
 
 
-def test_asking_for_urls_is_repeated(access_of):
+def test_requests_for_urls_are_repeated(provider_of):
     play, outage = UrlServer(), [say({}, 503)]
-    access = access_of(
+    provider = provider_of(
         lambda asked: outage.pop() if outage and asked.method == "POST" else play(asked)
     )
-    assert access.grants(["a"])["a"].url
+    assert provider.urls(["a"])["a"].url
 
 
-# -- signed here
+# -- shown in no text
 
 
-@pytest.fixture
-def signing(servicex, watching, selection, nano_files):
-    """A watch that knows two results, as if the server were of 2025."""
-    poller = watching(servicex, selection, nano_files[:2])
-    info = poller.client.info()
-    old = info.capabilities - {"generate_file_urls"}
-    poller.client._info = ServerInfo(info.version, info.codegens, old)
-    return poller, [poller.wait(i).object_name for i in range(2)]
-
-
-def test_signed_urls_can_be_read(signing, servicex):
-    poller, names = signing
-    for name in names:
-        answer = read(poller.grant(name))
-        assert answer.status_code == 200
-        assert answer.content[:4] == b"root"
-    assert not any(
-        e.path.endswith("file-urls") and poller.address.request_id in str(e)
-        for e in servicex.exchanges
-    )
-
-
-def test_signed_urls_live_shortly_and_hide_the_secret(signing):
-    poller, names = signing
-    grant = poller.grant(names[0])
-    query = parse_qs(urlsplit(grant.url).query)
-    assert query["X-Amz-Expires"] == [str(SIGNED_FOR_S)]
-    assert unquote(urlsplit(grant.url).path) == f"/{poller.address.request_id}/{names[0]}"
-    assert grant.is_fresh()
-    assert poller.client.status(poller.address.request_id)["minio-secret-key"] not in grant.url
-
-
-def test_a_refresh_signs_with_the_keys_of_today(signing):
-    poller, names = signing
-    first = poller.grant(names[0])
-    real = poller.client.status
-
-    def rotated(request_id):
-        return {**real(request_id), "minio-access-key": "another", "minio-secret-key": "secret"}
-
-    poller.client.status = rotated
-    assert poller.grant(names[0]) == first
-    assert "another" in poller.grant(names[0], refresh=True).url
-
-
-NO_KEYS = dict.fromkeys(["minio-endpoint", "minio-access-key", "minio-secret-key", "minio-secured"])
-
-
-@pytest.mark.parametrize("keys", [{}, NO_KEYS])
-def test_a_status_without_keys(access_of, keys):
-    def play(asked):
-        if asked.path == "/servicex":
-            return say({**INFO, "capabilities": []})
-        return say({"request_id": "d857", "status": "Running", **keys})
-
-    with pytest.raises(AccessError, match="d857"):
-        access_of(play).grants(["a"])
-
-
-# -- shown to nobody
-
-
-def test_a_grant_shows_no_signature(delivered):
+def test_a_signed_url_shows_no_signature(delivered):
     poller, names = delivered
-    grant = poller.grant(names[0])
+    grant = poller.signed_url(names[0])
     signature = parse_qs(urlsplit(grant.url).query)["Signature"][0]
     assert signature not in repr(grant)
     assert signature not in str([grant])
     assert pickle.loads(pickle.dumps(grant)) == grant
-
-
-@pytest.mark.parametrize(
-    ("servicex", "store", "is_allowed"),
-    [
-        ("https://servicex.org", "https://minio.elsewhere.org/o", True),
-        ("https://servicex.org", "https://10.1.2.3/o", True),
-        ("https://servicex.org", "http://169.254.169.254/latest", False),
-        ("https://servicex.org", "http://127.0.0.1:9000/o", False),
-        ("https://servicex.org", "http://localhost/o", False),
-        ("https://servicex.org", "http://[::1]/o", False),
-        ("https://servicex.org", "http://[fe80::1]/o", False),
-        ("https://servicex.org", "http://metadata.google.internal/o", False),
-        ("https://servicex.org", "http://0.0.0.0/o", False),
-        ("http://localhost:5000", "http://127.0.0.1:9000/o", True),
-        ("http://127.0.0.1:5000", "https://minio.elsewhere.org/o", True),
-    ],
-)
-def test_no_store_on_the_users_own_machine_but_beside_its_servicex(
-    servicex, store, is_allowed, monkeypatch
-):
-    endpoint = Endpoint(servicex, None, EndpointName(None, servicex, None))
-    access = UrlProvider(SimpleNamespace(endpoint=endpoint), "d857")
-    grant = SignedUrl(store, {}, 0)
-    if is_allowed:
-        assert access._allowed("o", grant) is grant
-        return
-    with pytest.raises(AccessError, match="COFFEA_SX_STORE_HOSTS") as caught:
-        access._allowed("o", grant)
-    assert caught.value.request_id == "d857"
-    monkeypatch.setenv("COFFEA_SX_STORE_HOSTS", f"a.org, {urlsplit(store).hostname}")
-    assert access._allowed("o", grant) is grant
 
 
 # -- URLs of what is not there yet
@@ -308,7 +215,7 @@ def test_no_store_on_the_users_own_machine_but_beside_its_servicex(
 @pytest.mark.parametrize(
     ("status", "asked_last"), [(503, [":a.root", ":b.root"]), (400, [":a.root"])]
 )
-def test_only_a_refusal_ends_asking_for_what_is_expected(scripted, client_of, status, asked_last):
+def test_only_a_refusal_ends_requests_for_what_is_expected(scripted, client_of, status, asked_last):
     """A server that is away refuses nothing: it is not asked a second time for less."""
 
     def play(asked):
@@ -318,9 +225,9 @@ def test_only_a_refusal_ends_asking_for_what_is_expected(scripted, client_of, st
 
     server = scripted(play)
     files = InputFiles(("/a.root", "/b.root"))
-    access = UrlProvider(client_of(server.url, 0.0), "d857", files, "root-file")
+    provider = UrlProvider(client_of(server.url, 0.0), "d857", files, "root-file")
     with pytest.raises(RequestRefused):
-        access.grants([":a.root"])
+        provider.urls([":a.root"])
     asked = [one.json["file_list"] for one in server.asked if one.method == "POST"]
     assert asked[0] == [":a.root", ":b.root"]
     assert asked[-1] == asked_last

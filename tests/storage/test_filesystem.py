@@ -45,7 +45,7 @@ from coffea_sx.polling.registry import TransformAddress
 from coffea_sx.query import select
 from coffea_sx.servicex.client import ServiceXClient
 from coffea_sx.servicex.config import EndpointName, find_endpoint
-from coffea_sx.servicex.urls import SignedUrl
+from coffea_sx.servicex.models import SignedUrl
 from coffea_sx.storage.filesystem import ServiceXFileSystem, address, split_address
 from coffea_sx.storage.policy import ReadPolicy
 
@@ -62,7 +62,7 @@ def content_and_url(servicex, nano_files, selection):
     where = TransformAddress(request_id, client.endpoint.name)
     poller = Poller(client, where, InputFiles(tuple(nano_files[:2])), FAST)
     outcome = poller.wait(0)
-    signed_url = poller.grant(outcome.object_name)
+    signed_url = poller.signed_url(outcome.object_name)
     content = httpx.get(signed_url.url, headers=signed_url.headers).content
     assert len(content) == outcome.nbytes
     yield content, address(request_id, outcome.object_name), poller
@@ -105,7 +105,7 @@ class Objects:
     def __init__(self):
         self.address = TransformAddress(uuid4().hex, EndpointName(None, "http://localhost", None))
         self.rows, self.urls = [], {}
-        registry.own(self.address, self)
+        registry.register(self.address, self)
 
     def add(self, name, url, nbytes):
         i = len(self.rows)
@@ -119,7 +119,7 @@ class Objects:
     def wait(self, index, timeout_s=None):
         raise TimeoutError
 
-    def grant(self, object_name, *, refresh=False):
+    def signed_url(self, object_name, *, refresh=False):
         return SignedUrl(self.urls[object_name], {}, time.time() + 60)
 
 

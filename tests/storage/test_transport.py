@@ -11,7 +11,7 @@ import pytest
 from support.strategies import Answer, serve_file
 
 from coffea_sx.errors import AccessError, ObjectGone, ReadError, Truncated
-from coffea_sx.servicex.urls import SignedUrl
+from coffea_sx.servicex.models import SignedUrl
 from coffea_sx.storage.policy import ReadPolicy
 from coffea_sx.storage.transport import fetch
 from coffea_sx.wire.clock import Limits

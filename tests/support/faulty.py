@@ -25,14 +25,14 @@ from coffea_sx.errors import ServiceXError
 from coffea_sx.forms import OutputForm, derive_form
 from coffea_sx.graph import layers
 from coffea_sx.local import LocalServiceX
-from coffea_sx.policy import PollPolicy
-from coffea_sx.servicex import clients
-from coffea_sx.servicex.client import ServiceXClient
+from coffea_sx.policy import DEFAULT_CLIENT, ClientPolicy, PollPolicy
+from coffea_sx.servicex.client import ServiceXClient, client_of
+from coffea_sx.servicex.config import EndpointName, find_endpoint
 from coffea_sx.storage.policy import ReadPolicy
 from coffea_sx.storage.stored import stored_object
 from coffea_sx.testing import Answer, FaultProxy, Request, When
 from coffea_sx.testing.messages import Ask, whole
-from coffea_sx.wire.clock import Limits
+from coffea_sx.wire.clock import DEFAULT_LIMITS, Limits
 from support.leaks import Canaries
 from support.paces import FAST, IMPATIENT
 
@@ -117,6 +117,22 @@ class Analysis:
         self._config = directory / "servicex.yaml"
         text = server.servicex_yaml().replace(server.url, url)
         self._config.write_text(f"{text}cache_path: {directory / 'cache'}\n")
+        self.pace: PollPolicy | None = None
+        self._client: ServiceXClient | None = None
+
+    def connect(
+        self, policy: ClientPolicy = DEFAULT_CLIENT, limits: Limits = DEFAULT_LIMITS
+    ) -> None:
+        """Make the client of this process for the server, with other limits."""
+        self._client = None
+        endpoint = find_endpoint(EndpointName(None, None, str(self._config)))
+        self._client = client_of(endpoint, policy, limits)
+
+    def hurry(self) -> None:
+        """Wait for ServiceX only a moment: faults that last end in a second."""
+        # Submitting takes its time.
+        self.connect(ClientPolicy(patience_s=0.5), Limits(total_s=1.0))
+        self.pace = PollPolicy(busy_s=0.02, idle_s=0.1, stall_s=10.0, settle_s=0.3, outage_s=0.2)
 
     def factory(self, **options: Any) -> Any:
         return NanoEventsFactory.from_servicex(
@@ -255,11 +271,8 @@ def read_with(patch: pytest.MonkeyPatch, policy: ReadPolicy) -> None:
 
 
 def make_impatient(patch: pytest.MonkeyPatch) -> None:
-    """Shorten the limits of requests, so that lasting faults end in a second; HASTY is the pace."""
+    """Wait for the store only a moment: faults that last end in a second."""
     read_with(patch, IMPATIENT)
-    # Submitting takes its time.
-    patch.setattr(ServiceXClient.__init__, "__defaults__", (5.0, Limits(total_s=1.0)))
-    patch.setattr(clients, "ServiceXClient", partial(ServiceXClient, patience_s=0.5))
 
 
 # -- in the processes of workers

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from coffea_sx.dataset import object_name
 from coffea_sx.errors import CountMismatch, TransformCanceled, TransformError, TransformStalled
-from coffea_sx.servicex.client import DATASETS
+from coffea_sx.servicex.models import LISTS_RESULTS
 from support.strategies import Answer, Asked, row, say
 
 REQUEST_ID = "0b3f1a52-7a35-4f0e-9a51-6f2a3c4d5e6f"
@@ -82,7 +82,7 @@ class Player:
     def __call__(self, asked: Asked) -> Answer:
         path = urlsplit(asked.path).path
         if path == "/servicex":
-            capabilities = {"capabilities": [DATASETS]} if self.lists_rows else {}
+            capabilities = {"capabilities": [LISTS_RESULTS]} if self.lists_rows else {}
             return say({"app-version": "develop", "code-gen-image": {}, **capabilities})
         if path.endswith("/results") and self.lists_rows:
             self._go_on()

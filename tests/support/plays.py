@@ -7,6 +7,7 @@ import math
 import time
 from typing import Any
 
+from coffea_sx.policy import ClientPolicy
 from coffea_sx.redact import Secret
 from coffea_sx.servicex.client import ServiceXClient
 from coffea_sx.servicex.config import Endpoint, EndpointName
@@ -102,7 +103,8 @@ def client_of(
 ) -> ServiceXClient:
     """Make a client of a server."""
     secret = Secret(token) if token else None
-    return ServiceXClient(Endpoint(url, secret, EndpointName(None, url, None)), patience_s, limits)
+    endpoint = Endpoint(url, secret, EndpointName(None, url, None))
+    return ServiceXClient(endpoint, ClientPolicy(patience_s=patience_s), limits)
 
 
 def fetched(url: str, limits: Limits, retry_s: float = 0.0) -> ObjectPart:

@@ -7,7 +7,7 @@ import json
 import socket
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,16 +21,20 @@ from coffea_sx.dataset import InputFiles, object_name
 from coffea_sx.demo.analysis import SelectionSchema, dimuon_query
 from coffea_sx.errors import DatasetError
 from coffea_sx.local import LocalServiceX
+from coffea_sx.policy import ClientPolicy
 from coffea_sx.servicex.client import ServiceXClient
 from coffea_sx.servicex.config import EndpointName, find_endpoint
+from coffea_sx.servicex.models import ResultRow
+from coffea_sx.wire.clock import DEFAULT_LIMITS, Limits
 from support.paces import FAST
 
 # -- clients
 
 
-def connected(url: str, *options: Any, **more: Any) -> ServiceXClient:
-    """Return a client of a server."""
-    return ServiceXClient(find_endpoint(EndpointName(None, url, None)), *options, **more)
+def connected(url: str, patience_s: float = 5.0, limits: Limits = DEFAULT_LIMITS) -> ServiceXClient:
+    """Make a client of a server."""
+    endpoint = find_endpoint(EndpointName(None, url, None))
+    return ServiceXClient(endpoint, ClientPolicy(patience_s=patience_s), limits)
 
 
 def submit_dimuons(server: LocalServiceX, files: Any, **options: Any) -> Any:
@@ -90,6 +94,23 @@ def row(number: int, path: str, *, failed: bool = False) -> dict[str, Any]:
         "total-bytes": 0 if failed else 1000 + number,
         "avg-rate": 0.0,
         "created_at": f"2026-11-22T14:43:43.{number:06d}",
+    }
+
+
+def parsed(rows: Iterable[dict[str, Any]]) -> list[ResultRow]:
+    """Parse rows of results."""
+    return [ResultRow.from_json(one) for one in rows]
+
+
+def status_json(status: str = "Running", n_files: int = 2, **changes: Any) -> dict[str, Any]:
+    """Make the status of a transform as servers write it, ``files_failed`` for ``files-failed``."""
+    return {
+        "request_id": "d857",
+        "status": status,
+        "files": n_files,
+        "files-completed": 0,
+        "files-failed": 0,
+        **{name.replace("_", "-"): value for name, value in changes.items()},
     }
 
 
@@ -221,10 +242,10 @@ Play = Callable[[Asked], Answer]
 class ScriptedServer:
     """An HTTP server that calls a function for each request; `asked` has all requests in order."""
 
-    def __init__(self, play: Play) -> None:
+    def __init__(self, play: Play, port: int = 0) -> None:
         self.asked: list[Asked] = []
         self.over = threading.Event()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self, play))
+        self._http = ThreadingHTTPServer(("127.0.0.1", port), _handler(self, play))
         self._http.daemon_threads = True
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()

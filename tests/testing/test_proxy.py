@@ -679,7 +679,7 @@ def test_latency_with_tls(proxies, server, tls):
 
 @pytest.fixture(scope="module")
 def delivered(servicex, nano_files, selection):
-    """A request with one delivered object: its id, name and status."""
+    """A request with one delivered object: its id, name and keys of the store."""
     client = strategies.connected(servicex.url)
     with contextlib.closing(client):
         request_id = client.submit(selection, did=None, files=nano_files[:1])
@@ -687,7 +687,7 @@ def delivered(servicex, nano_files, selection):
         while not (rows := client.results(request_id)):
             assert time.monotonic() < end
             time.sleep(0.02)
-        return request_id, rows[0]["s3-object-name"], client.status(request_id)
+        return request_id, rows[0].object_name, client.store_keys(request_id)
 
 
 def test_the_rest_of_a_servicex(servicex, proxies, client_of):
@@ -697,13 +697,13 @@ def test_the_rest_of_a_servicex(servicex, proxies, client_of):
 
 
 def test_a_url_that_is_signed_for_the_proxy(servicex, proxies, delivered):
-    request_id, name, status = delivered
+    request_id, name, store = delivered
     proxy = proxies(servicex.url)
 
     def sign(endpoint):
-        keys = status["minio-access-key"], status["minio-secret-key"]
-        store = minio.Minio(endpoint, *keys, secure=False, region="us-east-1")
-        return store.presigned_get_object(request_id, name).partition("?")[2]
+        keys = store.access_key.reveal(), store.secret_key.reveal()
+        signer = minio.Minio(endpoint, *keys, secure=False, region="us-east-1")
+        return signer.presigned_get_object(request_id, name).partition("?")[2]
 
     here, there = proxy.url.removeprefix("http://"), servicex.url.removeprefix("http://")
     path = f"/{request_id}/{quote(name, safe='')}"

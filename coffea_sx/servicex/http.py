@@ -1,0 +1,370 @@
+"""HTTP requests to a ServiceX server: retries, access tokens, and errors of the package."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
+from functools import partial
+from http import HTTPStatus
+from http.client import responses
+from time import monotonic
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import tenacity
+from urllib3.exceptions import HTTPError
+
+from .. import errors
+from ..errors import ProtocolError, ServerError, ServiceXError
+from ..policy import ClientPolicy
+from ..redact import Secret, redact
+from ..wire.clock import Clock, Limits, OutOfTimeError
+from ..wire.connections import close_pool, make_pool
+from ..wire.exchanges import blocks, exchange, retry_after
+from .config import Endpoint
+from .models import parse_access_token
+
+TRANSFORMATION = "/servicex/transformation"
+TRANSIENT = {429, 500, 502, 503, 504}
+# Responses of a gateway whose server may still be at work on the request.
+UNANSWERED = {502, 504}
+# Characters of the message of an error that are shown.
+MESSAGE_LENGTH = 2000
+# Bytes of a response that are read at once.
+BLOCK = 1 << 16
+# Locks cannot be waited for without end and with a timeout.
+_LONGEST_WAIT_S = 3600.0
+
+_REQUEST_ID = re.compile(rf"{TRANSFORMATION}/([0-9a-f-]{{36}})")
+
+Parsed = TypeVar("Parsed")
+
+
+class _TransientError(Exception):
+    """Repeats the request; `cause` is raised after the last attempt."""
+
+    def __init__(self, cause: ServiceXError, retry_after: float | None = None) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request to a server.
+
+    Attributes
+    ----------
+    method, path : str
+    content : object
+        Body, to be written as JSON; None for none.
+    is_repeatable : bool
+        True if the request may be sent twice; others are repeated only if they were not sent.
+    """
+
+    method: str
+    path: str
+    content: Any = None
+    is_repeatable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """The response to a request.
+
+    Attributes
+    ----------
+    status : int
+    content : bytes
+    retry_after : float or None
+        Seconds for which the server wants to be left alone.
+    """
+
+    status: int
+    content: bytes = field(repr=False)
+    retry_after: float | None
+
+    @property
+    def error(self) -> dict[str, Any] | None:
+        """Body of an error of ServiceX itself, which writes an object; None of any other."""
+        try:
+            body = json.loads(self.content)
+        except (ValueError, RecursionError):
+            return None
+        return body if isinstance(body, dict) else None
+
+    @property
+    def message(self) -> str:
+        """Message of an error: handlers write ``message``, the check of tokens ``msg``."""
+        body = self.error
+        if body is None:
+            return responses.get(self.status, "it gives no reason")
+        text = str(body.get("message") or body.get("msg") or body)
+        # Redacted before it is cut: a part of a secret is not recognized.
+        return redact(text[: 10 * MESSAGE_LENGTH])[:MESSAGE_LENGTH]
+
+
+class HttpSession:
+    """Connections to one server, and the access token for it.
+
+    Parameters
+    ----------
+    endpoint : Endpoint
+    policy : ClientPolicy
+    limits : Limits
+        Time that one request may take.
+    """
+
+    def __init__(self, endpoint: Endpoint, policy: ClientPolicy, limits: Limits) -> None:
+        self._endpoint = endpoint
+        self._policy = policy
+        self._limits = limits
+        self._connections = make_pool(_proxy(endpoint.url))
+        self._access_token: Secret | None = None
+        self._token_lock = threading.Lock()
+        self._clock_offset = timedelta(0)
+        self._closing = threading.Event()
+        weakref.finalize(self, close_pool, self._connections)
+
+    def close(self) -> None:
+        """Close the connections; a request that waits for its response ends at once."""
+        self._closing.set()
+        close_pool(self._connections)
+
+    @property
+    def server_time(self) -> datetime:
+        """Current time, or a little less, by the clock in the last response of the server."""
+        return datetime.now(timezone.utc) + self._clock_offset
+
+    def send(
+        self, request: Request, parse: Callable[[Any], Parsed], timeout_s: float | None = None
+    ) -> Parsed:
+        """Send a request, with as many attempts as the policy allows; return the parsed response.
+
+        Parameters
+        ----------
+        request : Request
+        parse : callable
+            Takes the JSON of the response.
+        timeout_s : float, optional
+            Time for all attempts, with a new access token, seconds.
+
+        Raises
+        ------
+        ServerError, TransformGone
+        """
+        timeout_s = math.inf if timeout_s is None else timeout_s
+        attempts = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_TransientError),
+            stop=tenacity.stop_any(
+                tenacity.stop_before_delay(min(self._policy.patience_s, timeout_s)),
+                tenacity.stop_when_event_set(self._closing),
+            ),
+            wait=_pause,
+            sleep=tenacity.sleep_using_event(self._closing),
+            reraise=True,
+        )
+        try:
+            response = attempts(self._attempt, request, monotonic() + timeout_s)
+        except _TransientError as error:
+            cause, n_tries = error.cause, attempts.statistics["attempt_number"]
+            raise type(cause)(f"{cause} Tries: {n_tries}.", **cause.facts) from None
+        return self._parsed(request, response, parse)
+
+    def _attempt(self, request: Request, end: float) -> Response:
+        response = self._exchange(request, self._access_token or self._token(end), end)
+        if response.status == HTTPStatus.UNAUTHORIZED and self._renew_token(end):
+            response = self._exchange(request, self._access_token or self._token(end), end)
+        if 200 <= response.status < 300:
+            return response
+        refusal = self._refusal(request, response)
+        # ServiceX answers 500 to requests that it will never accept, but not to reading.
+        if response.status in TRANSIENT and (request.is_repeatable or response.status == 429):
+            raise _TransientError(refusal, response.retry_after)
+        if response.status in UNANSWERED:
+            raise errors.OutcomeUnknown(str(refusal), **refusal.facts)
+        raise refusal
+
+    # -- one attempt
+
+    def _exchange(self, request: Request, token: Secret | None, end: float) -> Response:
+        if self._closing.is_set():
+            raise self._was_closed()
+        headers = {"Accept-Encoding": "gzip, deflate", "Accept": "*/*"}
+        if token:
+            headers["Authorization"] = f"Bearer {token.reveal()}"
+        if request.content is not None:
+            headers["Content-Type"] = "application/json"
+        body = None if request.content is None else json.dumps(request.content).encode()
+        clock = Clock(self._limits, end, self._closing.is_set)
+        send = partial(exchange, self._connections, request.method)
+        url = f"{self._endpoint.url}{request.path}"
+        try:
+            with send(url, clock, headers=headers, body=body, at_most=0) as response:
+                self._clock_offset = _clock_offset(response.headers, self._clock_offset)
+                content = bytearray()
+                for block in blocks(response, BLOCK, decode=True):
+                    content += block
+                    if len(content) > self._policy.max_response_bytes:
+                        raise self._too_large(request)
+                return Response(response.status, bytes(content), retry_after(response))
+        except HTTPError as error:
+            if self._closing.is_set():
+                raise self._was_closed() from None
+            raise self._without_response(error, request, clock.is_sent) from None
+
+    def _parsed(
+        self, request: Request, response: Response, parse: Callable[[Any], Parsed]
+    ) -> Parsed:
+        url = self._endpoint.url
+        try:
+            return parse(json.loads(response.content))
+        except (ValueError, RecursionError):
+            raise ProtocolError(
+                f"{url} answered {_path(request)} with something that is not JSON. Is the address "
+                "that of a ServiceX?"
+            ) from None
+        except ProtocolError as error:
+            raise ProtocolError(
+                f"{url} answers, but not as a ServiceX does: {error} Is the address right?"
+            ) from None
+
+    # -- errors
+
+    def _without_response(self, error: HTTPError, request: Request, is_sent: bool) -> Exception:
+        url = self._endpoint.url
+        text = f"ServiceX at {url} does not answer {request.method} {request.path}"
+        if isinstance(error, OutOfTimeError):
+            text += f" in time: {error}. Is it overloaded, or what is between it and here?"
+        else:
+            text += (
+                f": {type(error).__name__}: {error}. Is the address right, and the server running?"
+            )
+        if is_sent and not request.is_repeatable:
+            return errors.OutcomeUnknown(text, url=redact(url))
+        cause = errors.Unreachable(text, url=redact(url))
+        # A certificate is no better a moment later.
+        return cause if "CERTIFICATE" in str(error).upper() else _TransientError(cause)
+
+    def _was_closed(self) -> ServerError:
+        return ServerError(
+            f"The connection to {self._endpoint.url} was closed with the poller of its transform."
+        )
+
+    def _too_large(self, request: Request) -> ProtocolError:
+        return ProtocolError(
+            f"{self._endpoint.url} answers {request.method} {request.path} with more than "
+            f"{self._policy.max_response_bytes >> 20} MB, as no ServiceX does. Is the address "
+            "right?"
+        )
+
+    def _refusal(self, request: Request, response: Response) -> ServiceXError:
+        status, path, url = response.status, _path(request), self._endpoint.url
+        if status in (401, 403, 422):
+            return errors.NotAuthorized(
+                f"ServiceX at {url} does not accept this user: {response.message} [{status}]. Put "
+                "a valid token into servicex.yaml, or name a file that holds one in "
+                "BEARER_TOKEN_FILE.",
+                status=status,
+            )
+        if status == 404 and response.error is None:
+            # A gateway before a server that is being restarted.
+            return errors.Unreachable(
+                f"There is no ServiceX at {url}: {path} is not found there. Is the address right, "
+                "and the server running?",
+                url=redact(url),
+            )
+        if status == 404 and f"{TRANSFORMATION}/" in path:
+            request_id = _REQUEST_ID.search(path)
+            return errors.TransformGone(
+                f"{url} has no such transform, or no longer: {response.message}. Submit its "
+                "query again.",
+                status=status,
+                request_id=request_id[1] if request_id else None,
+            )
+        return errors.RequestRefused(
+            f"ServiceX at {url} refused {request.method} {path}: {response.message} [{status}]",
+            status=status,
+        )
+
+    # -- access tokens
+
+    def _renew_token(self, end: float) -> bool:
+        """Drop the access token; return True if there is another one to try."""
+        with self._renewing(end):
+            refused, self._access_token = self._access_token, None
+        token = self._token(end)
+        return token is not None and token != refused
+
+    def _token(self, end: float) -> Secret | None:
+        bearer, refresh_token = self._endpoint.bearer(), self._endpoint.refresh_token
+        if bearer is not None or refresh_token is None:
+            return bearer
+        with self._renewing(end):
+            if self._access_token is None:
+                self._access_token = self._get_token(refresh_token, end)
+            return self._access_token
+
+    @contextmanager
+    def _renewing(self, end: float) -> Iterator[None]:
+        """Let one thread at a time renew the access token; the others wait until their end."""
+        if not self._token_lock.acquire(timeout=min(max(0.0, end - monotonic()), _LONGEST_WAIT_S)):
+            url = self._endpoint.url
+            raise errors.Unreachable(
+                f"ServiceX at {url} gives no access token in time.", url=redact(url)
+            )
+        try:
+            yield
+        finally:
+            self._token_lock.release()
+
+    def _get_token(self, refresh_token: Secret, end: float) -> Secret:
+        request = Request("POST", "/token/refresh")
+        response = self._exchange(request, refresh_token, end)
+        if 200 <= response.status < 300:
+            return self._parsed(request, response, parse_access_token)
+        if response.status in TRANSIENT and response.status != 500:
+            raise _TransientError(self._refusal(request, response), response.retry_after)
+        raise errors.NotAuthorized(
+            f"ServiceX at {self._endpoint.url} does not accept the refresh token of servicex.yaml: "
+            f"{response.message} [{response.status}]. Get a new one from the web page of the "
+            "server.",
+            # Servers answer 500 too, and then it does not pass either.
+            status=HTTPStatus.UNAUTHORIZED.value,
+        )
+
+
+def _path(request: Request) -> str:
+    return request.path.partition("?")[0]
+
+
+def _proxy(url: str) -> str | None:
+    """Return the proxy that the environment names for an address."""
+    parts, proxies = urlsplit(url), getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(parts.netloc):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _pause(state: tenacity.RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    backoff = tenacity.wait_random_exponential(multiplier=0.2, max=5)(state)
+    return max(getattr(error, "retry_after", None) or 0.0, backoff)
+
+
+def _clock_offset(headers: Mapping[str, str], default: timedelta) -> timedelta:
+    """Return by how much the clock of a server is ahead, at least: it sends whole seconds."""
+    try:
+        return parsedate_to_datetime(headers["Date"]) - datetime.now(timezone.utc)
+    except (KeyError, TypeError, ValueError):
+        return default
