@@ -117,7 +117,7 @@ def test_a_file_that_root_itself_has_written(nano_aod: Path) -> None:
     names = ["run", "Muon_pt", "Jet_eta", "MET_pt"]
     form = OutputForm(read_forms(str(nano_aod), "root-file"), "Events", "root-file")
 
-    def fetch(start: int, stop: int | None, wanted: Any = None) -> Part:
+    def fetch(start: int, stop: int | None, wanted: Any = None) -> ObjectPart:
         ranges = [(start, len(content))] if wanted is None else wanted
         return ObjectPart([bytearray(content[i:j]) for i, j in ranges], len(content), "one")
 
