@@ -252,16 +252,10 @@ def _input_report(
         status = "read"
     elif isinstance(outcome, Delivered):
         status = "delivered"
+    n_read = sum(row["n_events"] for row in rows)
+    n_delivered = outcome.n_events if isinstance(outcome, Delivered) else 0
     return InputReport(
-        path,
-        status,
-        stage,
-        exception,
-        reason,
-        request_id,
-        log_url,
-        sum(row["n_events"] for row in rows),
-        outcome.n_events if isinstance(outcome, Delivered) else 0,
+        path, status, stage, exception, reason, request_id, log_url, n_read, n_delivered
     )
 
 

@@ -29,10 +29,10 @@ EXTRAS = {
     "_upstream/uvicorn.py": "local",
     "testing": "test",
     "forms/xaod.py": "xaod",
-    "_upstream/func_adl_xaod.py": "xaod",
+    "_upstream/func_adl.py": "xaod",
 }
 # Tools and tests take the newest versions.
-FREE = {"benchmark", "notebook", "test"}
+FREE = {"benchmark", "dev", "notebook", "test"}
 
 
 class Declared(NamedTuple):
