@@ -103,8 +103,7 @@ def _analyse(factory: ServiceXEventsFactory) -> tuple[dict[str, Any], dict[str, 
         "last file delivered": max(delivered),
         "result": done_at,
     }
-    start = times["submitted"]
-    return histograms, {name: at - start for name, at in times.items()}
+    return histograms, {name: at - times["submitted"] for name, at in times.items()}
 
 
 def _analyse_without_servicex(files: list[str]) -> dict[str, Any]:

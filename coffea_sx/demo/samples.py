@@ -146,12 +146,7 @@ def _particles(
     if charged:
         columns["charge"] = rng.choice([-1, 1], n).astype(np.int32)
     jagged = {name: ak.unflatten(column, counts) for name, column in columns.items()}
-    return _sorted_by_pt(ak.zip(jagged))
-
-
-def _sorted_by_pt(particles: Any) -> Any:
-    import awkward as ak
-
+    particles = ak.zip(jagged)
     return particles[ak.argsort(particles.pt, ascending=False)]
 
 
