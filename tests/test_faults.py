@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from distributed import Client, LocalCluster, performance_report
 from support.faulty import (
     ASKING,
     HASTY,
+    IMPATIENT,
     OBJECTS,
     OF_VICTIM,
     RESULTS,
@@ -40,6 +42,7 @@ from support.faulty import (
     make_impatient,
     of_rows,
     prepare_worker,
+    read_with,
     requests_for,
 )
 from support.leaks import Canaries, SecretsProxy, watched
@@ -65,8 +68,8 @@ from coffea_sx.policy import PollPolicy
 from coffea_sx.query import RESULT_FORMATS
 from coffea_sx.servicex import clients
 from coffea_sx.servicex.client import ServiceXClient
-from coffea_sx.storage import transport
 from coffea_sx.storage.filesystem import address
+from coffea_sx.storage.policy import ReadPolicy
 from coffea_sx.testing import (
     Answer,
     ChangeETag,
@@ -85,7 +88,7 @@ from coffea_sx.testing import (
     Truncate,
     When,
 )
-from coffea_sx.testing.faults import Ask
+from coffea_sx.testing.messages import Ask
 
 TOKENS = When("^/token/refresh$")
 URLS = When("/file-urls$")
@@ -232,7 +235,7 @@ def test_2_refused_connections_to_the_store(analysis: Analysis, proxy: FaultProx
     factory = analysis.factory()
     events = factory.events()
     events.event.compute(scheduler="synchronous")
-    factory._poller.grants([file["object_name"] for file in factory.files])
+    factory._source.poller.grants([file["object_name"] for file in factory.files])
     proxy.stop()
     back = threading.Timer(0.5, proxy.start)
     back.start()
@@ -297,7 +300,7 @@ def test_21_another_size_than_in_the_row(
 def test_only_the_rest_is_asked_for_again(
     analysis: Analysis, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, action: Any
 ) -> None:
-    monkeypatch.setattr(transport, "BLOCK", 1000)
+    read_with(monkeypatch, ReadPolicy(block_bytes=1000))
     proxy.script = [Fault(action, OF_VICTIM)]
     analysis.assert_right()
     first, second = requests_for(proxy, OF_VICTIM)
@@ -311,7 +314,7 @@ def test_only_the_rest_is_asked_for_again(
 def test_24_another_object_after_a_break(
     analysis: Analysis, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "BLOCK", 1000)
+    read_with(monkeypatch, ReadPolicy(block_bytes=1000))
     proxy.script = [Fault(Truncate(9000), OF_VICTIM), Fault(ChangeETag('"other"'), OF_VICTIM)]
     analysis.assert_right()
     assert proxy.provoked == [1, 1]
@@ -341,8 +344,9 @@ def test_29_many_threads(
         time.sleep(0.02)
         return urllib3.poolmanager.PoolManager(**options)
 
-    # All threads come first.
-    transport._connections.cache_clear()
+    # No other test uses a pool of so many connections: all threads are the first.
+    policy = ReadPolicy(connections=7)
+    read_with(monkeypatch, policy)
     monkeypatch.setattr(urllib3, "PoolManager", made_slowly)
     busy, clock, n_threads = Busy(), Clock(OBJECTS), 24
     slow_down = S3Error(503, "SlowDown", headers={"Retry-After": "1"})
@@ -352,7 +356,7 @@ def test_29_many_threads(
     assert met.to_list() == analysis.truth["MET_pt"].to_list()
     analysis.assert_silent()
     assert proxy.provoked == [5, n_threads] == [5, len(clock.times) - 5]
-    assert transport.CONNECTIONS // 2 < busy.most <= transport.CONNECTIONS
+    assert policy.connections // 2 < busy.most <= policy.connections
     first = clock.times[0]
     assert sum(t >= first + 1 for t in clock.times) >= 5
 
@@ -398,7 +402,7 @@ def test_the_store_fails_for_ever(
     kind: Kind,
     says: str,
 ) -> None:
-    monkeypatch.setattr(transport, "BLOCK", 1000)
+    read_with(monkeypatch, replace(IMPATIENT, block_bytes=1000))
     proxy.script = [Fault(action, OF_VICTIM, times=None)]
     start = time.monotonic()
     analysis.assert_raises_for_victim(kind, says)

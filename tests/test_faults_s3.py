@@ -17,15 +17,22 @@ from urllib.parse import urlsplit
 import awkward as ak
 import pytest
 import uproot
-from support.faulty import OBJECTS, OF_VICTIM, VICTIM, Analysis, requests_for
+from support.faulty import (
+    OBJECTS,
+    OF_VICTIM,
+    VICTIM,
+    Analysis,
+    read_with,
+    requests_for,
+)
 from support.leaks import SecretsProxy, watched
 
 from coffea_sx.errors import AccessError, ObjectGone
 from coffea_sx.local import LocalServiceX
 from coffea_sx.servicex import urls
-from coffea_sx.storage import transport
+from coffea_sx.storage.policy import DEFAULT_POLICY, ReadPolicy
 from coffea_sx.testing import Answer, Delay, Fault, FaultProxy, Request, S3Store, Truncate
-from coffea_sx.testing.faults import Ask
+from coffea_sx.testing.messages import Ask
 
 pytestmark = pytest.mark.usefixtures("s3_store")
 
@@ -187,14 +194,14 @@ def test_28_an_object_is_not_there_yet(
     proxy.script = [Fault(after(partial(stored.put, content)), OF_VICTIM)]
     start = time.monotonic()
     analysis.assert_right()
-    assert time.monotonic() - start >= transport.MISSING_PAUSES_S[0]
+    assert time.monotonic() - start >= DEFAULT_POLICY.missing_pauses_s[0]
     assert [request.status for request in requests_for(proxy, OF_VICTIM)] == [404, 200]
 
 
 def test_28_an_object_is_gone(
     analysis: Analysis, proxy: FaultProxy, stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "MISSING_PAUSES_S", (0.01, 0.02))
+    read_with(monkeypatch, ReadPolicy(missing_pauses_s=(0.01, 0.02)))
     stored.remove()
     analysis.assert_raises_for_victim(ObjectGone, "404 NoSuchKey")
     assert [request.status for request in requests_for(proxy, OF_VICTIM)] == [404, 404, 404]
@@ -235,7 +242,7 @@ def test_21_an_object_was_replaced(analysis: Analysis, stored: Stored) -> None:
 def test_24_an_object_is_replaced_while_it_is_read(
     analysis: Analysis, proxy: FaultProxy, stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "BLOCK", 1000)
+    read_with(monkeypatch, ReadPolicy(block_bytes=1000))
     replace = partial(stored.put, doubled(stored.content()))
     proxy.script = [Fault(Truncate(9000), OF_VICTIM), Fault(before(replace), OF_VICTIM)]
     assert analysis.compute()["MET_pt"].to_list() == expected(analysis)

@@ -74,8 +74,8 @@ def test_success_on_a_cluster(
     canaries.assert_absent("the optimised graph", cloudpickle.dumps(graph))
     canaries.assert_absent("the pickled factory", cloudpickle.dumps(factory))
     names = [file["object_name"] for file in factory.files]
-    signed = factory._poller.grants(names).values()
-    things = (factory, events, events.dask, factory.files, factory.status(), factory._poller)
+    signed = factory._source.poller.grants(names).values()
+    things = (factory, events, events.dask, factory.files, factory.status(), factory._source.poller)
     for thing in (*things, *signed):
         canaries.assert_absent(f"repr of {type(thing).__name__}", repr(thing))
         html = getattr(thing, "_repr_html_", str)()

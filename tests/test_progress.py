@@ -28,7 +28,7 @@ from coffea_sx.errors import BadInput
 from coffea_sx.local import LocalServiceX
 from coffea_sx.progress import TransformProgress
 from coffea_sx.testing import Answer, Fault, FaultProxy, Request, When
-from coffea_sx.testing.faults import Ask
+from coffea_sx.testing.messages import Ask
 
 DID = "user:nano"
 
@@ -100,7 +100,7 @@ def test_failed_files_are_counted(
     assert re.search(r"mine read 3/4 .*1 failed", read)
 
 
-def test_a_look_up_shows_how_many_files_were_found(
+def test_a_look_up_shows_the_number_of_files(
     server: LocalServiceX, nano_files: list[str], progress: TransformProgress
 ) -> None:
     seen: list[str] = []
@@ -168,7 +168,7 @@ def test_every_sample_has_its_bars(
 
 
 @pytest.mark.parametrize("by_name", [True, False])
-def test_bars_for_factories_that_are_there(
+def test_bars_for_existing_factories(
     server: LocalServiceX, nano_files: list[str], by_name: bool
 ) -> None:
     factory = submit(server, nano_files[:2])
@@ -202,7 +202,7 @@ def test_a_name_with_brackets_is_no_markup(
         assert "ttbar[/2018]" in drawn(progress)
 
 
-def test_showing_asks_nobody(
+def test_drawing_makes_no_request(
     server: LocalServiceX, nano_files: list[str], progress: TransformProgress
 ) -> None:
     factory = submit(server, nano_files[:1], ignore_cache=True)
@@ -229,7 +229,7 @@ def test_bars_move_while_files_arrive(nano_files: list[str]) -> None:
     assert {0, 8} < counts
 
 
-def test_what_is_disabled_prints_nothing(server: LocalServiceX, nano_files: list[str]) -> None:
+def test_disabled_bars_print_nothing(server: LocalServiceX, nano_files: list[str]) -> None:
     console = Console(file=io.StringIO(), force_terminal=True)
     with TransformProgress(console=console, disable=True) as progress:
         factory = submit(server, nano_files[:2], progress=progress)

@@ -21,7 +21,7 @@ from dask_awkward.layers.layers import AwkwardInputLayer
 
 from ..errors import ReadError
 from ..forms import OutputForm
-from ..forms.schema import collections
+from ..forms.schema import collection_columns
 from ..polling.failures import not_transformed
 from ..polling.outcomes import Delivered, Failed, Read
 from ..readers.partition import blockwise_reader, read
@@ -60,7 +60,7 @@ def _worker_here() -> Any | None:
 
 
 class ResolveLayer(Layer):
-    """One task a partition: what became of its input file?
+    """A task for each partition, which waits for the outcome of its input file.
 
     Not a Blockwise, so that no optimisation fuses the waiting into the reading.
     """
@@ -305,7 +305,7 @@ def build(
     npartitions = n_files * steps
     skips = routing.handles[0].failure_policy.skips
     reader = blockwise_reader(delivered, form_mapping)
-    together = collections(reader.expected_form)
+    together = collection_columns(reader.expected_form)
     load = LoadPartition(delivered, reader, steps, npartitions, skips, together)
     # dask-awkward's own constructor makes the collections and the report; then its input layer,
     # which takes plain values only, is replaced by ours.

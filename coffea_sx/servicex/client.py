@@ -21,7 +21,6 @@ from urllib.request import getproxies, proxy_bypass
 import tenacity
 from urllib3.exceptions import HTTPError
 
-from .. import wire
 from ..errors import (
     NotAuthorized,
     OutcomeUnknown,
@@ -33,8 +32,10 @@ from ..errors import (
     Unreachable,
 )
 from ..query import Selection
-from ..redact import Secret, know, redact
-from ..wire import Clock, Limits
+from ..redact import Secret, hide_secret, redact
+from ..wire.clock import DEFAULT_LIMITS, Clock, Limits, OutOfTimeError
+from ..wire.connections import close_pool, make_pool
+from ..wire.exchanges import blocks, exchange, retry_after
 from .config import Endpoint
 
 TRANSIENT = {429, 500, 502, 503, 504}
@@ -160,23 +161,23 @@ class ServiceXClient:
     """
 
     def __init__(
-        self, endpoint: Endpoint, patience_s: float = 5.0, limits: Limits = wire.DEFAULT
+        self, endpoint: Endpoint, patience_s: float = 5.0, limits: Limits = DEFAULT_LIMITS
     ) -> None:
         self.endpoint = endpoint
         self.patience_s = patience_s
         self.limits = limits
-        self._connections = wire.pool(_proxy(endpoint.url))
+        self._connections = make_pool(_proxy(endpoint.url))
         self._access_token: Secret | None = None
         self._token_lock = threading.Lock()
         self._info: ServerInfo | None = None
         self._ahead = timedelta(0)
         self._closing = threading.Event()
-        weakref.finalize(self, wire.close, self._connections)
+        weakref.finalize(self, close_pool, self._connections)
 
     def close(self) -> None:
         """Close the connections; a request that waits for its answer is given up at once."""
         self._closing.set()
-        wire.close(self._connections)
+        close_pool(self._connections)
 
     def info(self, *, timeout_s: float | None = None) -> ServerInfo:
         """Ask once what the server can do. One request, the first time."""
@@ -224,7 +225,7 @@ class ServiceXClient:
         """Return the status of a transform. It holds the keys of the store: never print it."""
         said = self._part(None, dict, self._get(f"{TRANSFORMATION}/{request_id}", timeout_s))
         for key in ("minio-access-key", "minio-secret-key"):
-            know(str(said.get(key)))
+            hide_secret(str(said.get(key)))
         return said
 
     def results(
@@ -336,7 +337,7 @@ class ServiceXClient:
         url = f"{self.endpoint.url}{question.path}"
         headers = {"Accept-Encoding": "gzip, deflate", "Accept": "*/*", **headers}
         try:
-            with wire.exchange(
+            with exchange(
                 self._connections,
                 question.method,
                 url,
@@ -347,7 +348,7 @@ class ServiceXClient:
             ) as response:
                 self._ahead = _ahead(response.headers, self._ahead)
                 content = bytearray()
-                for block in wire.blocks(response, BLOCK, decode=True):
+                for block in blocks(response, BLOCK, decode=True):
                     content += block
                     if len(content) > LARGEST:
                         raise self._too_large(question)
@@ -356,7 +357,7 @@ class ServiceXClient:
                     urlsplit(url).path,
                     response.status,
                     bytes(content),
-                    wire.retry_after(response),
+                    retry_after(response),
                 )
         except HTTPError as error:
             if self._closing.is_set():
@@ -365,7 +366,7 @@ class ServiceXClient:
 
     def _unsent(self, error: HTTPError, question: _Question, clock: Clock) -> Exception:
         what = f"ServiceX at {self.endpoint.url} does not answer {question.method} {question.path}"
-        if isinstance(error, wire.OutOfTimeError):
+        if isinstance(error, OutOfTimeError):
             says = f"{what} in time: {error}. Is it overloaded, or what is between it and here?"
         else:
             says = (

@@ -20,10 +20,12 @@ from urllib.parse import urlsplit
 
 from urllib3.exceptions import HTTPError
 
-from .. import wire
 from ..dataset import PARQUET, InputFiles, result_name, suffix_of
 from ..errors import AccessError, RequestRefused
 from ..policy import is_transient
+from ..wire.clock import Clock
+from ..wire.connections import make_pool
+from ..wire.exchanges import exchange
 from .client import ServiceXClient
 
 # A URL that we sign ourselves lives as long as a slow read of one file, not longer.
@@ -243,8 +245,8 @@ class UrlProvider:
         grant = self.grants([name])[name]
         headers = {**grant.headers, "Range": "bytes=0-0"}
         try:
-            with wire.exchange(
-                _connections(), "GET", grant.url, wire.Clock(), headers=headers, at_most=0
+            with exchange(
+                _connections(), "GET", grant.url, Clock(), headers=headers, at_most=0
             ) as response:
                 return response.status != HTTPStatus.NOT_FOUND
         except HTTPError:
@@ -262,7 +264,7 @@ class UrlProvider:
 
         store = self._store()
         try:
-            with wire.Clock() as clock:
+            with Clock() as clock:
                 clock.expect(0)
                 listed = list(store.list_objects(self._request_id, recursive=True))
             return [
@@ -335,7 +337,7 @@ class UrlProvider:
 
 @lru_cache(maxsize=1)
 def _connections() -> Any:
-    return wire.pool()
+    return make_pool()
 
 
 def _moment(time: datetime | None) -> str:

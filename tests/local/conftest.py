@@ -37,7 +37,7 @@ def input_maker() -> Any:
 
 @pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
-    """Variables with which another process imports the package that is tested."""
+    """Environment of a process that imports the tested package."""
     import coffea_sx
 
     (package,) = coffea_sx.__path__
@@ -60,6 +60,15 @@ def client(server: LocalServiceX) -> Any:
     client = RestClient(server)
     with client.http:
         yield client
+
+
+@pytest.fixture(scope="session")
+def pythonic() -> Any:
+    """A client of a server that runs functions of its clients."""
+    with LocalServiceX(workers=1, python=True) as running:
+        own = RestClient(running)
+        with own.http:
+            yield own
 
 
 @pytest.fixture(scope="session")
@@ -90,7 +99,7 @@ def clients_of() -> Any:
 
 @pytest.fixture
 def serve() -> Any:
-    """Make servers of one's own: ``serve(tokens=True)`` gives a client of a new server."""
+    """Start servers: ``serve(tokens=True)`` returns a client of a new one."""
     clients: list[RestClient] = []
 
     def start(*args: Any, **options: Any) -> RestClient:

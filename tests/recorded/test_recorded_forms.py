@@ -14,7 +14,7 @@ import uproot
 from support.skims import assert_jets_have_their_muons
 
 from coffea_sx.forms import OutputForm, derive_form
-from coffea_sx.forms.file_forms import observed_forms
+from coffea_sx.forms.file_forms import read_forms
 from coffea_sx.forms.input_form import form_of_tree, input_form
 from coffea_sx.forms.uproot_raw import raw_forms
 from coffea_sx.forms.writers import write_trees
@@ -65,7 +65,7 @@ def test_func_adl(recordings: Path, name: str) -> None:
     form = input_form({str(recordings / "inputs/nano_0.root"): "Events"}, None)
     derived = derive_form(body["selection"], form, result_format, body["codegen"])
     for output in outputs_of(recordings, name):
-        assert observed_forms(str(output), result_format) == derived.trees, output
+        assert read_forms(str(output), result_format) == derived.trees, output
 
 
 @pytest.mark.parametrize("name", RAW)
@@ -90,7 +90,7 @@ def written(derived: dict[str, ak.forms.Form], result_format: str) -> bytes:
 
 def described(content: bytes, result_format: str) -> Any:
     """Return all of a file that does not depend on its rows."""
-    forms = observed_forms(io.BytesIO(content), result_format)
+    forms = read_forms(io.BytesIO(content), result_format)
     found = {name: form.to_dict() for name, form in forms.items()}
     if result_format == "parquet":
         schema = pyarrow.parquet.read_schema(io.BytesIO(content))
@@ -115,7 +115,7 @@ def test_cross_references_of_a_skim_without_counters(
 def test_a_file_that_root_itself_has_written(nano_aod: Path) -> None:
     content = nano_aod.read_bytes()
     names = ["run", "Muon_pt", "Jet_eta", "MET_pt"]
-    form = OutputForm(observed_forms(str(nano_aod), "root-file"), "Events", "root-file")
+    form = OutputForm(read_forms(str(nano_aod), "root-file"), "Events", "root-file")
 
     def fetch(start: int, stop: int | None, wanted: Any = None) -> Part:
         ranges = [(start, len(content))] if wanted is None else wanted

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 from support.strategies import Answer, row, say
 
-from coffea_sx.dataset import InputFiles, listed, object_name
+from coffea_sx.dataset import InputFiles, checked_files, object_name
 from coffea_sx.errors import (
     CountMismatch,
     DatasetError,
@@ -349,7 +349,7 @@ def test_a_pod_that_was_killed_beside_another_loses_nothing(folder, poller_of):
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_list_that_is_refused_before_it_is_submitted(name, folder):
     with pytest.raises(DatasetError, match=REFUSED[name]):
-        listed(Recording(folder / name).paths)
+        checked_files(Recording(folder / name).paths)
 
 
 # -- look-ups

@@ -23,14 +23,16 @@ from servicex import query as sx_query
 
 from coffea_sx.errors import ServiceXError
 from coffea_sx.forms import OutputForm, derive_form
+from coffea_sx.graph import layers
 from coffea_sx.local import LocalServiceX
 from coffea_sx.policy import PollPolicy
 from coffea_sx.servicex import clients
 from coffea_sx.servicex.client import ServiceXClient
-from coffea_sx.storage import stored, transport
+from coffea_sx.storage.policy import ReadPolicy
+from coffea_sx.storage.stored import stored_object
 from coffea_sx.testing import Answer, FaultProxy, Request, When
-from coffea_sx.testing.faults import Ask, whole
-from coffea_sx.wire import Limits
+from coffea_sx.testing.messages import Ask, whole
+from coffea_sx.wire.clock import Limits
 from support.leaks import Canaries
 from support.paces import FAST, IMPATIENT
 
@@ -242,11 +244,19 @@ def requests_for(proxy: FaultProxy, when: Callable[[Request], bool]) -> list[Req
     return [request for request in proxy.requests if when(request)]
 
 
+IMPATIENT = ReadPolicy(
+    limits=Limits(0.2, bytes_per_s=1e9), retry_s=0.5, missing_pauses_s=(0.01, 0.02)
+)
+
+
+def read_with(patch: pytest.MonkeyPatch, policy: ReadPolicy) -> None:
+    """Read partitions with another policy."""
+    patch.setattr(layers, "stored_object", partial(stored_object, policy=policy))
+
+
 def make_impatient(patch: pytest.MonkeyPatch) -> None:
     """Shorten the limits of requests, so that lasting faults end in a second; HASTY is the pace."""
-    quick = partial(transport.fetch, patience_s=0.5, limits=Limits(0.2, bytes_per_s=1e9))
-    patch.setattr(stored, "fetch", quick)
-    patch.setattr(transport, "MISSING_PAUSES_S", (0.01, 0.02))
+    read_with(patch, IMPATIENT)
     # Submitting takes its time.
     patch.setattr(ServiceXClient.__init__, "__defaults__", (5.0, Limits(total_s=1.0)))
     patch.setattr(clients, "ServiceXClient", partial(ServiceXClient, patience_s=0.5))
