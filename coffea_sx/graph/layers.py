@@ -52,7 +52,7 @@ def _worker_here() -> Any | None:
 
 
 class ResolveLayer(Layer):
-    """One task a partition, which waits for the outcome of its input file.
+    """A task for each partition, which waits for the outcome of its input file.
 
     Not a Blockwise, so that no optimisation fuses waiting with reading.
     """
