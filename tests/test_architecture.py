@@ -146,23 +146,10 @@ def private_api(module: str) -> Iterator[str]:
                 yield f"line {node.lineno}: {ast.unparse(node)}"
 
 
-# Their private API is not moved yet.
-PENDING = {
-    f"coffea_sx.{module}"
-    for module in (
-        *("cluster.publisher", "cluster.subscriber", "graph.layers", "polling.registry"),
-    )
-}
 ELSEWHERE = [module for module in PATHS if not module.startswith("coffea_sx._upstream")]
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        pytest.param(module, marks=pytest.mark.xfail(strict=False) if module in PENDING else ())
-        for module in ELSEWHERE
-    ],
-)
+@pytest.mark.parametrize("module", ELSEWHERE)
 def test_private_api_of_other_packages_is_used_in_upstream_only(module: str) -> None:
     assert list(private_api(module)) == []
 
@@ -193,7 +180,6 @@ def servicex_keys(module: str) -> Iterator[str]:
             yield f"line {node.lineno}: {value}"
 
 
-@pytest.mark.xfail(reason="the models of servicex/models.py do not exist yet")
 def test_keys_of_the_rest_interface_are_in_the_models_only() -> None:
     found = {
         module: keys
