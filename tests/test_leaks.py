@@ -12,6 +12,7 @@ from typing import Any
 
 import cloudpickle
 import dask
+import httpx
 import pytest
 from coffea.nanoevents import NanoEventsFactory
 from distributed import Client, LocalCluster
@@ -76,8 +77,9 @@ def test_success_on_a_cluster(
         found.assert_absent(f"repr of {type(thing).__name__}", repr(thing))
         html = getattr(thing, "_repr_html_", str)()
         found.assert_absent(f"HTML of {type(thing).__name__}", html)
-    for thing in factory._poller.access._grants.values():
-        found.assert_absent("repr of a grant", repr(thing))
+    names = [file["object_name"] for file in factory.files]
+    for url in factory._poller.access.urls(names).values():
+        found.assert_absent("repr of a signed URL", repr(url))
     found.assert_absent("the logs of workers", worker_logs)
     found.assert_absent("our log", found.log.getvalue())
     assert "/results" in found.log.getvalue()  # the log does say what was asked
@@ -110,16 +112,24 @@ def test_faults(
 
 def _provoke(fault: str, server: LocalServiceX, factory: Any) -> None:
     objects = sorted((server.directory / "objects" / factory.request_id).iterdir())
-    access = factory._poller.access
+    client = factory._poller.client
     if fault == "gone":
-        client = factory._poller.client
-        client._request("DELETE", f"/servicex/transformation/{factory.request_id}")
+        refreshed = httpx.post(
+            f"{server.url}/token/refresh",
+            headers={"Authorization": f"Bearer {server.refresh_token}"},
+        )
+        token = refreshed.raise_for_status().json()["access_token"]
+        httpx.delete(
+            f"{server.url}/servicex/transformation/{factory.request_id}",
+            headers={"Authorization": f"Bearer {token}"},
+        ).raise_for_status()
     elif fault == "corrupt":
         objects[0].write_bytes(bytes(objects[0].stat().st_size))
     else:
+        names = [file["object_name"] for file in factory.files]
         stale = {
-            name: SignedUrl(grant.url.replace("Signature=", "Signature=0"), {}, 2e9)
-            for name, grant in access._grants.items()
+            name: SignedUrl(url.url.replace("Signature=", "Signature=0"), {}, 2e9)
+            for name, url in factory._poller.access.urls(names).items()
         }
-        access._grants.update(stale)
-        access._make = lambda names: {name: stale[name] for name in names}
+        client.file_urls = lambda *args, **options: stale
+        factory._poller.access.urls(names, refresh=True)

@@ -188,8 +188,7 @@ def test_a_server_that_tells_nonsense(said):
 def test_what_is_sent_is_the_same_for_everybody(client, server, nano_files, odd_file):
     for path, tree in [(nano_files[4], "Events"), (odd_file, "deep/Runs")]:
         probe_forms(client, files(path), [tree])
-    rows = client._get("/servicex/transformation")["requests"]
-    assert len({row["selection"] for row in rows}) == 1
+    assert len({status.selection for status in client.transforms()}) == 1
 
 
 def test_it_needs_nothing_of_this_package(odd_file):
