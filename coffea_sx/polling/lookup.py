@@ -34,22 +34,56 @@ OnProgress = Callable[[int], None]
 Found = TypeVar("Found")
 
 
-class _Limits:
-    """Limits of a look-up: for the time without new files, and for all of it."""
+class _LookUp:
+    """Requests about the files of a transform, repeated until all are found."""
 
-    def __init__(self, pace: PollPolicy) -> None:
+    def __init__(
+        self,
+        client: ServiceXClient,
+        request_id: str,
+        pace: PollPolicy,
+        on_progress: OnProgress | None,
+    ) -> None:
+        self._monitor = monitor_of(client.endpoint.url)
+        self._request_id = request_id
         self._pace = pace
+        self._on_progress = on_progress
         self._n_found = -1
         self._began = self._last_change = monotonic()
 
-    def exceeded(self, n_found: int) -> type[TransformError] | None:
-        """Return the kind of error, now that so many files were found."""
-        now = monotonic()
+    def poll(self, find: Callable[[], Found | None], n_requests: int) -> Found:
+        """Repeat requests until they find something; look-ups of this process take turns."""
+        retry = RetryPolicy(self._pace.outage_s, self._pace.idle_s)
+        polls = tenacity.Retrying(
+            retry=tenacity.retry_if_result(lambda found: found is None),
+            wait=tenacity.wait_fixed(n_requests * self._pace.busy_s),
+            sleep=lambda pause_s: self._monitor.take_turn(pause_s, sleep),
+        )
+        found: Found = polls(retry.call, find)
+        return found
+
+    def go_on(self, name: str, n_files: int, n_found: int) -> None:
+        """Record the progress of a look-up that is not over.
+
+        Raises
+        ------
+        TransformStalled, DeadlineExceeded
+        """
+        now, pace = monotonic(), self._pace
         if n_found != self._n_found:
             self._n_found, self._last_change = n_found, now
-        if now - self._last_change > self._pace.stall_s:
-            return TransformStalled
-        return DeadlineExceeded if now - self._began > self._pace.deadline_s else None
+        kind: type[TransformError] = DeadlineExceeded
+        limit = f"is not over after {pace.deadline_s:.0f} s"
+        if now - self._last_change > pace.stall_s:
+            kind, limit = TransformStalled, f"found nothing new for {pace.stall_s:.0f} s"
+        if kind is TransformStalled or now - self._began > pace.deadline_s:
+            raise kind(
+                f"The look-up of {name} {limit} (request {self._request_id}, {n_found} files so "
+                "far). from_request_id() takes it up again; see the logs of the server.",
+                request_id=self._request_id,
+            )
+        if self._on_progress is not None:
+            self._on_progress(n_files)
 
 
 def files_of(
@@ -87,20 +121,17 @@ def files_of(
     """
     if not client.info().lists_results:
         return listed or _files_by_results(client, request_id, pace, on_progress)
-    limits = _Limits(pace)
+    lookup = _LookUp(client, request_id, pace, on_progress)
 
     def find() -> InputFiles | None:
         status = client.status(request_id)
         dataset = client.dataset(status.did_id)
         files, n_files = _complete_files(request_id, status, dataset), len(dataset.files)
-        kind = limits.exceeded(n_files) if files is None else None
-        if kind is not None:
-            raise _unfinished(kind, dataset.name or status.did, request_id, n_files, pace)
-        if files is None and on_progress is not None:
-            on_progress(n_files)
+        if files is None:
+            lookup.go_on(dataset.name or status.did, n_files, n_files)
         return files
 
-    files = _poll(client, pace, find, n_requests=2)
+    files = lookup.poll(find, n_requests=2)
     return files if listed is None else _in_order(files, listed, request_id)
 
 
@@ -129,34 +160,6 @@ def _complete_files(
     return InputFiles(dataset.files) if lookup == "complete" else None
 
 
-def _unfinished(
-    kind: type[TransformError], name: str, request_id: str, n_files: int, pace: PollPolicy
-) -> TransformError:
-    """Return the error for a look-up that exceeds a limit."""
-    limit = f"is not over after {pace.deadline_s:.0f} s"
-    if kind is TransformStalled:
-        limit = f"found nothing new for {pace.stall_s:.0f} s"
-    return kind(
-        f"The look-up of {name} {limit} (request {request_id}, {n_files} files so far). "
-        "from_request_id() takes it up again; see the logs of the server.",
-        request_id=request_id,
-    )
-
-
-def _poll(
-    client: ServiceXClient, pace: PollPolicy, find: Callable[[], Found | None], n_requests: int
-) -> Found:
-    """Repeat requests until they find something; look-ups of this process take turns."""
-    monitor, retry = monitor_of(client.endpoint.url), RetryPolicy(pace.outage_s, pace.idle_s)
-    polls = tenacity.Retrying(
-        retry=tenacity.retry_if_result(lambda found: found is None),
-        wait=tenacity.wait_fixed(n_requests * pace.busy_s),
-        sleep=lambda pause_s: monitor.take_turn(pause_s, sleep),
-    )
-    found: Found = polls(retry.call, find)
-    return found
-
-
 def _in_order(files: InputFiles, listed: InputFiles, request_id: str) -> InputFiles:
     """Return the list, if it is that of all files."""
     indices = [files.index_of(path.split(",")[0], NO_OBJECT) for path in listed.paths]
@@ -176,24 +179,16 @@ def _files_by_results(
     client: ServiceXClient, request_id: str, pace: PollPolicy, on_progress: OnProgress | None
 ) -> InputFiles:
     """Name the files of a transform by its results, once it is over."""
-    limits = _Limits(pace)
+    lookup = _LookUp(client, request_id, pace, on_progress)
 
     def find_end() -> TransformStatus | None:
         status = client.status(request_id)
         if status.is_over:
             return status
-        n_files, n_done = status.n_files, status.n_completed
-        progress = TransformProgress(request_id, n_files, n_done, (), status.log_url)
-        kind = limits.exceeded(n_done)
-        if kind is TransformStalled:
-            raise failures.stalled(status.status, pace.stall_s, progress)
-        if kind is DeadlineExceeded:
-            raise failures.late(status.status, pace.deadline_s, progress)
-        if on_progress is not None:
-            on_progress(n_files)
+        lookup.go_on(status.did, status.n_files, status.n_completed)
         return None
 
-    status = _poll(client, pace, find_end, n_requests=1)
+    status = lookup.poll(find_end, n_requests=1)
     if status.status == "Complete" and not status.n_files:
         raise _empty(status.did, request_id)
     urls, retry = UrlProvider(client, request_id), RetryPolicy(pace.outage_s, pace.idle_s)

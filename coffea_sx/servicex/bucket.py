@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta, timezone
 from functools import cached_property, lru_cache
 from ipaddress import ip_address
 from time import time
@@ -133,10 +133,7 @@ def connections() -> Any:
 
 def _row(item: Any) -> ResultRow:
     """Make a row of results of an object in a listing, which has no number of events."""
-    name, modified = str(item.object_name), item.last_modified
-    return ResultRow(name, "", name, True, item.size or 0, None, _write_time(modified))
-
-
-def _write_time(time: datetime | None) -> str:
-    """Write a time as servers do: ISO 8601 in UTC."""
-    return "" if time is None else time.astimezone(timezone.utc).replace(tzinfo=None).isoformat()
+    name, made = str(item.object_name), item.last_modified
+    # Servers write times in UTC, without a zone.
+    created_at = made.astimezone(timezone.utc).replace(tzinfo=None).isoformat() if made else ""
+    return ResultRow(name, "", name, True, item.size or 0, None, created_at)

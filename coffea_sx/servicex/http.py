@@ -160,12 +160,10 @@ class HttpSession:
         ServerError, TransformGone
         """
         timeout_s = math.inf if timeout_s is None else timeout_s
+        is_late = tenacity.stop_before_delay(min(self._policy.patience_s, timeout_s))
         attempts = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_TransientError),
-            stop=tenacity.stop_any(
-                tenacity.stop_before_delay(min(self._policy.patience_s, timeout_s)),
-                tenacity.stop_when_event_set(self._closing),
-            ),
+            stop=is_late | tenacity.stop_when_event_set(self._closing),
             wait=_pause,
             sleep=tenacity.sleep_using_event(self._closing),
             reraise=True,

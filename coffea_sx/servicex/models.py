@@ -93,10 +93,6 @@ def _secret(value: Any) -> Secret:
     return Secret(exactly(str)(value))
 
 
-def _if_any(value: Any) -> Any:
-    return value or None
-
-
 def _key(key: str, convert: Convert[Any], default: Any = _REQUIRED) -> dict[str, Convert[Any]]:
     """Return the metadata of a field that is parsed from a key."""
     return {"parse": partial(read, key, convert, default=default)}
@@ -204,8 +200,8 @@ class TransformStatus(Model):
     selection: str = field(repr=False, metadata=_key("selection", _text, ""))
     codegen_image: str = field(repr=False, metadata=_key("code-gen-image", _text, ""))
     result_format: str = field(repr=False, metadata=_key("result-format", _text, ""))
-    did_id: int | None = field(repr=False, metadata=_key("did_id", _if_any, None))
-    log_url: str | None = field(repr=False, metadata=_key("log-url", _if_any, None))
+    did_id: int | None = field(repr=False, metadata=_key("did_id", lambda number: number, None))
+    log_url: str | None = field(repr=False, metadata=_key("log-url", lambda url: url or None, None))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "n_failed", min(self.n_failed, self.n_files))

@@ -1,4 +1,4 @@
-"""The ledger: each input file has one outcome, which never changes."""
+"""Matching of rows to input files: each file has one outcome, which never changes."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_result_is_worth_more_than_a_failure_of_the_same_answer(history):
     assert delivered == succeeded - {None}
 
 
-def test_an_empty_answer_is_no_news():
+def test_an_empty_response_has_no_new_outcomes():
     matcher = matcher_of(InputFiles(("/a.root",)))
     assert matcher.new_outcomes(parsed([])) == []
     assert not matcher.results.is_complete

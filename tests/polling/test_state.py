@@ -1,4 +1,4 @@
-"""The course of a transform: whatever a server says, each file has one outcome, and it ends."""
+"""State of a transform: whatever a server reports, each file has one outcome, and it ends."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def paces(draw: st.DrawFn) -> PollPolicy:
 
 
 class History(RuleBasedStateMachine):
-    """A server on which anything may happen, and a watch that asks it what the course wants."""
+    """A server on which anything may happen, and a poller that sends what the state plans."""
 
     @initialize(
         n_files=st.integers(1, 3),
@@ -120,17 +120,17 @@ class History(RuleBasedStateMachine):
         self.objects: list[ResultRow] = []
         self.status = reported("Running", n_files)
         self.faults: list[str] = []
-        self.watch_anew()
+        self.begin_again()
 
-    def watch_anew(self) -> None:
+    def begin_again(self) -> None:
         results = ResultStore("d857", len(self.files))
         self.state = TransformState(
             results, self.files, self.pace, self.clock, self.chance.random, few_rows=2
         )
-        self.knows_server = self.stopped = False
+        self.has_server = self.stopped = False
         self.last_answer = self.listed_at = self.clock
         self.ended_at: float | None = None
-        self.told: dict[int, Outcome] = {}
+        self.outcomes: dict[int, Outcome] = {}
         self.best = self.state.counts
         self.took_s = 0.0
         self.read: list[dict[str, Any]] = []
@@ -143,12 +143,12 @@ class History(RuleBasedStateMachine):
         late_s=st.sampled_from([0.0, 0.0, 2.0, 200.0]),
     )
     def report(self, index: int, failed: bool, late_s: float) -> None:
-        """A file is reported: for the first time, again, otherwise, or one nobody asked for.
+        """A file is reported: for the first time, again, otherwise, or one that was not requested.
 
         A row may be seen long after the time at which it says it was made.
         """
-        said = row(len(self.rows) + 1, f"/data/{index}.root", failed=failed)
-        self.rows.append({**said, "created_at": at(self.clock - late_s)})
+        reported = row(len(self.rows) + 1, f"/data/{index}.root", failed=failed)
+        self.rows.append({**reported, "created_at": at(self.clock - late_s)})
         if not failed:
             self.objects.append(stored(index))
 
@@ -186,7 +186,7 @@ class History(RuleBasedStateMachine):
     def turn_away(self, fault: str) -> None:
         self.faults = [fault]
 
-    # -- what the watch does
+    # -- what the poller does
 
     @property
     def is_asking(self) -> bool:
@@ -216,15 +216,15 @@ class History(RuleBasedStateMachine):
             return
         self.clock += took_s
         if self.faults:
-            self.hear_nothing(self.faults.pop())
+            self.update_error(self.faults.pop())
             return
-        if not self.knows_server:
+        if not self.has_server:
             state.update_server(self.has_rows)
-            self.knows_server = True
+            self.has_server = True
         if state.next_request is Request.ROWS:
             self.list_rows(took_s)
         elif state.next_request is Request.STATUS:
-            self.hear_status(took_s)
+            self.update_status(took_s)
         else:
             assert not self.has_rows
             assert self.status.is_over or state.status in TERMINAL
@@ -232,17 +232,17 @@ class History(RuleBasedStateMachine):
         self.last_answer = self.clock
 
     def list_rows(self, took_s: float) -> None:
-        """Answer with the rows that are asked for, in any order and some of them twice."""
+        """Respond with the requested rows, in any order and some of them twice."""
         than = self.state.later_than
         if than is None:
             self.listed_at = self.clock - took_s
-        asked_for = later(self.rows, than and than.isoformat())
-        answer = asked_for + self.chance.sample(asked_for, min(2, len(asked_for)))
+        requested = later(self.rows, than and than.isoformat())
+        answer = requested + self.chance.sample(requested, min(2, len(requested)))
         self.chance.shuffle(answer)
         new = self.state.new_outcomes(parsed(answer))
         for outcome in new:
-            said = [r for r in answer if r["file-path"] == outcome.input_file]
-            results = [r for r in said if r["transform_status"] == "success"]
+            rows = [r for r in answer if r["file-path"] == outcome.input_file]
+            results = [r for r in rows if r["transform_status"] == "success"]
             assert isinstance(outcome, Delivered) == bool(results)
         self.state.add(new, self.clock, took_s)
         self.note(new)
@@ -251,10 +251,10 @@ class History(RuleBasedStateMachine):
 
     @property
     def most_s(self) -> float:
-        """The longest time between questions."""
+        """The longest time between requests."""
         return max(self.state.pace.idle_s, self.state.pace.busy_s)
 
-    def hear_status(self, took_s: float) -> None:
+    def update_status(self, took_s: float) -> None:
         if not self.status.is_over:
             self.ended_at = None
         elif self.ended_at is None:
@@ -262,17 +262,17 @@ class History(RuleBasedStateMachine):
         self.note(self.state.update_status(self.status, self.clock, took_s))
         if isinstance(self.state.ending, CountMismatch):
             assert self.listed_at - self.ended_at >= self.state.pace.settle_s
-        if not self.has_rows and not self.told:
+        if not self.has_rows and not self.outcomes:
             n_counted = self.status.n_completed + self.status.n_failed
             assert len(self.files) - self.state.counts.waiting >= n_counted
 
-    def hear_nothing(self, fault: str) -> None:
+    def update_error(self, fault: str) -> None:
         error = FAULTS[fault]
         was_about_times = self.state.next_request is Request.ROWS and bool(self.state.later_than)
         goes_on = self.state.update_error(error, self.clock)
         is_short = self.clock - self.last_answer < self.state.pace.outage_s
         if was_about_times and isinstance(error, RequestRefused):
-            # It may be because of that: all rows are asked for from now on.
+            # It may be because of that: all rows are requested from now on.
             assert self.state.later_than is None
             is_short = True
         assert goes_on == (fault in PASSING and is_short)
@@ -280,8 +280,8 @@ class History(RuleBasedStateMachine):
         self.stopped = not goes_on and self.state.ending is None
 
     def note(self, new: list[Outcome]) -> None:
-        assert not self.told.keys() & {outcome.index for outcome in new}
-        self.told.update((outcome.index, outcome) for outcome in new)
+        assert not self.outcomes.keys() & {outcome.index for outcome in new}
+        self.outcomes.update((outcome.index, outcome) for outcome in new)
 
     @precondition(lambda self: not self.is_asking)
     @rule(seconds=st.sampled_from([0.0, 5.0]))
@@ -290,7 +290,7 @@ class History(RuleBasedStateMachine):
         if self.stopped or isinstance(self.state.ending, failures.PASSING):
             self.resume(seconds)
         else:
-            self.watch_anew()
+            self.begin_again()
 
     def resume(self, seconds: float) -> None:
         self.clock += seconds
@@ -299,11 +299,11 @@ class History(RuleBasedStateMachine):
         self.last_answer = self.listed_at = self.clock
         self.stopped, self.ended_at = False, None
 
-    @precondition(lambda self: self.told)
+    @precondition(lambda self: self.outcomes)
     @rule(which=st.integers(0, 3), error=st.sampled_from([None, "Truncated"]))
     def read_one(self, which: int, error: str | None) -> None:
         """Read a partition, or fail to."""
-        index = sorted(self.told)[which % len(self.told)]
+        index = sorted(self.outcomes)[which % len(self.outcomes)]
         self.read.append(
             {
                 "partition": index,
@@ -318,13 +318,13 @@ class History(RuleBasedStateMachine):
     # -- what always holds
 
     @invariant()
-    def every_outcome_was_told_once_and_never_changes(self) -> None:
-        assert self.state.results.outcomes == self.told
-        assert all(o.input_file == self.files.paths[i] for i, o in self.told.items())
+    def every_outcome_is_new_once_and_never_changes(self) -> None:
+        assert self.state.results.outcomes == self.outcomes
+        assert all(o.input_file == self.files.paths[i] for i, o in self.outcomes.items())
 
     @invariant()
     def outcomes_and_missing_are_the_files(self) -> None:
-        known, missing = set(self.told), set(self.state.results.missing)
+        known, missing = set(self.outcomes), set(self.state.results.missing)
         assert not known & missing
         assert known | missing == set(range(len(self.files)))
 
@@ -351,36 +351,36 @@ class History(RuleBasedStateMachine):
         if kind in FINAL.values():
             assert not self.state.results.missing
             assert FINAL[str(self.state.status)] is kind
-            lost = [o for o in self.told.values() if isinstance(o, Failed)]
+            lost = [o for o in self.outcomes.values() if isinstance(o, Failed)]
             assert any(o.kind == kind.__name__ for o in lost)
 
     @invariant()
     def the_report_adds_up(self) -> None:
-        outcomes = [("d857", self.told.get(i)) for i in range(len(self.files))]
+        outcomes = [("d857", self.outcomes.get(i)) for i in range(len(self.files))]
         added = report.add_up(self.files.paths, outcomes, self.read, 1)
         assert added.n_inputs == added.n_delivered + added.n_failed + added.n_waiting
         assert added.n_inputs == len(self.files)
-        assert added.n_waiting == len(self.files) - len(self.told)
+        assert added.n_waiting == len(self.files) - len(self.outcomes)
         assert added.n_read <= added.n_delivered
 
     def teardown(self) -> None:
-        """Whatever has happened: who goes on asking is told how it ended before long."""
+        """Whatever has happened: polling comes to an end before long."""
         if not hasattr(self, "state"):
             return
-        pace, start, n_asked = self.state.pace, self.clock + self.state.pause_s, 0
+        pace, start, n_requests = self.state.pace, self.clock + self.state.pause_s, 0
         took_s = 0.05
         round_s = took_s + self.most_s
-        # The status is asked for after some pauses only.
+        # The status is requested after some pauses only.
         limit_s = max(pace.stall_s, pace.settle_s, pace.outage_s)
         limit_s += (5 + ROWS_A_STATUS) * round_s + self.took_s
         while self.is_asking:
             self.ask_once(took_s)
-            n_asked += 1
+            n_requests += 1
             assert self.clock - start <= limit_s
-            assert n_asked < 10_000
+            assert n_requests < 10_000
         if not self.stopped:
             assert self.state.is_over
-        self.every_outcome_was_told_once_and_never_changes()
+        self.every_outcome_is_new_once_and_never_changes()
         self.outcomes_and_missing_are_the_files()
         self.counts_add_up_and_never_go_back()
         self.a_final_ending_leaves_no_file_without_an_outcome()
@@ -421,7 +421,7 @@ PATHS = tuple(f"/data/{letter}.root" for letter in "abcdef")
 LOGS = "https://logs.org/d857"
 
 
-def course_of(*paths: str, has_rows: bool = True, pace: PollPolicy = PACE) -> TransformState:
+def state_of(*paths: str, has_rows: bool = True, pace: PollPolicy = PACE) -> TransformState:
     files = InputFiles(paths or PATHS)
     results = ResultStore("d857", len(files))
     state = TransformState(results, files, pace, 0.0, lambda: 0.5, few_rows=2)
@@ -429,7 +429,7 @@ def course_of(*paths: str, has_rows: bool = True, pace: PollPolicy = PACE) -> Tr
     return state
 
 
-def asked_until(state: TransformState, seconds: float, rows: Any = (), **status: Any) -> None:
+def poll_until(state: TransformState, seconds: float, rows: Any = (), **status: Any) -> None:
     """Ask a server on which nothing changes any more, at most for some seconds."""
     now = 0.0
     while not state.is_over and now <= seconds:
@@ -452,8 +452,8 @@ def asked_until(state: TransformState, seconds: float, rows: Any = (), **status:
     ],
 )
 def test_a_final_ending_says_what_is_missing_and_what_to_do(status, says):
-    state = course_of()
-    asked_until(state, 30, [row(1, PATHS[0])], status=status)
+    state = state_of()
+    poll_until(state, 30, [row(1, PATHS[0])], status=status)
     words, shown = str(state.ending), [repr(path) for path in PATHS[1:4]]
     for part in ["d857", "1 of 6", *shown, "2 more", *says]:
         assert part in words
@@ -473,8 +473,8 @@ def test_a_final_ending_says_what_is_missing_and_what_to_do(status, says):
     ],
 )
 def test_a_passing_ending_says_what_waiting_again_does(deadline_s, kind, says):
-    state = course_of(pace=PollPolicy(stall_s=30.0, deadline_s=deadline_s))
-    asked_until(state, 60, [row(1, PATHS[0])], status="Reticulating")
+    state = state_of(pace=PollPolicy(stall_s=30.0, deadline_s=deadline_s))
+    poll_until(state, 60, [row(1, PATHS[0])], status="Reticulating")
     assert type(state.ending) is kind
     for part in ["d857", "1 of 6", "'Reticulating'", repr(PATHS[1]), "cancel()", *says]:
         assert part in str(state.ending)
@@ -482,7 +482,7 @@ def test_a_passing_ending_says_what_waiting_again_does(deadline_s, kind, says):
 
 
 def test_a_transform_that_is_gone_says_how_far_it_was():
-    state = course_of("/a.root", "/b.root")
+    state = state_of("/a.root", "/b.root")
     state.add(state.new_outcomes(parsed([row(1, "/b.root")])), 1.0)
     assert not state.update_error(TransformGone("not found", status=404), 2.0)
     assert isinstance(state.ending, TransformGone)
@@ -491,14 +491,14 @@ def test_a_transform_that_is_gone_says_how_far_it_was():
 
 
 def test_without_a_link_the_logs_are_those_of_the_server():
-    state = course_of("/a.root")
-    asked_until(state, 30, status="Fatal", log_url=None)
+    state = state_of("/a.root")
+    poll_until(state, 30, status="Fatal", log_url=None)
     assert "See the logs of the server" in str(state.ending)
 
 
 def test_all_results_are_no_ending():
-    state = course_of("/a.root", "/b.root")
-    asked_until(state, 30, [row(2, "/b.root"), row(1, "/a.root")], status="Canceled")
+    state = state_of("/a.root", "/b.root")
+    poll_until(state, 30, [row(2, "/b.root"), row(1, "/a.root")], status="Canceled")
     assert state.is_over
     assert state.ending is None
 
@@ -508,7 +508,7 @@ def test_all_results_are_no_ending():
 
 def test_rows_are_listed_once_more_when_all_results_were_given_time():
     """A server that is restarted right after the end may commit its last row after that."""
-    state = course_of("/a.root")
+    state = state_of("/a.root")
     state.update_status(reported("Complete"), 1.0)
     state.add([], 2.0)
     assert state.update_error(Unreachable("restarting"), 3.0)
@@ -518,7 +518,7 @@ def test_rows_are_listed_once_more_when_all_results_were_given_time():
 
 
 def test_a_complete_that_was_premature_is_forgotten():
-    state = course_of("/a.root")
+    state = state_of("/a.root")
     state.update_status(reported("Complete"), 1.0)
     state.update_status(reported("Running"), 5.0)
     state.add([], 11.0)
@@ -530,7 +530,7 @@ def test_a_complete_that_was_premature_is_forgotten():
 
 
 def test_without_rows_nothing_is_listed_before_the_end():
-    state = course_of(has_rows=False)
+    state = state_of(has_rows=False)
     for now in (1.0, 2.0):
         state.update_status(reported("Running", files_completed=2), now)
         assert state.next_request is Request.STATUS
@@ -540,7 +540,7 @@ def test_without_rows_nothing_is_listed_before_the_end():
 
 
 def test_an_object_may_come_later_than_the_status():
-    state = course_of("/data/0.root", "/data/1.root", has_rows=False)
+    state = state_of("/data/0.root", "/data/1.root", has_rows=False)
     state.update_status(reported("Complete", files_completed=2), 1.0)
     assert [o.index for o in state.add_final_rows([stored(1)], 2.0)] == [1]
     assert not state.is_over
@@ -550,7 +550,7 @@ def test_an_object_may_come_later_than_the_status():
 
 
 def test_counts_do_not_go_back_when_an_object_comes_later():
-    state = course_of("/data/0.root", "/data/1.root", has_rows=False)
+    state = state_of("/data/0.root", "/data/1.root", has_rows=False)
     state.update_status(reported("Running", files_completed=1), 1.0)
     state.update_status(reported("Running", files_completed=2), 2.0)
     state.update_status(reported("Complete", files_completed=2), 3.0)
@@ -560,7 +560,7 @@ def test_counts_do_not_go_back_when_an_object_comes_later():
 
 
 def test_a_failure_that_is_counted_with_the_end_is_a_failure():
-    state = course_of("/data/0.root", "/data/1.root", has_rows=False)
+    state = state_of("/data/0.root", "/data/1.root", has_rows=False)
     state.update_status(reported("Running", files_completed=1), 1.0)
     done = reported("Complete", files_completed=1, files_failed=1)
     state.update_status(done, 2.0)
@@ -571,24 +571,24 @@ def test_a_failure_that_is_counted_with_the_end_is_a_failure():
 
 
 def test_a_bucket_that_was_listed_is_an_answer():
-    state = course_of(has_rows=False, pace=PollPolicy(settle_s=100.0, outage_s=20.0))
+    state = state_of(has_rows=False, pace=PollPolicy(settle_s=100.0, outage_s=20.0))
     state.update_status(reported("Complete"), 1.0)
     state.add_final_rows([], 30.0)
     assert state.update_error(Unreachable("nobody answers"), 31.0)
 
 
 def test_a_bucket_that_stays_incomplete_ends():
-    state = course_of("/data/0.root", "/data/1.root", has_rows=False)
-    asked_until(state, 30, [stored(1)], status="Complete")
+    state = state_of("/data/0.root", "/data/1.root", has_rows=False)
+    poll_until(state, 30, [stored(1)], status="Complete")
     assert isinstance(state.ending, CountMismatch)
     assert "'/data/0.root' was not" in str(state.ending)
 
 
-# -- how often is asked
+# -- pauses
 
 
-def test_silence_is_asked_less_often_and_news_at_once():
-    state = course_of()
+def test_pauses_grow_with_silence_and_end_with_new_outcomes():
+    state = state_of()
     pauses = []
     for now in (0.0, 5.0, 10.0, 25.0):
         state.update_status(reported("Running"), now)
@@ -600,16 +600,16 @@ def test_silence_is_asked_less_often_and_news_at_once():
 
 
 @pytest.mark.parametrize("took_s", [5.0, 15.0, 60.0])
-def test_one_slow_answer_does_not_silence_the_course(took_s):
-    state = course_of()
+def test_one_slow_response_does_not_lengthen_pauses_for_good(took_s):
+    state = state_of()
     state.update_status(reported("Running"), 100.0, took_s)
     assert state.pause_s == PACE.idle_s
     state.add(state.new_outcomes(parsed([row(1, PATHS[0])])), 200.0, took_s)
     assert state.pause_s == PACE.idle_s
 
 
-def test_a_slow_server_is_asked_no_more_than_half_of_the_time():
-    state = course_of()
+def test_a_slow_server_is_polled_no_more_than_half_of_the_time():
+    state = state_of()
     state.add(state.new_outcomes(parsed([row(1, PATHS[0])])), 100.0, 1.0)
     assert state.pause_s >= 1.0
 
@@ -618,7 +618,7 @@ def test_a_slow_server_is_asked_no_more_than_half_of_the_time():
 
 
 def test_limits_are_looked_at_without_an_answer():
-    state = course_of(pace=PollPolicy(stall_s=5.0, deadline_s=8.0))
+    state = state_of(pace=PollPolicy(stall_s=5.0, deadline_s=8.0))
     state.check_limits(5.0)
     assert state.ending is None
     state.check_limits(5.1)
@@ -630,7 +630,7 @@ def test_limits_are_looked_at_without_an_answer():
 
 
 def test_a_server_that_is_away_is_no_stall():
-    state = course_of(pace=PollPolicy(stall_s=1.0, outage_s=30.0))
+    state = state_of(pace=PollPolicy(stall_s=1.0, outage_s=30.0))
     assert state.update_error(FAULTS["silent"], 0.5)
     state.check_limits(20.0)
     assert state.ending is None
@@ -641,7 +641,7 @@ def test_a_server_that_is_away_is_no_stall():
 
 
 def test_a_transform_that_is_over_has_no_limit():
-    state = course_of("/a.root", pace=PollPolicy(deadline_s=1.0))
+    state = state_of("/a.root", pace=PollPolicy(deadline_s=1.0))
     state.add(state.new_outcomes(parsed([row(1, "/a.root")])), 0.5)
     assert state.limit_at == math.inf
     state.check_limits(5.0)
@@ -649,43 +649,43 @@ def test_a_transform_that_is_over_has_no_limit():
 
 
 def test_a_transform_that_has_ended_may_owe_rows_for_longer_than_a_stall():
-    state = course_of("/a.root", pace=PollPolicy(stall_s=1.0, settle_s=10.0))
+    state = state_of("/a.root", pace=PollPolicy(stall_s=1.0, settle_s=10.0))
     state.update_status(reported("Complete"), 0.5)
     state.check_limits(5.0)
     assert state.ending is None
 
 
-# -- when the status is asked for
+# -- requests for the status
 
 
-def test_the_status_is_asked_for_now_and_then_while_nothing_comes():
-    state, questions = course_of(), []
+def test_the_status_is_requested_now_and_then_while_nothing_comes():
+    state, requests = state_of(), []
     for i in range(1, 15):
-        questions.append(state.next_request)
+        requests.append(state.next_request)
         if state.next_request is Request.ROWS:
             state.add([], 0.1 * i)
         else:
             state.update_status(reported("Running"), 0.1 * i)
-    assert set(questions) == {Request.ROWS, Request.STATUS}
-    assert questions.count(Request.STATUS) <= len(questions) / ROWS_A_STATUS
+    assert set(requests) == {Request.ROWS, Request.STATUS}
+    assert requests.count(Request.STATUS) <= len(requests) / ROWS_A_STATUS
 
 
-def test_the_status_is_not_asked_for_while_rows_come():
-    state = course_of()
+def test_the_status_is_not_requested_while_rows_come():
+    state = state_of()
     for i in range(5):
         state.add(state.new_outcomes(parsed([row(i + 1, PATHS[i])])), 10.0 * (i + 1))
         assert state.next_request is Request.ROWS
 
 
-# -- which rows are asked for
+# -- requests for rows
 
 
 def since(seconds: float) -> datetime:
     return datetime.fromisoformat(f"{at(seconds)}+00:00")
 
 
-def test_of_many_rows_only_the_latest_are_asked_for():
-    state = course_of()
+def test_of_many_rows_only_the_latest_are_requested():
+    state = state_of()
     assert state.later_than is None
     state.add(state.new_outcomes(parsed([{**row(1, PATHS[0]), "created_at": at(100)}])), 1.0)
     assert state.later_than is None  # as few as that cost nothing
@@ -696,7 +696,7 @@ def test_of_many_rows_only_the_latest_are_asked_for():
 
 
 def test_rows_that_appear_late_are_looked_for_now_and_then():
-    state = course_of()
+    state = state_of()
     rows = [{**row(n, PATHS[n]), "created_at": at(100)} for n in range(2)]
     state.add(state.new_outcomes(parsed(rows)), 1.0)
     n_long = 0
@@ -709,8 +709,8 @@ def test_rows_that_appear_late_are_looked_for_now_and_then():
     assert n_long == 100 // LONG_EVERY_S
 
 
-def test_all_rows_are_asked_for_when_the_server_counts_more_than_it_lists():
-    state = course_of()
+def test_all_rows_are_requested_when_the_server_counts_more_than_it_lists():
+    state = state_of()
     state.add(state.new_outcomes(parsed([row(1, PATHS[0]), row(2, PATHS[1])])), 1.0)
     state.update_status(reported("Running", files_completed=3), 2.0)
     assert state.later_than is not None  # it may count it before it lists it
@@ -720,8 +720,8 @@ def test_all_rows_are_asked_for_when_the_server_counts_more_than_it_lists():
     assert state.later_than is not None
 
 
-def test_all_rows_are_asked_for_before_it_ends():
-    state = course_of()
+def test_all_rows_are_requested_before_it_ends():
+    state = state_of()
     state.add(state.new_outcomes(parsed([row(1, PATHS[0]), row(2, PATHS[1])])), 1.0)
     assert state.later_than is not None
     state.update_status(reported("Complete"), 2.0)
@@ -730,8 +730,8 @@ def test_all_rows_are_asked_for_before_it_ends():
 
 
 @pytest.mark.parametrize("status", [400, 403, 500])
-def test_a_server_that_does_not_read_times_is_asked_for_all(status):
-    state = course_of()
+def test_a_server_that_does_not_read_times_is_requested_all(status):
+    state = state_of()
     state.add(state.new_outcomes(parsed([row(1, PATHS[0]), row(2, PATHS[1])])), 1.0)
     assert state.later_than is not None
     assert state.update_error(RequestRefused("not a time", status=status), 100.0)
@@ -742,8 +742,8 @@ def test_a_server_that_does_not_read_times_is_asked_for_all(status):
 
 
 @pytest.mark.parametrize("made", [None, "", "yesterday", 5])
-def test_rows_that_do_not_say_when_they_were_made(made):
-    state = course_of()
+def test_rows_without_a_time(made):
+    state = state_of()
     rows = [{**row(n, PATHS[n]), "created_at": made} for n in range(3)]
     state.add(state.new_outcomes(parsed(rows)), 1.0)
     assert len(state.results.outcomes) == 3
@@ -752,14 +752,14 @@ def test_rows_that_do_not_say_when_they_were_made(made):
 
 @pytest.mark.parametrize("zone", ["", "Z", "+00:00"])
 def test_times_are_those_of_utc(zone):
-    state = course_of()
+    state = state_of()
     rows = [{**row(n, PATHS[n]), "created_at": f"{at(100)}{zone}"} for n in range(2)]
     state.add(state.new_outcomes(parsed(rows)), 1.0)
     assert state.later_than == datetime.fromisoformat(f"{at(100 - OVERLAP_S)}+00:00")
 
 
 def test_a_rest_is_no_part_of_the_waiting():
-    state = course_of()
+    state = state_of()
     state.add(state.new_outcomes(parsed([row(1, PATHS[0]), row(2, PATHS[1])])), 60.0)
     state.resume(1000.0)
     state.update_status(reported("Running"), 1030.0)
@@ -772,8 +772,8 @@ def test_a_rest_is_no_part_of_the_waiting():
     assert state.ending is None
 
 
-def test_a_short_rest_does_not_mean_asking_for_all_rows():
-    state = course_of()
+def test_a_short_rest_does_not_mean_a_request_for_all_rows():
+    state = state_of()
     state.add(state.new_outcomes(parsed([row(1, PATHS[0]), row(2, PATHS[1])])), 1.0)
     state.resume(3.0)
     assert state.next_request is Request.ROWS

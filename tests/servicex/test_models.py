@@ -122,6 +122,11 @@ def test_a_status_does_not_hold_the_keys_of_the_store_but_hides_them():
     assert redact("this is a secret key") == "this is ..."
 
 
+def test_the_number_of_a_dataset_may_be_zero():
+    assert TransformStatus.from_json(status_json()).did_id is None
+    assert TransformStatus.from_json({**status_json(), "did_id": 0}).did_id == 0
+
+
 def test_capabilities():
     old = ServerInfo.from_json(INFO)
     assert not any([old.lists_results, old.generates_urls, old.gives_reasons, old.cancels_by_post])
