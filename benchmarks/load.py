@@ -1,4 +1,4 @@
-"""What a transform costs the server: by coffea_sx and by ``servicex.deliver``, in one run.
+"""Costs of a transform for the server: by coffea_sx and by ``servicex.deliver``, in one run.
 
 ``python benchmarks/load.py [--out load.json] [--only "6 files" ...]``. Each requirement
 is printed with what was measured and its limit.
@@ -77,30 +77,30 @@ class Load:
 
 
 class Paced:
-    """Lets results through one at a time, so many seconds apart."""
+    """Lets single results through, so many seconds apart."""
 
     def __init__(self) -> None:
         self.pause_s = 0.0
         self._next = 0.0
 
     async def __call__(self, input_path: str) -> None:
-        """Wait for one's turn."""
+        """Wait for the turn of a file."""
         now = time.monotonic()
         self._next = max(now, self._next) + self.pause_s
         await asyncio.sleep(self._next - now)
 
 
 def serve(connection: Connection) -> None:
-    """Be an embedded ServiceX: set the pace, or tell what was asked since it was set."""
+    """Be an embedded ServiceX: set the pace, or return the requests since it was set."""
     paced = Paced()
     with LocalServiceX(workers=2, before_report=paced, tokens=True) as servicex:
         connection.send(servicex.servicex_yaml())
-        while (told := connection.recv()) is not None:
-            if told == "log":
+        while (message := connection.recv()) is not None:
+            if message == "log":
                 connection.send([asdict(exchange) for exchange in servicex.exchanges])
             else:
                 servicex.exchanges.clear()
-                paced.pause_s = told
+                paced.pause_s = message
 
 
 class Server:
@@ -165,7 +165,7 @@ def by_deliver(servicex: Server, spec: ServiceXSpec) -> list[dict[str, Any]]:
 
 
 def by_coffea_sx(servicex: Server, spec: ServiceXSpec) -> list[dict[str, Any]]:
-    """Analyse the samples as they come; return what is known of their files."""
+    """Analyse the samples as they come; return the facts of their files."""
     samples = coffea_sx.from_spec(
         spec, config_path=str(servicex.config), schemaclass=NanoAODSchema, ignore_cache=True
     )
@@ -178,12 +178,12 @@ def by_coffea_sx(servicex: Server, spec: ServiceXSpec) -> list[dict[str, Any]]:
 
 
 def load(exchanges: Sequence[dict[str, Any]], files: Sequence[dict[str, Any]]) -> Load:
-    """Add up what was asked."""
-    asked = [e for e in exchanges if e["path"].startswith(("/servicex", "/token"))]
-    begin = next(e["time"] for e in asked if e["method"] == "POST")
+    """Add up the requests."""
+    requests = [e for e in exchanges if e["path"].startswith(("/servicex", "/token"))]
+    begin = next(e["time"] for e in requests if e["method"] == "POST")
     first_read: dict[str, float] = {}
     for e in exchanges:
-        if e not in asked:
+        if e not in requests:
             first_read.setdefault(e["path"].lstrip("/"), e["time"])
     delays = [
         first_read[f"{file['request_id']}/{object_name(file['input_file'])}"]
@@ -191,10 +191,10 @@ def load(exchanges: Sequence[dict[str, Any]], files: Sequence[dict[str, Any]]) -
         for file in files
     ]
     return Load(
-        len(asked),
-        sum(e["seconds"] for e in asked),
+        len(requests),
+        sum(e["seconds"] for e in requests),
         max(e["time"] for e in exchanges) - begin,
-        Counter(_kind(e) for e in asked),
+        Counter(_kind(e) for e in requests),
         tuple(delays),
     )
 
@@ -210,8 +210,8 @@ def measure(servicex: Server, case: Case, files: Sequence[str], query: Any) -> l
     loads = {}
     for way in (by_deliver, by_coffea_sx):
         servicex.begin(pause_s)
-        known = way(servicex, spec_of(case, files, query))
-        loads[way] = load(servicex.exchanges(), known)
+        results = way(servicex, spec_of(case, files, query))
+        loads[way] = load(servicex.exchanges(), results)
         done = loads[way]
         print(
             f"  {case.name}, {way.__name__}: {done.requests} requests, {done.server_s:.3f} s of "
@@ -238,7 +238,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="*", default=[case.name for case in CASES])
     parser.add_argument("--out", type=Path, default=Path("load.json"))
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     NanoAODSchema.warn_missing_crossrefs = False
     rows: list[Measured] = []
     with tempfile.TemporaryDirectory() as name:
@@ -250,11 +250,11 @@ def main() -> None:
             warm = Case("warm up", 1, 4, 0.1)
             by_coffea_sx(servicex, spec_of(warm, files, query))
             for case in CASES:
-                if case.name in given.only:
+                if case.name in arguments.only:
                     measured = measure(servicex, case, files, query)
                     print(*measured, sep="\n", flush=True)
                     rows += measured
-    given.out.write_text(json.dumps([asdict(r) | {"ok": r.is_ok} for r in rows], indent=1))
+    arguments.out.write_text(json.dumps([asdict(r) | {"ok": r.is_ok} for r in rows], indent=1))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How long reading one delivered file takes, against the usual ways and against no network.
+"""Time to read a delivered file, against the usual ways and against no network.
 
 ``python benchmarks/reading.py [--out reading.json] [--rounds 5] [--events 200000]``. Files of 30
 jagged and 10 flat columns lie in a real S3 server; they are read over loopback, and through a proxy
@@ -84,7 +84,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one reading took: seconds, bytes, and requests if somebody counted."""
+    """Costs of reading a file: seconds, bytes, and requests if they were counted."""
 
     wall_s: float
     cpu_s: float
@@ -156,12 +156,12 @@ def in_memory(task: Task) -> Callable[[], Any]:
 
 
 class Presigned:
-    """Knows the URL of the one object."""
+    """Has the URL of the only object."""
 
     def __init__(self, task: Task) -> None:
         self._url = task.url
 
-    def grant(self, object_name: str, *, refresh: bool = False) -> SignedUrl:
+    def signed_url(self, object_name: str, *, refresh: bool = False) -> SignedUrl:
         """Return it."""
         return SignedUrl(self._url, {}, time.time() + 600)
 
@@ -232,8 +232,8 @@ def dask_awkward_table(task: Task) -> Callable[[], Any]:
     import dask_awkward as dak
 
     events = dak.from_parquet(task.url)
-    wanted = events[list(task.columns)] if task.columns else events
-    return lambda: wanted.compute(scheduler="synchronous")
+    columns = events[list(task.columns)] if task.columns else events
+    return lambda: columns.compute(scheduler="synchronous")
 
 
 def s3fs_default(task: Task) -> Callable[[], Any]:
@@ -283,9 +283,9 @@ def ways_for(sample: Sample) -> list[str]:
 
 
 def work(connection: Connection) -> None:
-    """Read what is asked for, in a process of its own, and tell what it took."""
-    while (asked := connection.recv()) is not None:
-        way, task = asked
+    """Read in a process of its own, and send what it took."""
+    while (message := connection.recv()) is not None:
+        way, task = message
         try:
             connection.send(measure(WAYS[way](task)))
         except Exception as error:
@@ -293,7 +293,7 @@ def work(connection: Connection) -> None:
 
 
 def measure(read: Callable[[], Any]) -> Cost:
-    """Measure one reading; a result that is never looked at is read all the same."""
+    """Measure a reading; its result is read, whether it is used or not."""
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # begin counting the peak again
@@ -308,7 +308,7 @@ def _status(field: str) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field):
             return int(line.split()[1]) * 1024
-    raise RuntimeError(f"this system does not tell {field}")
+    raise RuntimeError(f"this system does not report {field}")
 
 
 class Readers:
@@ -440,10 +440,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", help="files whose names have this in them")
     parser.add_argument("--events", type=int, default=200_000)
-    given = parser.parse_args()
-    rows = run(given.events, given.rounds, given.only)
+    arguments = parser.parse_args()
+    rows = run(arguments.events, arguments.rounds, arguments.only)
     machine = {"cores": os.cpu_count(), "python": platform.python_version()}
-    given.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
+    arguments.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
 
 
 if __name__ == "__main__":

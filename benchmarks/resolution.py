@@ -1,8 +1,8 @@
-"""What waiting for files costs at scale, and what reading them as they appear gains.
+"""Costs of waiting for files at scale, and gains of reading them as they appear.
 
 ``python benchmarks/resolution.py [--files 10000] [--workers 4] [--rate 20] [--out resolution.json]
-[--only build|scale|pipelining|overlap]``. Each requirement is printed with what was measured and
-its limit.
+[--only build|scale|pipelining|overlap]``. Each requirement is printed with the measured value
+and its limit.
 
 - build: the graph of as many input files, by `from_servicex` and by coffea's ``from_root`` with a
   known form, in turns in one process: medians of ``events()`` and ``dask.optimize`` of a histogram,
@@ -11,7 +11,7 @@ its limit.
   and a cluster, also elsewhere. Delays are from the moment in which a row appears to the first
   request for its object, both by the clock of the server. Requests are counted there; memory is
   sampled. The rate must be one at which the workers keep up: else delays are those of a queue.
-  dask's sampling profiler is off unless asked for with --profiler: before CPython 3.11.9 it stops
+  dask's sampling profiler is off without --profiler: before CPython 3.11.9 it stops
   workers for ever now and then, the sooner the more threads they have (python/cpython#106883).
 - pipelining: an embedded ServiceX and a cluster that need about ten seconds each for a hundred
   files, by sleeping: from submitting to the histogram, against ``servicex.deliver`` into a cache
@@ -69,7 +69,7 @@ from coffea_sx.demo.samples import make_samples, sample_events
 from coffea_sx.local import LocalServiceX
 
 TREE = "servicex"
-# What a server is asked at most, and what rows it sends for each file, kB: 10 MB for 3000.
+# Maximum rate of requests, and of rows that the server sends for each file, kB: 10 MB for 3000.
 REQUESTS_A_SECOND = 1.6
 ROWS_KB = 3.3
 N_EVENTS = 100
@@ -110,7 +110,7 @@ class Measured:
 
 @dataclass
 class Scripted:
-    """A transform whose rows appear at a given rate, from the first question about them on."""
+    """A transform whose rows appear at a given rate, from the first request for them on."""
 
     paths: list[str]
     rate: float
@@ -138,9 +138,9 @@ class Scripted:
 
     def rows(self, later_than: str | None) -> bytes:
         """Return the body of an answer with all rows, or with those after a moment."""
-        asked = time.time()
+        now = time.time()
         if self.start is None:
-            self.start = asked
+            self.start = now
             self._encode()
         n_rows, first = self.n_rows(), 0
         if later_than is not None:
@@ -173,7 +173,7 @@ class Scripted:
         self._encoded = b"".join(parts)
 
     def status(self, request_id: str) -> dict[str, Any]:
-        """Return the status as servers tell it."""
+        """Return the status as servers send it."""
         n_rows, n_files = self.n_rows(), len(self.paths)
         is_over = n_rows == n_files
         return {
@@ -197,7 +197,7 @@ def object_name(path: str) -> str:
 
 
 class ScriptedServiceX(ThreadingHTTPServer):
-    """Answers what a ServiceX of 2026 answers; all its objects are one file."""
+    """Responds as a ServiceX of 2026; all its objects are the same file."""
 
     daemon_threads = True
     request_queue_size = 256
@@ -212,7 +212,7 @@ class ScriptedServiceX(ThreadingHTTPServer):
         self.lock = threading.Lock()
 
     def log(self, request_id: str) -> dict[str, Any]:
-        """Tell what was asked about a transform, and when."""
+        """Return the requests about a transform, and their times."""
         scripted = self.transforms[request_id]
         rows = [
             (scripted.appears_at(place), scripted.first_read.get(object_name(scripted.paths[i])))
@@ -240,7 +240,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif first == "log":
             self._say(self.server.log(*rest))
         elif rest[:1] == ["transformation"]:
-            self._tell(rest[1], rest[2:], parse_qs(address.query))
+            self._send_state(rest[1], rest[2:], parse_qs(address.query))
         else:
             self._count("info")
             self._say(
@@ -265,14 +265,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.transforms[request_id] = scripted
         self._say({"request_id": request_id})
 
-    def _tell(self, request_id: str, what: Sequence[str], asked: Mapping[str, list[str]]) -> None:
+    def _describe(
+        self, request_id: str, what: Sequence[str], query: Mapping[str, list[str]]
+    ) -> None:
         scripted = self.server.transforms.get(request_id)
         if scripted is None:
             self._count("check")
             self._say({"message": f"Transformation request not found with id: {request_id}"}, 404)
         elif what == ["results"]:
             self._count("results")
-            self._send(200, scripted.rows(asked.get("later_than", [None])[0]))
+            self._send(200, scripted.rows(query.get("later_than", [None])[0]))
         else:
             self._count("status")
             self._say(scripted.status(request_id))
@@ -281,11 +283,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._count("objects")
         self.server.transforms[request_id].first_read.setdefault(name, time.time())
         content, tag = self.server.content, {"ETag": '"one"', "Accept-Ranges": "bytes"}
-        wanted = self.headers.get("Range")
-        if wanted is None:
+        byte_range = self.headers.get("Range")
+        if byte_range is None:
             self._send(200, content, tag)
             return
-        first, _, last = wanted.removeprefix("bytes=").partition("-")
+        first, _, last = byte_range.removeprefix("bytes=").partition("-")
         start, stop = int(first), min(int(last or len(content)) + 1, len(content))
         where = {"Content-Range": f"bytes {start}-{stop - 1}/{len(content)}"}
         self._send(206, content[start:stop], tag | where)
@@ -317,7 +319,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def serve(connection: Connection, content: bytes, rate: float) -> None:
-    """Be a scripted ServiceX until told to end."""
+    """Run a scripted ServiceX until a message comes."""
     with ScriptedServiceX(content, rate) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         connection.send(server.url)
@@ -328,7 +330,7 @@ def serve(connection: Connection, content: bytes, rate: float) -> None:
 def host_cluster(
     connection: Connection, n_workers: int, has_profiler: bool, n_threads: int = 1
 ) -> None:
-    """Be the scheduler of a cluster, and its workers' parent, until told to end."""
+    """Run the scheduler of a cluster, and its workers, until a message comes."""
     dask.config.set({"distributed.worker.profile.enabled": has_profiler})
     options = {"threads_per_worker": n_threads, "dashboard_address": ":0"}
     with LocalCluster(n_workers=n_workers, processes=True, **options) as cluster:
@@ -382,14 +384,14 @@ class Memory:
             self.cpu_s = {n: spent - self._before[n] for n, spent in self._cpu_s().items()}
 
     def _cpu_s(self) -> dict[str, float]:
-        return {name: sum(one.cpu_times()[:2]) for name, one in self._processes.items()}
+        return {name: sum(process.cpu_times()[:2]) for name, process in self._processes.items()}
 
     def _sample(self) -> None:
         with suppress(psutil.NoSuchProcess):
             while not self._over.wait(SAMPLE_S):
-                rss = {n: one.memory_info().rss / 1e6 for n, one in self._processes.items()}
+                rss = {n: p.memory_info().rss / 1e6 for n, p in self._processes.items()}
                 self.samples.append((time.time(), rss))
-                n_threads = [one.num_threads() for one in self._processes.values()]
+                n_threads = [process.num_threads() for process in self._processes.values()]
                 self.most_threads = max(self.most_threads, *n_threads)
 
     def rows(self, start: float, stop: float) -> list[Measured]:
@@ -416,7 +418,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Sample:
-    """What is asked for, what is delivered, and its form."""
+    """A query, its result for one file, and its form."""
 
     query: Any
     content: bytes
@@ -427,7 +429,7 @@ def make_sample(directory: Path) -> Sample:
     """Write the file that every input file becomes."""
     (source,) = make_samples(directory, 1, N_EVENTS)
     names = ["pt", "eta", "phi", "mass", "charge"]
-    asked = (
+    selected = (
         query.FuncADL_Uproot()
         .FromTree("Events")
         .Select(
@@ -449,7 +451,9 @@ def make_sample(directory: Path) -> Sample:
     written = directory / "delivered.root"
     with uproot.recreate(written) as file:
         file.mktree(TREE, {n: c.type.content for n, c in columns.items()}).extend(columns)
-    return Sample(asked, written.read_bytes(), coffea_sx.derive_form(asked, {source: "Events"}))
+    return Sample(
+        selected, written.read_bytes(), coffea_sx.derive_form(selected, {source: "Events"})
+    )
 
 
 def paths(n_files: int) -> list[str]:
@@ -531,37 +535,39 @@ def sent_bytes(result: Any) -> int:
 # -- scale
 
 
-def scale(sample: Sample, url: str, server: int, given: argparse.Namespace) -> list[Measured]:
+def scale(sample: Sample, url: str, server: int, arguments: argparse.Namespace) -> list[Measured]:
     """Measure a computation whose files appear while it runs."""
-    n_files = given.files
+    n_files = arguments.files
     with ExitStack() as stack:
         address, scheduler = stack.enter_context(
-            elsewhere(host_cluster, given.workers, given.profiler)
+            elsewhere(host_cluster, arguments.workers, arguments.profiler)
         )
         client = stack.enter_context(Client(address))
         processes = {"owner": os.getpid(), "server": server, "scheduler": scheduler}
         pids = client.run(os.getpid)
         processes |= {f"worker {i}": pid for i, pid in enumerate(pids.values())}
-        warm_up = from_servicex(sample, url, 4 * given.workers)
+        warm_up = from_servicex(sample, url, 4 * arguments.workers)
         histogram(warm_up.events()).compute()
         before = Counter(_log(url, warm_up.request_id)["counts"])
         factory = from_servicex(sample, url, n_files)
         result = histogram(factory.events())
         memory = stack.enter_context(Memory(processes))
-        compute_s, filled = timed(partial(_waited, client, result, DONE_S + n_files / given.rate))
+        compute_s, filled = timed(
+            partial(_waited, client, result, DONE_S + n_files / arguments.rate)
+        )
         memory.__exit__()
-        asked = _log(url, factory.request_id)
+        log = _log(url, factory.request_id)
     expected = n_files * _n_muons(sample)
     if filled is not None and filled.sum(flow=True) != expected:
         raise RuntimeError(f"the histogram has {filled.sum(flow=True)} entries, not {expected}")
-    counts = Counter(asked["counts"]) - before
+    counts = Counter(log["counts"]) - before
     reads = {read.partition: read.finished_at for read in factory.reads}
     print(f"  CPU seconds: {_rounded(memory.cpu_s)}", flush=True)
     print(f"  requests: {dict(counts)}", flush=True)
-    rows = [*_delays(asked), Measured("  partitions noted by factory.reads", len(reads))]
-    rows += _questions(asked, counts)
+    rows = [*_delays(log), Measured("  partitions noted by factory.reads", len(reads))]
+    rows += _requests(log, counts)
     rows += [Measured("computation", compute_s, "s")]
-    first, last = asked["rows"][0][0], asked["rows"][-1][0]
+    first, last = log["rows"][0][0], log["rows"][-1][0]
     rows += [Measured("  time in which rows appear", last - first, "s")]
     return rows + memory.rows(first, last)
 
@@ -586,44 +592,42 @@ def _rounded(values: Mapping[str, float]) -> dict[str, float]:
     return {name: round(value, 1) for name, value in values.items()}
 
 
-def _delays(asked: Any) -> list[Measured]:
-    """Tell the delays, and how long rows waited for somebody to ask for them."""
-    answers = asked["answers"]
-    told_at = [answer["at"] for answer in answers]
-    known = [answer["n_rows"] for answer in answers]
-    delays, unasked = [], []
-    for place, (appeared, read) in enumerate(asked["rows"]):
-        delays.append((read or asked["now"]) - appeared)  # unread: at least
-        told = bisect_right(known, place)
-        unasked.append((told_at[told] if told < len(known) else asked["now"]) - appeared)
+def _delays(log: Any) -> list[Measured]:
+    """Return the delays, and the time until rows were requested."""
+    answers = log["answers"]
+    sent_at = [answer["at"] for answer in answers]
+    n_sent = [answer["n_rows"] for answer in answers]
+    delays, unrequested = [], []
+    for place, (appeared, read) in enumerate(log["rows"]):
+        delays.append((read or log["now"]) - appeared)  # unread: at least
+        number = bisect_right(n_sent, place)
+        unrequested.append((sent_at[number] if number < len(n_sent) else log["now"]) - appeared)
     tenths = statistics.quantiles(delays, n=10)
     return [
-        Measured(
-            "rows that were never read", sum(read is None for _, read in asked["rows"]), "", 0
-        ),
+        Measured("rows that were never read", sum(read is None for _, read in log["rows"]), "", 0),
         Measured("row to reading, median", statistics.median(delays), "s", 1.5),
-        Measured("  of which until it is asked for", statistics.median(unasked), "s"),
+        Measured("  of which until it is requested", statistics.median(unrequested), "s"),
         Measured("  nine of ten", tenths[-1], "s"),
         Measured("  longest", max(delays), "s"),
         Measured("  median of the last thousand", statistics.median(delays[-1000:]), "s"),
     ]
 
 
-def _questions(asked: Any, counts: Mapping[str, int]) -> list[Measured]:
-    answers = asked["answers"]
+def _requests(log: Any, counts: Mapping[str, int]) -> list[Measured]:
+    answers = log["answers"]
     span = answers[-1]["at"] - answers[0]["at"]
     total = sum(n for kind, n in counts.items() if kind != "objects")
     return [
         Measured("requests to ServiceX", total, "", REQUESTS_A_SECOND * span + 10),
-        Measured("  time between questions, mean", span / max(1, len(answers) - 1), "s"),
+        Measured("  time between requests for rows, mean", span / max(1, len(answers) - 1), "s"),
         Measured(
             "  rows that were sent, for each file",
-            sum(a["nbytes"] for a in answers) / len(asked["rows"]) / 1e3,
+            sum(a["nbytes"] for a in answers) / len(log["rows"]) / 1e3,
             "kB",
             ROWS_KB,
         ),
         Measured("  requests for URLs", counts.get("file-urls", 0)),
-        Measured("  requests to the store for each file", counts["objects"] / len(asked["rows"])),
+        Measured("  requests to the store for each file", counts["objects"] / len(log["rows"])),
     ]
 
 
@@ -631,14 +635,14 @@ def _questions(asked: Any, counts: Mapping[str, int]) -> list[Measured]:
 
 
 class Turnstile:
-    """Lets results through one at a time, so many seconds apart."""
+    """Lets single results through, so many seconds apart."""
 
     def __init__(self, pause_s: float) -> None:
         self._pause_s = pause_s
         self._lock: asyncio.Lock | None = None
 
     async def __call__(self, input_path: str) -> None:
-        """Wait for one's turn."""
+        """Wait for the turn of a file."""
         self._lock = self._lock or asyncio.Lock()
         async with self._lock:
             await asyncio.sleep(self._pause_s)
@@ -715,22 +719,24 @@ def _seconds(moment: str) -> float:
     return parsed.replace(tzinfo=parsed.tzinfo or timezone.utc).timestamp()
 
 
-def pipelining(sample: Sample, directory: Path, given: argparse.Namespace) -> list[Measured]:
+def pipelining(sample: Sample, directory: Path, arguments: argparse.Namespace) -> list[Measured]:
     """Measure both ways in turns."""
-    n_workers = given.workers
+    n_workers = arguments.workers
     files = make_samples(directory, N_PIPELINED, 1000)
     ways = {"as they appear": as_they_appear, "deliver first": one_after_the_other}
     times: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
     with ExitStack() as stack:
         turnstile = Turnstile(LEG_S / N_PIPELINED)
         servicex = stack.enter_context(LocalServiceX(workers=2, before_report=turnstile))
-        address, _ = stack.enter_context(elsewhere(host_cluster, given.workers, given.profiler))
+        address, _ = stack.enter_context(
+            elsewhere(host_cluster, arguments.workers, arguments.profiler)
+        )
         client = stack.enter_context(Client(address))
         few = Job(sample.query, files[: 2 * n_workers], servicex, client, 0.0)
         job = Job(sample.query, files, servicex, client, LEG_S * n_workers / N_PIPELINED)
         for way in ways.values():
             way(few)
-        for _ in range(given.rounds):
+        for _ in range(arguments.rounds):
             results = []
             for name, way in ways.items():
                 measured, result = way(job)
@@ -746,7 +752,7 @@ def _compared(
     ours: Sequence[Mapping[str, float]], theirs: Sequence[Mapping[str, float]]
 ) -> list[Measured]:
     def median(times: Sequence[Mapping[str, float]], part: str) -> float:
-        return statistics.median(one[part] for one in times)
+        return statistics.median(time[part] for time in times)
 
     total, legs = median(ours, "total"), median(ours, "transform") + median(theirs, "analysis")
     return [
@@ -764,7 +770,7 @@ def _compared(
 
 
 class Reversed:
-    """Lets results through in the reverse order of the files, one at a time, once all are made."""
+    """Lets single results through in the reverse order of the files, once all are made."""
 
     def __init__(self, files: Sequence[str], pause_s: float) -> None:
         self._rank = {path: rank for rank, path in enumerate(reversed(files))}
@@ -773,7 +779,7 @@ class Reversed:
         self.first = self.last = 0.0
 
     async def __call__(self, input_path: str) -> None:
-        """Wait for one's turn."""
+        """Wait for the turn of a file."""
         self._n_made += 1
         while self._n_made < len(self._rank):
             await asyncio.sleep(0.01)
@@ -782,13 +788,13 @@ class Reversed:
         self.last = time.time()
 
 
-def overlap(sample: Sample, directory: Path, given: argparse.Namespace) -> list[Measured]:
+def overlap(sample: Sample, directory: Path, arguments: argparse.Namespace) -> list[Measured]:
     """Measure an analysis while results come, and again when all are there."""
     files = make_samples(directory, N_PIPELINED, 50)
     ratios, legs = [], []
-    address = elsewhere(host_cluster, 2, given.profiler, 2)
+    address = elsewhere(host_cluster, 2, arguments.profiler, 2)
     with address as (scheduler, _), Client(scheduler) as client:
-        for _ in range(given.rounds):
+        for _ in range(arguments.rounds):
             reversed_ = Reversed(files, OVERLAP_PAUSE_S)
             with LocalServiceX(workers=2, before_report=reversed_) as servicex:
                 factory = NanoEventsFactory.from_servicex(sample.query, files, url=servicex.url)
@@ -813,22 +819,22 @@ def overlap(sample: Sample, directory: Path, given: argparse.Namespace) -> list[
 # -- all
 
 
-def run(given: argparse.Namespace) -> Iterator[list[Measured]]:
-    """Measure what was asked for."""
+def run(arguments: argparse.Namespace) -> Iterator[list[Measured]]:
+    """Measure the chosen parts."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         sample = make_sample(directory / "sample")
-        if given.only in ("build", "scale", ""):
-            started = elsewhere(serve, sample.content, given.rate)
+        if arguments.only in ("build", "scale", ""):
+            started = elsewhere(serve, sample.content, arguments.rate)
             url, server = stack.enter_context(started)
-        if given.only in ("build", ""):
-            yield build(sample, url, given.files, given.rounds)
-        if given.only in ("scale", ""):
-            yield scale(sample, url, server, given)
-        if given.only in ("pipelining", ""):
-            yield pipelining(sample, directory / "input", given)
-        if given.only in ("overlap", ""):
-            yield overlap(sample, directory / "reversed", given)
+        if arguments.only in ("build", ""):
+            yield build(sample, url, arguments.files, arguments.rounds)
+        if arguments.only in ("scale", ""):
+            yield scale(sample, url, server, arguments)
+        if arguments.only in ("pipelining", ""):
+            yield pipelining(sample, directory / "input", arguments)
+        if arguments.only in ("overlap", ""):
+            yield overlap(sample, directory / "reversed", arguments)
 
 
 def main() -> None:
@@ -841,20 +847,20 @@ def main() -> None:
     parser.add_argument("--profiler", action="store_true", help="leave dask's profiler on")
     parser.add_argument("--out", type=Path, default=Path("resolution.json"))
     parser.add_argument("--only", default="", choices=PARTS)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     NanoAODSchema.warn_missing_crossrefs = False
     rows = []
-    for part in run(given):
+    for part in run(arguments):
         rows += part
         print(*part, sep="\n", flush=True)
     machine = {"cores": os.cpu_count(), "python": platform.python_version()}
-    options = {name: value for name, value in vars(given).items() if name != "out"}
+    options = {name: value for name, value in vars(arguments).items() if name != "out"}
     saved = {
         "machine": machine,
         "options": options,
         "rows": [asdict(r) | {"ok": r.is_ok} for r in rows],
     }
-    given.out.write_text(json.dumps(saved, indent=1))
+    arguments.out.write_text(json.dumps(saved, indent=1))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from .policy import LENIENT, PollPolicy
 from .polling.lookup import UNNAMED, files_of
 from .polling.outcomes import Delivered, Failed, Outcome, Read
 from .polling.poller import Poller
-from .polling.registry import TransformAddress, owned
+from .polling.registry import TransformAddress, get_poller
 from .polling.state import Counts
 from .query import Selection
 from .readers.partition import form_of_first
@@ -591,11 +591,11 @@ def _watched(
 ) -> Poller:
     """Return the watch of a transform: the one that this process has, if there is one."""
     address = TransformAddress(request_id, client.endpoint.name, files.order)
-    poller: Poller | None = owned(address)
+    poller: Poller | None = get_poller(address)
     if poller is None:
         return Poller(client, address, files, pace, selection.result_format)
     if pace is not None:
-        poller.keep(pace)
+        poller.set_policy(pace)
     return poller
 
 

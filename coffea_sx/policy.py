@@ -1,4 +1,4 @@
-"""Policies: how often a server is asked, what is repeated, and how many input files may fail."""
+"""Policies: how often a server is polled, what is repeated, and how many input files may fail."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import tenacity
 
 from .errors import AccessError, BadInput, ConfigurationError, ServiceXError
 
-Answer = TypeVar("Answer")
+Response = TypeVar("Response")
 
 
 @dataclass(frozen=True, slots=True)
 class PollPolicy:
-    """How often a server is asked, and for how long; seconds. ``math.inf`` is no limit.
+    """Pauses between requests to a server, and limits of waits; seconds, ``math.inf`` is no limit.
 
     Attributes
     ----------
@@ -69,19 +69,87 @@ class PollPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class SchedulingPolicy:
+    """Turns of the transforms of one server, and of the requests for their URLs.
+
+    Attributes
+    ----------
+    request_s, min_request_s : float
+        Time that one request may take, and that it gets at least near the end of a wait, seconds.
+    jitter : float
+        Pauses are longer by up to this fraction, so that processes do not request all at once.
+    slack : float
+        Fraction of the minimum pause by which a request may come early if the server is free.
+    check_s : float
+        Maximum time between two checks of the limits of waits, seconds.
+    join_s : float
+        Time that threads get to end, seconds.
+    active_rate : float
+        Minimum rate that is expected of a transform with new results in the last response, rows a
+        second.
+    silent_rates : tuple of float
+        Rates that are expected of transforms without results, in the order of submission: some
+        servers run one transform after the other. The last holds for all others.
+    share_beside_active : float
+        Factor for these rates while another transform is active.
+    url_pauses : float
+        Minimum time between two requests for URLs, in minimum pauses between other requests.
+    url_timeout_s : float
+        Maximum time for which readers wait for a server that gives no URLs, seconds; less than
+        `ChannelPolicy.owner_timeout_s`.
+    """
+
+    request_s: float = 60.0
+    min_request_s: float = 1.0
+    jitter: float = 0.4
+    slack: float = 0.5
+    check_s: float = 1.0
+    join_s: float = 2.0
+    active_rate: float = 1.0
+    silent_rates: tuple[float, ...] = (0.5, 0.2, 0.1, 0.02)
+    share_beside_active: float = 0.3
+    url_pauses: float = 2
+    url_timeout_s: float = 45.0
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelPolicy:
+    """Times of the channel from the owner of a transform to the workers of a cluster; seconds.
+
+    Attributes
+    ----------
+    poll_s : float
+        Time for which a request to the scheduler stays open before it is repeated. A transform is
+        awaited for twice that time after the last request of a worker.
+    owner_timeout_s : float
+        An owner that has been silent for longer is lost.
+    reconnect_s : float
+        Time after which a scheduler that is away is contacted again.
+    """
+
+    poll_s: float = 10.0
+    owner_timeout_s: float = 60.0
+    reconnect_s: float = 0.5
+
+
+SCHEDULING = SchedulingPolicy()
+CHANNEL = ChannelPolicy()
+
+
+@dataclass(frozen=True, slots=True)
 class FailurePolicy:
-    """How many input files may fail.
+    """Number of input files that may fail.
 
     Attributes
     ----------
     on_failure : {"raise", "skip"}
-        Whether failed files end a computation, or are left out of it.
+        Failed files end a computation, or are left out of it.
     max_failed : int or float or None
-        How many may be left out: a number of files, or as a float a fraction of them; None is any.
+        Maximum number of files to leave out, or as a float a fraction of all; None is no limit.
     elsewhere : frozenset of int
-        Files of the transform that count no longer: another transform delivers them.
+        Files of the transform that do not count: another transform delivers them.
     n_files : int
-        Of which a fraction is one.
+        Number of all files, for a fraction.
     """
 
     on_failure: str
@@ -98,7 +166,7 @@ class FailurePolicy:
             raise BadInput(
                 'max_failed= says how many files may be left out; use on_failure="skip".'
             )
-        # numpy's numbers are numbers, too; bools are only to Python.
+        # numpy's numbers are numbers, too; bools are numbers only to Python.
         is_number = isinstance(self.max_failed, Real) and not isinstance(self.max_failed, bool)
         is_count = isinstance(self.max_failed, Integral)
         if not is_number or not 0 <= self.max_failed <= (math.inf if is_count else 1.0):
@@ -111,26 +179,26 @@ class FailurePolicy:
 
     @property
     def skips(self) -> bool:
-        """Whether failed files are left out."""
+        """True if failed files are left out."""
         return self.on_failure == "skip"
 
     @property
     def limit(self) -> int | None:
-        """How many files may be left out; None is any."""
+        """Maximum number of files to leave out; None is no limit."""
         if isinstance(self.max_failed, float):
             return int(self.max_failed * self.n_files)
         return self.max_failed
 
     def among(self, n_files: int) -> FailurePolicy:
-        """Return the same for so many files, none of which is delivered elsewhere."""
+        """Return the policy for so many files, none of which is delivered elsewhere."""
         return replace(self, n_files=n_files, elsewhere=frozenset())
 
     def without(self, indices: Iterable[int]) -> FailurePolicy:
-        """Return the same for a transform some of whose files another one delivers."""
+        """Return the policy for a transform of whose files another one delivers some."""
         return replace(self, elsewhere=self.elsewhere.union(indices))
 
     def allows(self, n_failed: int) -> bool:
-        """Whether a computation goes on when so many of its input files have failed."""
+        """Return True if a computation goes on when so many of its input files have failed."""
         return not n_failed or (self.skips and (self.limit is None or n_failed <= self.limit))
 
 
@@ -196,9 +264,9 @@ class RetryPolicy:
     repeats: Callable[[Exception], bool] = is_transient
 
     def call(
-        self, request: Callable[[], Answer], *, sleep: Callable[[float], None] = sleep
-    ) -> Answer:
-        """Return the answer to a request, after as many attempts as the policy allows.
+        self, request: Callable[[], Response], *, sleep: Callable[[float], None] = sleep
+    ) -> Response:
+        """Return the response to a request, after as many attempts as the policy allows.
 
         Parameters
         ----------
@@ -231,7 +299,7 @@ class RetryPolicy:
 
 
 def warn_of_outage(error: BaseException, limit_s: float) -> None:
-    """Warn that a server does not answer, and for how long it is asked again."""
-    # Where warnings are errors, this one must not end what may go on.
+    """Warn that a server does not respond, and of the time for which requests are repeated."""
+    # Where warnings are errors, this one must not end a wait that may go on.
     with suppress(UserWarning):
         warnings.warn(f"{error} It is asked again for up to {limit_s:g} s.", stacklevel=2)

@@ -14,7 +14,7 @@ from .errors import FormError, QueryError, ReadError, TransformError
 from .policy import PollPolicy
 from .polling.lookup import files_of
 from .polling.poller import Poller
-from .polling.registry import TransformAddress, owned
+from .polling.registry import TransformAddress, get_poller
 from .query import Selection
 from .servicex.client import ServiceXClient
 from .servicex.submit import submit
@@ -131,7 +131,7 @@ def _delivered(client: ServiceXClient, dataset: Dataset, patience_s: float) -> b
     pace = PollPolicy(stall_s=patience_s)
     files = dataset.files or files_of(client, request_id, pace)
     where = TransformAddress(request_id, client.endpoint.name, files.order)
-    poller = owned(where)
+    poller = get_poller(where)
     if poller is None:
         poller = Poller(client, where, files, pace)
     try:

@@ -217,7 +217,7 @@ def test_2_refused_connections_to_the_store(analysis: Analysis, proxy: FaultProx
     factory = analysis.factory()
     events = factory.events()
     events.event.compute(scheduler="synchronous")
-    factory._poller.grants([file["object_name"] for file in factory.files])
+    factory._poller.signed_urls([file["object_name"] for file in factory.files])
     proxy.stop()
     back = threading.Timer(0.5, proxy.start)
     back.start()

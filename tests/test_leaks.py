@@ -78,7 +78,7 @@ def test_success_on_a_cluster(
         html = getattr(thing, "_repr_html_", str)()
         found.assert_absent(f"HTML of {type(thing).__name__}", html)
     names = [file["object_name"] for file in factory.files]
-    for url in factory._poller.access.urls(names).values():
+    for url in factory._poller.url_provider.urls(names).values():
         found.assert_absent("repr of a signed URL", repr(url))
     found.assert_absent("the logs of workers", worker_logs)
     found.assert_absent("our log", found.log.getvalue())
@@ -129,7 +129,7 @@ def _provoke(fault: str, server: LocalServiceX, factory: Any) -> None:
         names = [file["object_name"] for file in factory.files]
         stale = {
             name: SignedUrl(url.url.replace("Signature=", "Signature=0"), {}, 2e9)
-            for name, url in factory._poller.access.urls(names).items()
+            for name, url in factory._poller.url_provider.urls(names).items()
         }
         client.file_urls = lambda *args, **options: stale
-        factory._poller.access.urls(names, refresh=True)
+        factory._poller.url_provider.urls(names, refresh=True)

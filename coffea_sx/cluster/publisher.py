@@ -1,4 +1,4 @@
-"""In the process that owns a transform: carry its news to the boards of clusters."""
+"""Publisher in the process that owns a transform: from the result store to the scheduler."""
 
 from __future__ import annotations
 
@@ -8,202 +8,211 @@ import logging
 import pickle
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
+from itertools import pairwise
 from time import monotonic
 from typing import Any
 
 from distributed import Client
 
+from .._upstream.distributed import all_clients
 from ..errors import ServerError, ServiceXError
+from ..policy import CHANNEL, ChannelPolicy
 from ..polling import registry
-from ..polling.outcomes import Outcome, Read
+from ..polling.outcomes import Read
 from ..polling.poller import Poller
-from ..servicex.models import SignedUrl
-from .plugin import FAILURES, GRANT, POLL_S, READS, ResultsPlugin
+from ..polling.results import ResultStore
+from .plugin import READS, SIGNED_URL, UNUSABLE, ResultsPlugin
 
 logger = logging.getLogger(__name__)
 
-# Which watches are announced at which clients.
-_served: weakref.WeakKeyDictionary[Client, weakref.WeakSet[Poller]] = weakref.WeakKeyDictionary()
+# Pollers that are published by each client.
+_published: weakref.WeakKeyDictionary[Client, weakref.WeakSet[Poller]]
+_published = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
 _numbers = itertools.count()
-# Before the scheduler is looked for again, seconds.
-AWAY_S = 0.5
 
 
-def publish(poller: Poller) -> None:
-    """Serve the workers of every cluster that this process is a client of.
+def publish(poller: Poller, policy: ChannelPolicy = CHANNEL) -> None:
+    """Publish the outcomes of a transform to every cluster that this process is a client of.
 
-    Called when a graph leaves the process, which is when there are workers to serve.
+    Called when a graph leaves the process, which is when there are workers that need them.
     """
-    # A graph may be submitted by any client, not only by the current one, and does not say which.
-    for client in list(Client._instances):
-        if client.status not in ("running", "connecting"):
+    # A graph may be submitted by any client, not only by the current one.
+    for client in all_clients():
+        if not _is_open(client):
             continue
         with _lock:
-            served = _served.setdefault(client, weakref.WeakSet())
-            if poller in served:
+            published = _published.setdefault(client, weakref.WeakSet())
+            if poller in published:
                 continue
-            served.add(poller)
-        client.loop.add_callback(_Publisher(client, poller).serve)
+            published.add(poller)
+        client.loop.add_callback(_Publisher(client, poller, policy).run)
+
+
+def _is_open(client: Client) -> bool:
+    return client.status in ("running", "connecting")
+
+
+class Batches:
+    """Outcomes and endings of a store as numbered batches, pickled when they are sent.
+
+    A batch has the same number and content whenever it is sent. No outcome is kept here.
+
+    Parameters
+    ----------
+    results : ResultStore
+    """
+
+    def __init__(self, results: ResultStore) -> None:
+        self._results = results
+        # Number of outcomes and ending after each batch.
+        self._marks: list[tuple[int, ServiceXError | None]] = [(0, None)]
+
+    def since(self, start: int) -> list[bytes]:
+        """Return all batches from a number on."""
+        with self._results.lock:
+            outcomes = list(self._results.outcomes.values())
+            mark = len(outcomes), self._results.ending
+        # That waiting goes on after an ending is an update, too.
+        if mark != self._marks[-1]:
+            self._marks.append(mark)
+        return [
+            pickle.dumps((outcomes[first:stop], ending))
+            for (first, _), (stop, ending) in pairwise(self._marks[start:])
+        ]
+
+    @property
+    def is_over(self) -> bool:
+        """True if the last batch has an ending."""
+        return self._marks[-1][1] is not None
 
 
 class _Publisher:
-    """Carry news between a watch and the board of one cluster, on the loop of the client."""
+    """Connection between a poller and the plugin of one cluster, on the loop of the client."""
 
-    def __init__(self, client: Client, poller: Poller) -> None:
+    def __init__(self, client: Client, poller: Poller, policy: ChannelPolicy) -> None:
         self._client = client
+        self._policy = policy
         # Held while the cluster has tasks of it, which may outlive the graph that they were made
-        # of, and for as long as these may be on their way; else dropping the graph ends its watch.
+        # of, and for as long as these may be on their way; else dropping the graph ends polling.
         self._held: Poller | None = poller
-        self._held_until = monotonic() + 2 * POLL_S
-        self._watch_ref = weakref.ref(poller)
+        self._held_until = monotonic() + 2 * policy.poll_s
+        self._poller_ref = weakref.ref(poller)
         self._is_wanted = False
-        self._key = poller.address.key
-        # Others of this client may serve the same transform, which know less or more of it.
-        self._owner = f"{client.id}/{next(_numbers)}"
-        self._batches: list[bytes] = []
-        self._ending: ServiceXError | None = None
-        self._news = asyncio.Event()
-        self._replies: set[asyncio.Future[None]] = set()
+        self._batches = Batches(poller.results)
+        # Another publisher of this client may have the same transform with fewer outcomes.
+        owner = f"{client.id}/{next(_numbers)}"
+        self._names = {"transform": poller.address.key, "owner": owner}
+        self._changed = asyncio.Event()
+        self._responses: set[asyncio.Future[None]] = set()
 
-    async def serve(self) -> None:
-        poller = self._watch_ref()
+    async def run(self) -> None:
+        poller = self._poller_ref()
         if poller is None:
             return
-        loop = asyncio.get_running_loop()
-        herald = weakref.ref(self)
-
-        def listener(outcomes: Sequence[Outcome], ending: ServiceXError | None) -> None:
-            with suppress(RuntimeError):  # the loop of a client that was closed
-                loop.call_soon_threadsafe(_append, herald, outcomes, ending)
-
+        results = poller.results
+        notify = partial(asyncio.get_running_loop().call_soon_threadsafe, self._changed.set)
+        results.subscribe(notify)
+        del poller
         try:
-            self._append(*poller.subscribe(listener))
-            del poller
             while not self._is_over():
-                await self._talk()
+                await self._communicate()
         finally:
-            poller = self._watch_ref()
+            results.unsubscribe(notify)
+            poller = self._poller_ref()
             if poller is not None:
-                poller.unsubscribe(listener)
                 with _lock:
-                    _served.get(self._client, weakref.WeakSet()).discard(poller)
+                    _published.get(self._client, weakref.WeakSet()).discard(poller)
             with suppress(OSError, RuntimeError, AttributeError):
-                await self._client.scheduler.servicex_leave(transform=self._key, owner=self._owner)
+                await self._client.scheduler.servicex_leave(**self._names)
 
-    async def _talk(self) -> None:
-        """Talk to the scheduler, as long as it can be reached."""
+    async def _communicate(self) -> None:
+        """Communicate with the scheduler, as long as it can be reached."""
         try:
-            await self._client.register_plugin(ResultsPlugin())
+            await self._client.register_plugin(ResultsPlugin(self._policy))
             self._client.subscribe_topic(READS, _note_read)
-            await asyncio.gather(self._publish(), self._answer())
+            await asyncio.gather(self._publish(), self._take_requests())
         except (OSError, asyncio.CancelledError, RuntimeError, AttributeError) as error:
             if self._client.status == "running" and not isinstance(error, OSError):
                 raise
-            # A client that was closed ends its heralds; one that lost its scheduler may find it.
-            logger.debug("A herald pauses: %s", type(error).__name__)
-            await asyncio.sleep(AWAY_S)
-
-    def _append(self, outcomes: Sequence[Outcome], ending: ServiceXError | None) -> None:
-        # That it goes on after an ending is news too.
-        if outcomes or ending is not self._ending:
-            self._ending = ending
-            self._batches.append(pickle.dumps((list(outcomes), ending)))
-            self._news.set()
+            # A client that was closed ends its publishers; one without scheduler may find it again.
+            logger.debug("A publisher pauses: %s", type(error).__name__)
+            await asyncio.sleep(self._policy.reconnect_s)
 
     def _is_over(self) -> bool:
-        return self._watch_ref() is None or self._client.status not in ("running", "connecting")
+        return self._poller_ref() is None or not _is_open(self._client)
 
     async def _publish(self) -> None:
         n_published = 0
         while not self._is_over():
-            self._news.clear()
-            if n_published < len(self._batches):
+            self._changed.clear()
+            batches = self._batches.since(n_published)
+            if batches:
                 n_published = await self._client.scheduler.servicex_publish(
-                    transform=self._key,
-                    owner=self._owner,
-                    batches=self._batches[n_published:],
-                    start=n_published,
-                    over=self._ending is not None,
+                    **self._names, batches=batches, start=n_published, over=self._batches.is_over
                 )
                 continue
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._news.wait(), POLL_S)
+                await asyncio.wait_for(self._changed.wait(), self._policy.poll_s)
 
-    async def _answer(self) -> None:
+    async def _take_requests(self) -> None:
         while not self._is_over():
-            poller = self._watch_ref()
+            poller = self._poller_ref()
             if poller is None:
                 return
             layers = sorted(poller.layers)
             del poller
-            said = await self._client.scheduler.servicex_asks(
-                transform=self._key,
-                owner=self._owner,
-                wanted=self._is_wanted,
-                timeout=POLL_S,
-                layers=layers,
+            taken = await self._client.scheduler.servicex_take_requests(
+                **self._names, wanted=self._is_wanted, timeout=self._policy.poll_s, layers=layers
             )
-            poller = self._watch_ref()
+            poller = self._poller_ref()
             if poller is None:
                 return
-            self._is_wanted = said["wanted"]
-            is_held = said["wanted"] or said["needed"] or monotonic() < self._held_until
+            self._is_wanted = taken["wanted"]
+            is_held = taken["wanted"] or taken["needed"] or monotonic() < self._held_until
             self._held = poller if is_held else None
-            if said["wanted"]:
-                poller.start(2 * POLL_S)
-            if said["asks"]:
-                # What others ask does not wait until a server that is away gives URLs.
-                reply = asyncio.ensure_future(self._reply(poller, said["asks"]))
-                self._replies.add(reply)
-                reply.add_done_callback(self._replies.discard)
+            if taken["wanted"]:
+                poller.start(2 * self._policy.poll_s)
+            if taken["requests"]:
+                # Others do not wait until a server that is away gives URLs.
+                response = asyncio.ensure_future(self._respond(poller, taken["requests"]))
+                self._responses.add(response)
+                response.add_done_callback(self._responses.discard)
             del poller
 
-    async def _reply(self, poller: Poller, asks: Sequence[tuple[int, Sequence[Any]]]) -> None:
-        loop = asyncio.get_running_loop()
-        answers = await loop.run_in_executor(None, _answers, poller, asks)
+    async def _respond(self, poller: Poller, requests: Sequence[tuple[int, Sequence[Any]]]) -> None:
+        loop, transform = asyncio.get_running_loop(), self._names["transform"]
+        responses = await loop.run_in_executor(None, _responses, poller, requests)
         with suppress(OSError, RuntimeError, AttributeError):  # the scheduler is gone
-            await self._client.scheduler.servicex_answer(transform=self._key, answers=answers)
-
-
-def _append(
-    herald: weakref.ref[_Publisher], outcomes: Sequence[Outcome], ending: ServiceXError | None
-) -> None:
-    alive = herald()
-    if alive is not None:
-        alive._append(outcomes, ending)
+            await self._client.scheduler.servicex_respond(transform=transform, responses=responses)
 
 
 def _note_read(event: tuple[float, tuple[Any, ...]]) -> None:
-    """Note a read of which a worker tells: in the watches of its transform."""
+    """Note a read that a worker reports, in the pollers of its transform."""
     key, *read = event[1]
-    for poller in registry.owned_by_key(key):
+    for poller in registry.pollers_of(key):
         poller.note_read(Read(*read))
 
 
-def _grant(poller: Poller, object_name: str, refresh: bool) -> SignedUrl:
-    return poller.grant(object_name, refresh=refresh)
+def _responses(poller: Poller, requests: Sequence[tuple[int, Sequence[Any]]]) -> dict[int, bytes]:
+    """Respond to requests of workers; an error is a response, too."""
+    return {number: pickle.dumps(_response(poller, *request)) for number, request in requests}
 
 
-def _failures(poller: Poller, lost: tuple[Any, ...] | None) -> frozenset[int]:
-    return poller.failures(Read(*lost) if lost else None)
-
-
-ANSWERS: dict[str, Callable[..., Any]] = {GRANT: _grant, FAILURES: _failures}
-
-
-def _answers(poller: Poller, asks: Sequence[tuple[int, Sequence[Any]]]) -> dict[int, bytes]:
-    """Answer what was asked; an error is an answer too."""
-    answers: dict[int, bytes] = {}
-    for number, (what, *about) in asks:
-        try:
-            answer = ANSWERS[what](poller, *about)
-        except ServiceXError as error:
-            answer = error
-        except Exception as error:
-            logger.exception("A question of a worker has no answer")
-            answer = ServerError(f"The owner cannot answer: {type(error).__name__}")
-        answers[number] = pickle.dumps(answer)
-    return answers
+def _response(poller: Poller, kind: str, *arguments: Any) -> Any:
+    try:
+        if kind == SIGNED_URL:
+            object_name, refresh = arguments
+            return poller.signed_url(object_name, refresh=refresh)
+        if kind == UNUSABLE:
+            (read,) = arguments
+            return poller.unusable(Read(*read) if read else None)
+        raise KeyError(kind)
+    except ServiceXError as error:
+        return error
+    except Exception as error:
+        logger.exception("A request of a worker has no response")
+        return ServerError(f"The owner cannot respond: {type(error).__name__}")

@@ -1,31 +1,29 @@
-"""In a worker process: learn outcomes of a transform that another process owns."""
+"""Subscriber in a worker process: outcomes of a transform that another process owns."""
 
 from __future__ import annotations
 
 import asyncio
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple
-from time import monotonic, time
+from time import monotonic
 from typing import Any
 
-from distributed import Worker, get_worker
-from distributed.worker_state_machine import SecedeEvent
+from distributed import get_worker
 
+from .._upstream.distributed import worker_of_loop
 from ..errors import AccessError, OwnerLost, ServiceXError
-from ..policy import STRICT, FailurePolicy
+from ..policy import CHANNEL, ChannelPolicy
 from ..polling.failures import PASSING
-from ..polling.outcomes import Delivered, Outcome, Read
+from ..polling.outcomes import Read
 from ..polling.registry import TransformAddress
-from ..polling.results import ResultStore
+from ..polling.results import ResultSource, ResultStore
 from ..servicex.models import SignedUrl
-from .plugin import FAILURES, GRANT, POLL_S, READS
-
-# An owner that has not shown up for this long is lost, seconds.
-OWNER_PATIENCE_S = 60.0
+from .plugin import READS, SIGNED_URL, UNUSABLE
 
 
-def in_worker() -> Any | None:
+def worker_of_thread() -> Any | None:
     """Return the dask worker that runs this thread, if there is one."""
     try:
         return get_worker()
@@ -33,128 +31,98 @@ def in_worker() -> Any | None:
         return None
 
 
-def on_loop_of_worker() -> Any | None:
-    """Return the dask worker whose event loop this is, if it is one of a worker."""
+def worker_of_coroutine() -> Any | None:
+    """Return the dask worker whose event loop runs this, if there is one."""
     try:
-        loop = asyncio.get_running_loop()
+        return worker_of_loop(asyncio.get_running_loop())
     except RuntimeError:
         return None
-    return next((w for w in list(Worker._instances) if w.loop.asyncio_loop is loop), None)
 
 
-def give_up_slot(worker: Any, key: Any) -> None:
-    """Let a worker do something else while a coroutine of it waits; `distributed.secede`."""
-    event = SecedeEvent(key=key, compute_duration=0.0, stimulus_id=f"secede-{time()}")
-    worker.loop.add_callback(worker.handle_stimulus, event)
-
-
-def tell_read(address: TransformAddress, read: Read) -> None:
-    """Tell the owner that this worker has read a partition."""
-    worker = in_worker()
+def report_read(address: TransformAddress, read: Read) -> None:
+    """Report to the owner that this worker has read a partition."""
+    worker = worker_of_thread()
     if worker is not None:
         worker.log_event(READS, (address.key, *astuple(read)))
 
 
-class Subscriber:
-    """What one worker process knows of a transform that another process owns."""
+class Subscriber(ResultSource):
+    """Outcomes of one transform in a worker process that does not own it.
 
-    n_files: int | None = None
+    Parameters
+    ----------
+    worker : distributed.Worker
+    address : TransformAddress
+    policy : ChannelPolicy
+    """
 
-    def __init__(self, worker: Any, address: TransformAddress) -> None:
+    def __init__(
+        self, worker: Any, address: TransformAddress, policy: ChannelPolicy = CHANNEL
+    ) -> None:
+        super().__init__(ResultStore(address.request_id))
         self._worker = worker
         self._address = address
-        self._findings = ResultStore(address.request_id)
-        self._known: dict[str, int] = {}
-        self._waiting = 0
+        self._policy = policy
+        self._received: dict[str, int] = {}
+        self._n_waiting = 0
         self._began_at = 0.0
-        self._is_listening = False
+        self._is_polling = False
 
-    def knows(self, index: int) -> bool:
-        """Whether `wait` would return at once."""
-        return self._findings.knows(index)
-
-    def wait(
-        self, index: int, timeout_s: float | None = None, failure_policy: FailurePolicy = STRICT
-    ) -> Outcome:
-        """Wait until the owner has told what became of an input file.
-
-        Raises
-        ------
-        TimeoutError
-            If it has not after ``timeout_s`` seconds.
-        OwnerLost
-            If the owner has been silent for too long.
-        ServiceXError
-            The ending of the transform, as the owner saw it; or more files have failed than are
-            tolerated.
-        """
-        with self._findings.news:
-            self._begin_to_wait()
-            try:
-                return self._findings.wait(index, failure_policy, timeout_s, self._listen)
-            finally:
-                self._waiting -= 1
-
-    async def wait_async(self, index: int, failure_policy: FailurePolicy = STRICT) -> Outcome:
-        """Wait as `wait` does, on an event loop and so without a thread."""
-        with self._findings.news:
-            self._begin_to_wait()
+    @contextmanager
+    def _waiting(self, index: int) -> Iterator[None]:
+        """Count a task that waits. After an ending that may pass, the first one begins anew."""
+        with self.results.lock:
+            if not self._n_waiting:
+                self._began_at = monotonic()
+                if isinstance(self.results.ending, PASSING):
+                    self.results.ending = None
+            self._n_waiting += 1
         try:
-            return await self._findings.wait_async(index, failure_policy, self._listen)
+            yield
         finally:
-            with self._findings.news:
-                self._waiting -= 1
+            with self.results.lock:
+                self._n_waiting -= 1
 
-    def _begin_to_wait(self) -> None:
-        if not self._waiting:
-            self._began_at = monotonic()
-            if isinstance(self._findings.ending, PASSING):
-                self._findings.ending = None
-        self._waiting += 1
-
-    def delivered(self) -> list[Delivered]:
-        """Return the results that the owner has told of."""
-        return self._findings.delivered()
-
-    def failures(self, lost: Read | None = None) -> frozenset[int]:
-        """Ask the owner which input files failed or cannot be read, now that this one cannot.
+    def unusable(self, read: Read | None = None) -> frozenset[int]:
+        """Return the input files that failed or could not be read, now with this read as well.
 
         Raises
         ------
         OwnerLost
-            If it does not answer.
+            If the owner does not respond.
         """
-        return frozenset(self._ask(FAILURES, lost and astuple(lost)))
+        return frozenset(self._request(UNUSABLE, read and astuple(read)))
 
-    def grant(self, object_name: str, *, refresh: bool = False) -> SignedUrl:
-        """Ask the owner for permission to read an object.
+    def signed_url(self, object_name: str, *, refresh: bool = False) -> SignedUrl:
+        """Return a signed URL of an object, from the owner.
 
         Raises
         ------
         OwnerLost
-            If it does not answer.
+            If the owner does not respond.
         AccessError
-            If it cannot get any.
+            If it gets none.
         """
-        grant = self._ask(GRANT, object_name, refresh)
-        if not isinstance(grant, SignedUrl):
-            raise AccessError(f"The owner answers with {type(grant).__name__}")
-        return grant
+        url = self._request(SIGNED_URL, object_name, refresh)
+        if not isinstance(url, SignedUrl):
+            raise AccessError(f"The owner responds with {type(url).__name__}")
+        return url
 
-    def _ask(self, *question: Any) -> Any:
+    def _request(self, *request: Any) -> Any:
+        timeout_s = self._policy.owner_timeout_s
         future = asyncio.run_coroutine_threadsafe(
-            self._worker.scheduler.servicex_ask(
-                transform=self._address.key, question=question, timeout=OWNER_PATIENCE_S
+            self._worker.scheduler.servicex_request(
+                transform=self._address.key, request=request, timeout=timeout_s
             ),
             self._worker.loop.asyncio_loop,
         )
-        said = future.result(OWNER_PATIENCE_S + POLL_S)
-        if not isinstance(said, bytes):
+        pickled = future.result(timeout_s + self._policy.poll_s)
+        if not isinstance(pickled, bytes):
             raise self._owner_lost()
-        answer = pickle.loads(said)  # noqa: S301 - from our own owner, as all that dask sends
-        if isinstance(answer, ServiceXError):
-            raise answer
-        return answer
+        response = pickle.loads(pickled)  # noqa: S301 - from our own owner, as all that dask sends
+        if isinstance(response, ServiceXError):
+            raise response
+        return response
 
     def _owner_lost(self) -> OwnerLost:
         return OwnerLost(
@@ -163,46 +131,49 @@ class Subscriber:
             request_id=self._address.request_id,
         )
 
-    def _listen(self) -> None:
-        if not self._is_listening:
-            self._is_listening = True
+    def _keep_polling(self) -> None:
+        if not self._is_polling:
+            self._is_polling = True
             self._worker.loop.add_callback(self._poll)
 
     async def _poll(self) -> None:
-        """Read the board while anybody waits."""
-        patience = monotonic() + OWNER_PATIENCE_S
+        """Poll the plugin of the scheduler while any task waits."""
+        deadline = monotonic() + self._policy.owner_timeout_s
         try:
-            while self._waiting and self._findings.ending is None:
-                said = await self._worker.scheduler.servicex_poll(
-                    transform=self._address.key, known=self._known, timeout=POLL_S
+            while self._n_waiting and self.results.ending is None:
+                response = await self._worker.scheduler.servicex_poll(
+                    transform=self._address.key,
+                    received=self._received,
+                    timeout=self._policy.poll_s,
                 )
-                if not isinstance(said, dict) or "batches" not in said:
-                    # The scheduler has no board yet: the owner is about to put it there.
-                    self._lose_owner_after(patience)
+                if not isinstance(response, dict) or "batches" not in response:
+                    # There is no plugin yet: the owner is about to register it.
+                    self._lose_owner_after(deadline)
                     await asyncio.sleep(0.1)
                     continue
-                with self._findings.news:
-                    for owner, batches in said["batches"].items():
+                with self.results.lock:
+                    for owner, batches in response["batches"].items():
                         self._enter(owner, batches)
-                if not said["batches"] and said["owner_silent_s"] > OWNER_PATIENCE_S:
+                is_silent = response["owner_silent_s"] > self._policy.owner_timeout_s
+                if is_silent and not response["batches"]:
                     self._lose_owner_after(0.0)
         except OSError:
             # The scheduler is gone, and this worker will be.
             self._lose_owner_after(0.0)
         finally:
-            with self._findings.news:
-                self._is_listening = False
-            self._findings.wake_all()
+            with self.results.lock:
+                self._is_polling = False
+            self.results.wake_all()
 
     def _enter(self, owner: str, batches: Sequence[tuple[float, bytes]]) -> None:
-        self._known[owner] = self._known.get(owner, 0) + len(batches)
+        self._received[owner] = self._received.get(owner, 0) + len(batches)
         waited_s = monotonic() - self._began_at
         for age_s, batch in batches:
             outcomes, ending = pickle.loads(batch)  # noqa: S301
-            # What ended an earlier wait may be over by now.
+            # An ending of an earlier wait may have passed.
             is_old = isinstance(ending, PASSING) and age_s > waited_s
-            self._findings.enter(outcomes, None if is_old else ending)
+            self.results.enter(outcomes, None if is_old else ending)
 
     def _lose_owner_after(self, deadline: float) -> None:
         if monotonic() > deadline:
-            self._findings.enter((), self._owner_lost())
+            self.results.enter((), self._owner_lost())

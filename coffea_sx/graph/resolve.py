@@ -1,4 +1,4 @@
-"""What a task of the graph does: find out what became of input file ``i``, wherever it runs."""
+"""Resolve tasks of the graph: the outcome of an input file, in any process."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ..errors import OwnerLost, ReadError, ServiceXError, TransformFailed
 from ..polling.outcomes import Outcome, Read
 from ..polling.poller import Poller
 from .routing import TransformHandle
-from .sources import connect_anew
+from .sources import reconnect
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedPartition:
-    """Where a partition is: the result of a resolve task.
+    """A partition and the outcome of its input file.
 
     Attributes
     ----------
@@ -25,7 +25,7 @@ class ResolvedPartition:
         Of the transform that delivers its file.
     outcome : Delivered or Failed
     step : int
-        Which part of the file.
+        Position among the partitions of the file.
     """
 
     partition: int
@@ -34,106 +34,105 @@ class ResolvedPartition:
     step: int
 
 
-def place(handle: TransformHandle, number: int, partition: int, step: int) -> ResolvedPartition:
-    """Find out where a partition is: in the result of a file of a transform."""
-    return ResolvedPartition(partition, handle, resolve(handle, number), step)
-
-
-async def place_on_worker(
-    worker: Any, key: Any, handle: TransformHandle, number: int, partition: int, step: int
+def resolve_partition(
+    handle: TransformHandle, index: int, partition: int, step: int
 ) -> ResolvedPartition:
-    """Find out where a partition is, on the event loop of a dask worker.
+    """Wait for the outcome of the input file of a partition, without a slot of a worker.
 
-    Waiting takes no thread there, of which a thousand partitions would take a thousand.
+    Raises
+    ------
+    TransformError, ServerError
+        If the transform ended, or the server cannot be reached.
     """
     results = handle.results
-    if not results.knows(number):
-        from ..cluster.subscriber import give_up_slot
-
-        give_up_slot(worker, key)
+    if not results.is_ready(index):
+        _secede()
     try:
-        outcome = await results.wait_async(number, handle.failure_policy)
+        outcome = results.wait(index, failure_policy=handle.failure_policy)
     except OwnerLost as error:
         if isinstance(results, Poller):
-            raise
-        loop, address = asyncio.get_running_loop(), handle.address
+            raise  # closed here, as at the end of the program
         try:
-            own = await loop.run_in_executor(None, connect_anew, address, results)
-            outcome = await own.wait_async(number, handle.failure_policy)
+            own = reconnect(handle.address, results)
+            outcome = own.wait(index, failure_policy=handle.failure_policy)
         except ServiceXError:
             raise error from None
     return ResolvedPartition(partition, handle, outcome, step)
 
 
-def resolve(handle: TransformHandle, index: int) -> Outcome:
-    """Find out what became of an input file, waiting for it without holding a slot of a worker.
+async def resolve_on_worker(
+    worker: Any, key: Any, handle: TransformHandle, index: int, partition: int, step: int
+) -> ResolvedPartition:
+    """Wait as `resolve_partition` does, on the event loop of a dask worker.
 
-    Raises
-    ------
-    TransformError, ServerError
-        If the transform ended, or the server is not to be reached.
+    Waiting takes no thread there, of which a thousand partitions would take a thousand.
     """
     results = handle.results
-    if not results.knows(index):
-        _give_up_slot()
+    if not results.is_ready(index):
+        from .._upstream.distributed import secede_coroutine
+
+        secede_coroutine(worker, key)
     try:
-        return results.wait(index, failure_policy=handle.failure_policy)
+        outcome = await results.wait_async(index, handle.failure_policy)
     except OwnerLost as error:
         if isinstance(results, Poller):
-            raise  # closed here, as at the end of the program
+            raise
+        loop, address = asyncio.get_running_loop(), handle.address
         try:
-            own = connect_anew(handle.address, results)
-            return own.wait(index, failure_policy=handle.failure_policy)
+            own = await loop.run_in_executor(None, reconnect, address, results)
+            outcome = await own.wait_async(index, handle.failure_policy)
         except ServiceXError:
             raise error from None
+    return ResolvedPartition(partition, handle, outcome, step)
 
 
-def tolerate(
-    handle: TransformHandle, error: ReadError | TransformFailed, lost: Read | None = None
+def allow_failure(
+    handle: TransformHandle, error: ReadError | TransformFailed, read: Read | None = None
 ) -> None:
-    """Let an input file be left out, if not too many are.
+    """Let an input file be left out, unless too many are.
 
     Parameters
     ----------
     handle : TransformHandle
     error : ReadError or TransformFailed
-        What happened to it.
-    lost : Read, optional
-        The partition that cannot be read.
+        Of this file.
+    read : Read, optional
+        The partition that could not be read.
 
     Raises
     ------
     ReadError, TransformFailed
         The same error, if too many input files have failed.
     OwnerLost
-        If the process that counts them does not answer.
+        If the process that counts them does not respond.
     """
-    if handle.failure_policy.max_failed is None:
+    policy = handle.failure_policy
+    if policy.max_failed is None:
         return
-    n_failed = len(handle.results.failures(lost) - handle.failure_policy.elsewhere)
-    if not handle.failure_policy.allows(n_failed):
+    n_failed = len(handle.results.unusable(read) - policy.elsewhere)
+    if not policy.allows(n_failed):
         raise type(error)(
             f"{error} It is one of {n_failed} input files that failed, which is more than "
-            f"max_failed={handle.failure_policy.max_failed}.",
+            f"max_failed={policy.max_failed}.",
             **error.facts,
         )
 
 
 def note_read(handle: TransformHandle, read: Read) -> None:
-    """Let the owner of a transform know that a partition was read."""
+    """Report to the owner of a transform that a partition was read."""
     if handle.poller is not None:
         handle.poller.note_read(read)
     elif "distributed" in sys.modules:
-        from ..cluster.subscriber import tell_read
+        from ..cluster.subscriber import report_read
 
-        tell_read(handle.address, read)
+        report_read(handle.address, read)
 
 
-def _give_up_slot() -> None:
+def _secede() -> None:
     if "distributed" in sys.modules:
         from distributed import secede
 
-        from ..cluster.subscriber import in_worker
+        from ..cluster.subscriber import worker_of_thread
 
-        if in_worker() is not None:
+        if worker_of_thread() is not None:
             secede()

@@ -1,4 +1,4 @@
-"""What a graph knows of transforms: which of them delivers each input file."""
+"""Routing of a graph: the transform that delivers each input file."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from typing import Any
 from ..policy import FailurePolicy
 from ..polling import registry
 from ..polling.poller import Poller
-from ..polling.registry import ResultSource, TransformAddress
+from ..polling.registry import TransformAddress
+from ..polling.results import ResultSource
 from .sources import connect
 
 
 class TransformHandle:
-    """A transform in a graph: holds the watch where it was made, travels as an address.
+    """A transform in a graph: holds the poller where it was made, travels as an address.
 
     Parameters
     ----------
     address : TransformAddress
-    tolerance : FailurePolicy
-    watch : Watch, optional
-        Of this process, to be held as long as the graph is.
+    failure_policy : FailurePolicy
+    poller : Poller, optional
+        Of this process, held as long as the graph is.
     """
 
     def __init__(
@@ -34,21 +35,21 @@ class TransformHandle:
 
     @property
     def poller(self) -> Poller | None:
-        """The watch, in the process that owns the transform."""
-        return self._poller if self._poller is not None else registry.owned(self.address)
+        """The poller, in the process that owns the transform."""
+        return self._poller if self._poller is not None else registry.get_poller(self.address)
 
     @property
     def results(self) -> ResultSource:
-        """What knows of the results in this process, which may not own the transform."""
+        """Source of results in this process, which may not own the transform."""
         return self.poller or connect(self.address)
 
     def __repr__(self) -> str:
         return f"<transform {self.address.request_id}>"
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
-        said = self.failure_policy
-        counted = (said.on_failure, said.max_failed, sorted(said.elsewhere))
-        # The same request may be known by lists of another order, or by parts of its list.
+        policy = self.failure_policy
+        # The same request may have lists of another order, or parts of its list.
+        counted = (policy.on_failure, policy.max_failed, sorted(policy.elsewhere))
         return ("coffea_sx", self.address.key, *counted)
 
     def without(self, indices: Iterable[int]) -> TransformHandle:
@@ -56,7 +57,7 @@ class TransformHandle:
         return TransformHandle(self.address, self.failure_policy.without(indices), self._poller)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A graph that leaves this process is on its way to workers, who will ask for outcomes.
+        # A graph that leaves this process is on its way to workers, which will wait for outcomes.
         if self.poller is not None and "distributed" in sys.modules:
             from ..cluster.publisher import publish
 
@@ -66,43 +67,44 @@ class TransformHandle:
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """Which transform delivers each input file.
+    """Transforms of the events, and the input files that each delivers.
 
     Attributes
     ----------
     handles : tuple of TransformHandle
     routes : tuple of tuple of int, optional
-        For each input file, which of the transforms and which file of it; without them the only
-        transform delivers all files in their order.
+        For each input file, the position of its transform and of the file in that; without them
+        the only transform delivers all files in their order.
     """
 
     handles: tuple[TransformHandle, ...]
     routes: tuple[tuple[int, int], ...] | None = None
 
     def of(self, index: int) -> tuple[TransformHandle, int]:
-        """Return the transform of an input file, and the number of the file in it."""
+        """Return the transform of an input file, and the position of the file in it."""
         if self.routes is None:
             return self.handles[0], index
-        which, number = self.routes[index]
-        return self.handles[which], number
+        position, number = self.routes[index]
+        return self.handles[position], number
 
     def rerouted(
         self, n_files: int, numbers: Mapping[int, int], handle: TransformHandle
     ) -> Routing:
-        """Return deliveries of which another transform does some.
+        """Return the routing in which another transform delivers some of the input files.
 
         Parameters
         ----------
         n_files : int
-            Of all.
+            Number of all input files.
         numbers : mapping of int to int
-            Which file of the other transform is which of all.
+            Position in the other transform, by the position among all input files.
         handle : TransformHandle
+            Of the other transform.
         """
         routes = self.routes or tuple((0, index) for index in range(n_files))
         others = [
-            one.without(routes[i][1] for i in numbers if routes[i][0] == which)
-            for which, one in enumerate(self.handles)
+            other.without(routes[i][1] for i in numbers if routes[i][0] == position)
+            for position, other in enumerate(self.handles)
         ]
         new = len(others)
         return Routing(

@@ -1,4 +1,4 @@
-"""Rows of the report: one for each partition, made where the partition is read."""
+"""Rows of the report: one for each partition, made where it is read."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from ..polling.outcomes import Failed
 from .resolve import ResolvedPartition
 
 
-def success(place: ResolvedPartition, n_events: int, duration_s: float) -> Any:
+def success(resolved: ResolvedPartition, n_events: int, duration_s: float) -> Any:
     """Build the row of a partition that was read."""
-    return _row(place, n_events=n_events, duration=duration_s)
+    return _row(resolved, n_events=n_events, duration=duration_s)
 
 
-def not_transformed(place: ResolvedPartition, failed: Failed) -> Any:
-    """Build the row of a partition without a file."""
+def not_transformed(resolved: ResolvedPartition, failed: Failed) -> Any:
+    """Build the row of a partition whose input file could not be transformed."""
     reason = failed.reason or "no reason given"
-    return _row(place, stage="transform", exception=failed.kind, message=reason)
+    return _row(resolved, stage="transform", exception=failed.kind, message=reason)
 
 
-def not_read(place: ResolvedPartition, error: Exception) -> Any:
+def not_read(resolved: ResolvedPartition, error: Exception) -> Any:
     """Build the row of a partition whose file could not be read."""
-    return _row(place, stage="read", exception=type(error).__name__, message=str(error))
+    return _row(resolved, stage="read", exception=type(error).__name__, message=str(error))
 
 
 def _row(
-    place: ResolvedPartition,
+    resolved: ResolvedPartition,
     *,
     n_events: int = 0,
     duration: float | None = None,
@@ -36,9 +36,9 @@ def _row(
     import awkward as ak
 
     row = {
-        "partition": place.partition,
-        "input_file": place.outcome.input_file,
-        "request_id": place.handle.address.request_id,
+        "partition": resolved.partition,
+        "input_file": resolved.outcome.input_file,
+        "request_id": resolved.handle.address.request_id,
         "n_events": n_events,
         "duration": duration,
         "failed_at": stage,

@@ -1,4 +1,4 @@
-"""Whom a process asks what became of a transform that it does not own."""
+"""Sources of results in a process that did not submit the transform."""
 
 from __future__ import annotations
 
@@ -6,52 +6,52 @@ import sys
 
 from ..errors import OwnerLost
 from ..policy import PollPolicy
-from ..polling import registry
 from ..polling.lookup import files_of
 from ..polling.poller import Poller
-from ..polling.registry import ResultSource, TransformAddress
+from ..polling.registry import TransformAddress, connections
+from ..polling.results import ResultSource
 from ..servicex.client import client_of
 from ..servicex.config import find_endpoint
 
 
 def connect(address: TransformAddress) -> ResultSource:
-    """Return what this process can know of a transform of another process.
+    """Return the source of results of a transform of another process.
 
-    In a worker of a cluster that is the board of the scheduler; elsewhere a watch of its own, from
-    the configuration that it finds.
+    In a worker of a cluster it is a subscriber to the scheduler; elsewhere a poller, for the
+    endpoint that this process has configured.
     """
-    return registry.borrowed(address, lambda: _connected(address))
+    return connections.get(address, lambda: _connected(address))
 
 
-def _connected(address: TransformAddress) -> ResultSource:
-    if "distributed" in sys.modules:
-        from ..cluster.subscriber import Subscriber, in_worker
-
-        worker = in_worker()
-        if worker is not None:
-            return Subscriber(worker, address)
-    return _poll_anew(address)
-
-
-def connect_anew(address: TransformAddress, lost: ResultSource) -> ResultSource:
-    """Return what this process can find out itself, now that the owner is lost.
+def reconnect(address: TransformAddress, lost: ResultSource) -> ResultSource:
+    """Return a poller of this process, after the owner was lost.
 
     Raises
     ------
     ConfigurationError, ServerError, TransformError
-        If the server cannot be found from here, or does not know the transform.
+        If the endpoint is not configured here, or its server does not have the transform.
     """
-    registry.forget(address, lost)
-    return registry.borrowed(address, lambda: _poll_anew(address))
+    connections.remove(address, lost)
+    return connections.get(address, lambda: _poll(address))
 
 
-def _poll_anew(address: TransformAddress) -> Poller:
-    """Watch a transform that another process submitted. Asks for its status and its files."""
+def _connected(address: TransformAddress) -> ResultSource:
+    if "distributed" in sys.modules:
+        from ..cluster.subscriber import Subscriber, worker_of_thread
+
+        worker = worker_of_thread()
+        if worker is not None:
+            return Subscriber(worker, address)
+    return _poll(address)
+
+
+def _poll(address: TransformAddress) -> Poller:
+    """Poll a transform that another process submitted. Requests its status and its files."""
     client = client_of(find_endpoint(address.endpoint))
     files = files_of(client, address.request_id, PollPolicy())
     if address.order not in ("", files.order):
         raise OwnerLost(
-            f"Only the process that defined the events of request {address.request_id} knows the "
+            f"Only the process that defined the events of request {address.request_id} has the "
             "order of its files. Use the threads of that process, or dask.distributed.",
             request_id=address.request_id,
         )

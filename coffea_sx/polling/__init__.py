@@ -1,1 +1,1 @@
-"""Outcomes of a transform: asking the server for them, keeping them, and waiting for them."""
+"""Outcomes of a transform: polled from the server, kept in one store, where tasks wait."""

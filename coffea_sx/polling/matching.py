@@ -10,6 +10,7 @@ from typing import TypeAlias
 from ..dataset import InputFiles
 from ..servicex.models import ResultRow
 from .outcomes import Delivered, Failed, Outcome
+from .results import ResultStore
 
 logger = logging.getLogger(__name__)
 
@@ -23,23 +24,24 @@ class RowMatcher:
     Parameters
     ----------
     files : InputFiles
+    results : ResultStore
+        The outcomes so far; nothing is entered here.
 
     Attributes
     ----------
-    outcomes : dict of int to Delivered or Failed
     newest : datetime or None
         Latest time at which a row was made.
     """
 
-    def __init__(self, files: InputFiles) -> None:
+    def __init__(self, files: InputFiles, results: ResultStore) -> None:
         self.files = files
-        self.outcomes: dict[int, Outcome] = {}
+        self.results = results
         self.newest: datetime | None = None
         self._seen: dict[int | str, Version] = {}
         self._index_of_object: dict[str, int] = {}
 
     def new_outcomes(self, rows: Iterable[ResultRow]) -> list[Outcome]:
-        """Return the outcomes in rows that are not in `outcomes` yet.
+        """Return the outcomes in rows that are not in the store yet.
 
         Rows come in any order and any number of times.
         """
@@ -49,7 +51,7 @@ class RowMatcher:
             outcome = self._outcome(row)
             if outcome is None:
                 continue
-            recorded = self.outcomes.get(outcome.index)
+            recorded = self.results.outcomes.get(outcome.index)
             if recorded is not None:
                 _warn_of_change(recorded, outcome)
             elif not isinstance(new.get(outcome.index), Delivered):
@@ -59,10 +61,6 @@ class RowMatcher:
         times = [self.newest, *(row.created for row in unseen)]
         self.newest = max((time for time in times if time), default=None)
         return list(new.values())
-
-    def add(self, outcomes: Iterable[Outcome]) -> None:
-        """Record outcomes for good."""
-        self.outcomes.update((outcome.index, outcome) for outcome in outcomes)
 
     def _outcome(self, row: ResultRow) -> Outcome | None:
         index = self.files.index_of(row.file_path, row.object_name)
@@ -93,16 +91,6 @@ class RowMatcher:
     def n_rows(self) -> int:
         """Number of rows so far."""
         return len(self._seen)
-
-    @property
-    def missing(self) -> list[int]:
-        """Input files without an outcome."""
-        return [i for i in range(len(self.files)) if i not in self.outcomes]
-
-    @property
-    def is_complete(self) -> bool:
-        """True if every input file has an outcome."""
-        return len(self.outcomes) == len(self.files)
 
 
 def _version(row: ResultRow) -> Version:

@@ -1,4 +1,4 @@
-"""What a process has found out about a transform; whoever wants to know more waits here."""
+"""Results of a transform in one process: the only copy of outcomes, where tasks wait for them."""
 
 from __future__ import annotations
 
@@ -6,21 +6,25 @@ import asyncio
 import copy
 import math
 import threading
+from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from time import monotonic
+from typing import TypeVar
 
 from ..errors import ServiceXError, TransformFailed
-from ..policy import FailurePolicy
+from ..policy import STRICT, FailurePolicy
+from ..servicex.models import SignedUrl
 from . import failures
 from .failures import PASSING
-from .outcomes import Delivered, Failed, Outcome
+from .outcomes import Delivered, Failed, Outcome, Read
 
-# Waits are in slices, so that the main thread hears Ctrl-C, and whoever tells is told.
+Value = TypeVar("Value", bound=Outcome)
+
+# Threads wait in slices, so that the main thread receives Ctrl-C and polling is kept alive.
 SLICE_S = 0.5
-ITS_OWN = TransformFailed.__name__
 
 
 class ResultStore:
@@ -29,131 +33,193 @@ class ResultStore:
     Parameters
     ----------
     request_id : str
+    n_files : int, optional
+        Input files; None if their number is not available in this process.
 
     Attributes
     ----------
     outcomes : dict of int to Outcome
-    failed : list of Failed
+        By the index of the input file, in the order of entry. An outcome never changes.
     ending : ServiceXError or None
-    news : threading.Condition
-        Notified at each news; hold it to look at several of these.
+        Why the transform, or waiting for it, ended without all of its results.
+    lock : threading.RLock
+        Guards the store and the state of its transform; hold it to read several attributes.
     """
 
-    def __init__(self, request_id: str) -> None:
+    def __init__(self, request_id: str, n_files: int | None = None) -> None:
+        self.request_id = request_id
+        self.n_files = n_files
         self.outcomes: dict[int, Outcome] = {}
         self.ending: ServiceXError | None = None
-        self.news = threading.Condition()
+        self.lock = threading.RLock()
+        self._changed = threading.Condition(self.lock)
+        self._failed: list[int] = []
         self._wakers: defaultdict[int, list[Callable[[], object]]] = defaultdict(list)
-        self._request_id = request_id
-        self.failed: list[Failed] = []
+        self._subscribers: list[Callable[[], object]] = []
+
+    # -- entries
 
     def enter(self, outcomes: Sequence[Outcome], ending: ServiceXError | None) -> None:
-        """Enter what is new, and wake whoever waits."""
-        with self.news:
-            new = [o for o in outcomes if o.index not in self.outcomes]
+        """Enter outcomes and the ending, wake the tasks that they concern, notify subscribers."""
+        with self.lock:
+            new = [outcome for outcome in outcomes if outcome.index not in self.outcomes]
+            is_changed = bool(new) or ending is not self.ending
             self.outcomes.update((outcome.index, outcome) for outcome in new)
-            self.failed += [o for o in new if isinstance(o, Failed)]
+            self._failed += [outcome.index for outcome in new if isinstance(outcome, Failed)]
             self.ending = ending
-            self.news.notify_all()
-            # An ending concerns whoever waits for another file too.
-            for index in [o.index for o in new] if ending is None else list(self._wakers):
-                self._wake(index)
+            # An ending concerns the tasks that wait for other files, too.
+            self._wake([outcome.index for outcome in new] if ending is None else self._wakers)
+            _call(self._subscribers if is_changed else ())
+
+    def subscribe(self, notify: Callable[[], object]) -> None:
+        """Call ``notify`` after each later change, with the lock held: it must not wait."""
+        with self.lock:
+            self._subscribers.append(notify)
+
+    def unsubscribe(self, notify: Callable[[], object]) -> None:
+        """Undo `subscribe`."""
+        with self.lock, suppress(ValueError):
+            self._subscribers.remove(notify)
 
     def wake_all(self) -> None:
-        """Have whoever waits look whether there is still something to wait for."""
-        with self.news:
-            self.news.notify_all()
-            for index in list(self._wakers):
-                self._wake(index)
+        """Wake all tasks, which then check whether to go on waiting."""
+        with self.lock:
+            self._wake(self._wakers)
 
-    def _wake(self, index: int) -> None:
-        for wake in self._wakers.pop(index, ()):
-            with suppress(RuntimeError):  # its loop has ended
-                wake()
+    def _wake(self, indices: Iterable[int]) -> None:
+        self._changed.notify_all()
+        for index in list(indices):
+            _call(self._wakers.pop(index, ()))
+
+    # -- contents
 
     @property
-    def is_awaited(self) -> bool:
-        """Whether a coroutine waits."""
-        return bool(self._wakers)
+    def is_complete(self) -> bool:
+        """True if every input file has an outcome."""
+        return len(self.outcomes) == self.n_files
 
-    def knows(self, index: int) -> bool:
-        """Whether `wait` would return at once."""
+    @property
+    def missing(self) -> list[int]:
+        """Input files without an outcome."""
+        return [index for index in range(self.n_files or 0) if index not in self.outcomes]
+
+    @property
+    def failed(self) -> list[Failed]:
+        """Outcomes of the input files that failed."""
+        with self.lock:
+            outcomes = map(self.outcomes.__getitem__, self._failed)
+            return [outcome for outcome in outcomes if isinstance(outcome, Failed)]
+
+    def delivered(self) -> list[Delivered]:
+        """Return the outcomes of the input files that have a result."""
+        with self.lock:
+            return [o for o in self.outcomes.values() if isinstance(o, Delivered)]
+
+    def is_ready(self, index: int) -> bool:
+        """Return True if `wait` would return, or raise, at once."""
         is_over = self.ending is not None and not isinstance(self.ending, PASSING)
         return index in self.outcomes or is_over
 
-    def delivered(self) -> list[Delivered]:
-        """Return the results that are known of."""
-        with self.news:
-            return [o for o in self.outcomes.values() if isinstance(o, Delivered)]
+    @property
+    def is_awaited(self) -> bool:
+        """True if a coroutine waits."""
+        return bool(self._wakers)
+
+    # -- waiting
 
     def wait(
         self,
         index: int,
         failure_policy: FailurePolicy,
         timeout_s: float | None,
-        go_on: Callable[[], None],
+        keep_polling: Callable[[], None],
     ) -> Outcome:
-        """Wait until it is known what became of an input file.
+        """Wait until an input file has an outcome.
 
         Parameters
         ----------
         index : int
-        tolerance : FailurePolicy
+        failure_policy : FailurePolicy
         timeout_s : float or None
-        go_on : callable
-            Called now and then while waiting; raises if there is nothing to wait for.
+            Seconds; None is no limit.
+        keep_polling : callable
+            Called at the beginning and every half second of a wait, with the lock held; raises if
+            there is nothing to wait for.
 
         Raises
         ------
         TimeoutError
-            If it is not known after ``timeout_s`` seconds.
+            If there is no outcome after ``timeout_s`` seconds.
         ServiceXError
-            If the transform ended without telling, or more files have failed than are tolerated.
+            If the transform ended without an outcome, or more input files failed than allowed.
         """
-        deadline = math.inf if timeout_s is None else monotonic() + timeout_s
-        with self.news:
-            while True:
-                self._check(failure_policy)
-                outcome = self._found(index, failure_policy)
-                if outcome is not None:
-                    return outcome
-                go_on()
-                left_s = deadline - monotonic()
-                if left_s <= 0:
-                    raise TimeoutError(f"input file {index} has no result after {timeout_s} s")
-                self.news.wait(min(SLICE_S, left_s))
+
+        def get() -> Outcome | None:
+            self._check_failed(failure_policy)
+            return self._outcome(index, failure_policy)
+
+        reason = f"input file {index} has no result after {timeout_s} s"
+        return self._wait(get, keep_polling, timeout_s, reason)
+
+    def wait_for_any(self, keep_polling: Callable[[], None]) -> Delivered:
+        """Wait until any input file has a result; return the first of them in the list of files.
+
+        Raises
+        ------
+        ServiceXError
+            If the transform ended without any.
+        """
+        return self._wait(self._first_delivered, keep_polling)
 
     async def wait_async(
-        self, index: int, failure_policy: FailurePolicy, go_on: Callable[[], None]
+        self, index: int, failure_policy: FailurePolicy, keep_polling: Callable[[], None]
     ) -> Outcome:
         """Wait as `wait` does, on an event loop and so without a thread.
 
-        The failure of another file is left to whoever waits for that one: all wait at once.
+        A failure of another file ends only the wait for that file: all files are waited for at
+        once.
         """
         loop = asyncio.get_running_loop()
         while True:
             woken = asyncio.Event()
-            with self.news:
-                outcome = self._found(index, failure_policy)
+            with self.lock:
+                outcome = self._outcome(index, failure_policy)
                 if isinstance(outcome, Failed):
-                    self._check(failure_policy)
+                    self._check_failed(failure_policy)
                 if outcome is not None:
                     return outcome
                 self._wakers[index].append(wake := partial(loop.call_soon_threadsafe, woken.set))
             try:
-                go_on()
+                keep_polling()
                 await woken.wait()
             finally:
-                self._forget(index, wake)
+                self._remove_waker(index, wake)
 
-    def _forget(self, index: int, wake: Callable[[], object]) -> None:
-        """Drop the waker of a coroutine that waits no longer."""
-        with self.news:
-            left = [one for one in self._wakers.pop(index, ()) if one is not wake]
-            if left:
-                self._wakers[index] = left
+    def _wait(
+        self,
+        get: Callable[[], Value | None],
+        keep_polling: Callable[[], None],
+        timeout_s: float | None = None,
+        reason: str = "",
+    ) -> Value:
+        deadline = math.inf if timeout_s is None else monotonic() + timeout_s
+        with self.lock:
+            while (value := get()) is None:
+                keep_polling()
+                left_s = deadline - monotonic()
+                if left_s <= 0:
+                    raise TimeoutError(reason)
+                self._changed.wait(min(SLICE_S, left_s))
+        return value
 
-    def _found(self, index: int, failure_policy: FailurePolicy) -> Outcome | None:
+    def _remove_waker(self, index: int, wake: Callable[[], object]) -> None:
+        """Remove the waker of a coroutine that waits no longer."""
+        with self.lock:
+            wakers = [waker for waker in self._wakers.pop(index, ()) if waker is not wake]
+            if wakers:
+                self._wakers[index] = wakers
+
+    def _outcome(self, index: int, failure_policy: FailurePolicy) -> Outcome | None:
         outcome = self.outcomes.get(index)
         if self.ending is not None and (
             outcome is None or (isinstance(outcome, Failed) and not failure_policy.skips)
@@ -161,14 +227,94 @@ class ResultStore:
             raise copy.copy(self.ending)
         return outcome
 
-    def _check(self, failure_policy: FailurePolicy) -> None:
-        """Raise if too many files have failed, whichever file is waited for."""
-        # Files that are missing because all is over concern only those who want them.
+    def _first_delivered(self) -> Delivered | None:
+        delivered = self.delivered()
+        if delivered:
+            return min(delivered, key=lambda outcome: outcome.index)
+        if self.ending is not None:
+            raise copy.copy(self.ending)
+        if self.is_complete:
+            raise failures.too_many_failed(self.request_id, self.failed, STRICT)
+        return None
+
+    def _check_failed(self, failure_policy: FailurePolicy) -> None:
+        """Raise if too many input files have failed, whichever file is waited for."""
+        # Files without an outcome at the end of the transform concern only the tasks of these.
         counted = [
             failed
             for failed in self.failed
-            if (failure_policy.skips or failed.kind == ITS_OWN)
+            if (failure_policy.skips or failed.kind == TransformFailed.__name__)
             and failed.index not in failure_policy.elsewhere
         ]
         if not failure_policy.allows(len(counted)):
-            raise failures.too_many_failed(self._request_id, counted, failure_policy)
+            raise failures.too_many_failed(self.request_id, counted, failure_policy)
+
+
+def _call(functions: Iterable[Callable[[], object]]) -> None:
+    for function in functions:
+        with suppress(RuntimeError):  # its event loop has ended
+            function()
+
+
+class ResultSource(ABC):
+    """Outcomes of a transform, and access to its results, in any process.
+
+    Parameters
+    ----------
+    results : ResultStore
+    """
+
+    def __init__(self, results: ResultStore) -> None:
+        self.results = results
+
+    @property
+    def n_files(self) -> int | None:
+        """Number of input files; None if it is not available in this process."""
+        return self.results.n_files
+
+    def is_ready(self, index: int) -> bool:
+        """Return True if `wait` would return, or raise, at once."""
+        return self.results.is_ready(index)
+
+    def delivered(self) -> list[Delivered]:
+        """Return the outcomes of the input files that have a result, so far."""
+        return self.results.delivered()
+
+    def wait(
+        self, index: int, timeout_s: float | None = None, failure_policy: FailurePolicy = STRICT
+    ) -> Outcome:
+        """Wait until an input file has an outcome.
+
+        Raises
+        ------
+        TimeoutError
+            If it has none after ``timeout_s`` seconds.
+        TransformError
+            If the transform ended without an outcome; as soon as more input files have failed than
+            allowed.
+        ServerError, OwnerLost
+            If the server, or the process that owns the transform, did not respond for too long.
+        """
+        with self._waiting(index):
+            return self.results.wait(index, failure_policy, timeout_s, self._keep_polling)
+
+    async def wait_async(self, index: int, failure_policy: FailurePolicy = STRICT) -> Outcome:
+        """Wait as `wait` does, on an event loop and so without a thread."""
+        with self._waiting(index):
+            return await self.results.wait_async(index, failure_policy, self._keep_polling)
+
+    @abstractmethod
+    def unusable(self, read: Read | None = None) -> frozenset[int]:
+        """Return the input files that failed or could not be read, now with this read as well."""
+
+    @abstractmethod
+    def signed_url(self, object_name: str, *, refresh: bool = False) -> SignedUrl:
+        """Return a signed URL of an object."""
+
+    @abstractmethod
+    def _waiting(self, index: int) -> AbstractContextManager[None]:
+        """Begin to wait: after an ending that may pass, begin anew."""
+
+    @abstractmethod
+    def _keep_polling(self) -> None:
+        """Poll on for a task that waits; raise if there is nothing to wait for."""

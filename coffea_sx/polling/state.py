@@ -20,7 +20,8 @@ from ..servicex.models import ResultRow, TransformStatus
 from . import failures
 from .failures import TransformProgress
 from .matching import RowMatcher
-from .outcomes import Delivered, Failed, Outcome
+from .outcomes import Failed, Outcome
+from .results import ResultStore
 
 JITTER = 0.1
 # While nothing comes, the status is requested after so many requests for rows.
@@ -67,7 +68,8 @@ class TransformState:
 
     Parameters
     ----------
-    request_id : str
+    results : ResultStore
+        Where outcomes are entered.
     files : InputFiles
     pace : PollPolicy
     now : float
@@ -96,17 +98,17 @@ class TransformState:
 
     def __init__(
         self,
-        request_id: str,
+        results: ResultStore,
         files: InputFiles,
         pace: PollPolicy,
         now: float,
         jitter: Callable[[], float] = _JITTER.random,
         few_rows: int = 50,
     ) -> None:
-        self.request_id = request_id
+        self.results = results
         self.files = files
         self.pace = pace
-        self.matcher = RowMatcher(files)
+        self.matcher = RowMatcher(files, results)
         self.ending: ServiceXError | None = None
         self.status: str | None = None
         self.log_url: str | None = None
@@ -138,14 +140,14 @@ class TransformState:
     @property
     def is_over(self) -> bool:
         """True if there is nothing more to request."""
-        return self.ending is not None or self.matcher.is_complete
+        return self.ending is not None or self.results.is_complete
 
     @property
     def counts(self) -> Counts:
         """Numbers of files. Counters of servers lag, run ahead and go back; these do not."""
-        n_delivered = sum(isinstance(o, Delivered) for o in self.matcher.outcomes.values())
-        n_failed = len(self.matcher.outcomes) - n_delivered
-        if not self.lists_results and not self.matcher.is_complete:
+        n_failed = len(self.results.failed)
+        n_delivered = len(self.results.outcomes) - n_failed
+        if not self.lists_results and not self.results.is_complete:
             n_failed = min(max(n_failed, self._n_failed), len(self.files))
             n_delivered = min(max(n_delivered, self._n_completed), len(self.files) - n_failed)
         return Counts(len(self.files), n_delivered, n_failed)
@@ -158,7 +160,7 @@ class TransformState:
 
     def add(self, new: Sequence[Outcome], now: float, took_s: float = 0.0) -> None:
         """Record the new outcomes of a response that took so long."""
-        self.matcher.add(new)
+        self.results.enter(new, self.ending)
         self._record_response(now)
         if self.later_than is None:
             self._listed_at = now - took_s
@@ -202,8 +204,8 @@ class TransformState:
         """Record the rows of a transform that has ended; return the new outcomes."""
         self._record_response(now)
         new = self.new_outcomes(rows)
-        self.matcher.add(new)
-        n_missing = len(self.matcher.missing)
+        self.results.enter(new, self.ending)
+        n_missing = len(self.results.missing)
         if n_missing and self.status == "Complete" and n_missing <= self._n_failed:
             return new + self._fail_missing(None, "TransformFailed")
         if n_missing and self._ended_at is not None and now - self._ended_at >= self._settle_s:
@@ -261,9 +263,9 @@ class TransformState:
     @property
     def progress(self) -> TransformProgress:
         """Progress of the transform, for errors."""
-        missing = self.matcher.missing
+        missing = self.results.missing
         return TransformProgress(
-            self.request_id,
+            self.results.request_id,
             len(self.files),
             len(self.files) - len(missing),
             tuple(self.files.paths[i] for i in missing[: failures.SHOWN]),
@@ -289,7 +291,7 @@ class TransformState:
         self._n_completed = max(self._n_completed, status.n_completed)
         self._n_failed = max(self._n_failed, status.n_failed)
         n_counted = self._n_completed + self._n_failed
-        self._lists_less_than_it_counts = n_counted > len(self.matcher.outcomes)
+        self._lists_less_than_it_counts = n_counted > len(self.results.outcomes)
         return n_counted > before
 
     def _time_of_rows(self, now: float) -> datetime | None:
@@ -321,6 +323,6 @@ class TransformState:
 
     def _fail_missing(self, reason: str | None, kind: str) -> list[Outcome]:
         paths = self.files.paths
-        failed = [Failed(i, paths[i], reason, self.log_url, kind) for i in self.matcher.missing]
-        self.matcher.add(failed)
+        failed = [Failed(i, paths[i], reason, self.log_url, kind) for i in self.results.missing]
+        self.results.enter(failed, self.ending)
         return list(failed)

@@ -20,7 +20,8 @@ from fsspec.spec import AbstractBufferedFile
 from ..errors import AccessError, ObjectGone, ObjectReplaced, ReadError, ServiceXError
 from ..policy import LENIENT
 from ..polling.outcomes import Delivered, Failed
-from ..polling.registry import ResultSource, known
+from ..polling.registry import find_source
+from ..polling.results import ResultSource
 from .stored import Fetch, fetcher, stored_object
 
 PROTOCOL = "servicex"
@@ -288,7 +289,7 @@ class DeliveredFile(AbstractBufferedFile):
 
 def _knowing(request_id: str) -> ResultSource:
     """Return who knows the results of a request in this process."""
-    source = known(request_id)
+    source = find_source(request_id)
     if source is None:
         raise AccessError(
             f"This process does not know the ServiceX request {request_id}. A servicex:// address "

@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 from typing import Protocol
 
 from ..errors import CorruptFile, ObjectReplaced, Truncated
-from ..polling.registry import ResultSource
+from ..polling.results import ResultSource
 from ..servicex.models import SignedUrl
 from .transport import CONNECTIONS, Part, Range, fetch
 
@@ -236,4 +236,4 @@ def fetcher(source: ResultSource, object_name: str) -> Fetch:
 
 
 def _grant(source: ResultSource, object_name: str, refresh: bool) -> SignedUrl:
-    return source.grant(object_name, refresh=refresh)
+    return source.signed_url(object_name, refresh=refresh)

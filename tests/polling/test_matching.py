@@ -12,24 +12,36 @@ from support.strategies import histories, parsed, row
 from coffea_sx.dataset import InputFiles
 from coffea_sx.polling.matching import RowMatcher
 from coffea_sx.polling.outcomes import Delivered, Failed
+from coffea_sx.polling.results import ResultStore
+
+
+def matcher_of(files):
+    return RowMatcher(files, ResultStore("d857", len(files)))
+
+
+def enter(matcher, rows):
+    """Enter the outcomes in rows, as the state of a transform does; return them."""
+    new = matcher.new_outcomes(parsed(rows))
+    matcher.results.enter(new, None)
+    return new
 
 
 @given(histories())
 def test_each_file_has_exactly_one_outcome_which_never_changes(history):
     files, answers = history
-    matcher = RowMatcher(files)
+    matcher = matcher_of(files)
     published: Counter[int] = Counter()
     for answer in answers:
-        before = dict(matcher.outcomes)
-        new = matcher.new_outcomes(parsed(answer))
-        matcher.add(new)
+        before = dict(matcher.results.outcomes)
+        new = enter(matcher, answer)
         published.update(outcome.index for outcome in new)
-        assert before.items() <= matcher.outcomes.items()
-        assert set(matcher.missing) == set(range(len(files))) - matcher.outcomes.keys()
-    assert matcher.is_complete
-    assert matcher.missing == []
+        assert before.items() <= matcher.results.outcomes.items()
+        missing = set(range(len(files))) - matcher.results.outcomes.keys()
+        assert set(matcher.results.missing) == missing
+    assert matcher.results.is_complete
+    assert matcher.results.missing == []
     assert published == dict.fromkeys(range(len(files)), 1)
-    for i, outcome in matcher.outcomes.items():
+    for i, outcome in matcher.results.outcomes.items():
         assert (outcome.index, outcome.input_file) == (i, files.paths[i])
         assert matcher.new_outcomes(parsed(answers[-1])) == []
 
@@ -37,32 +49,31 @@ def test_each_file_has_exactly_one_outcome_which_never_changes(history):
 @given(histories())
 def test_a_result_is_worth_more_than_a_failure_of_the_same_answer(history):
     files, answers = history
-    matcher = RowMatcher(files)
-    matcher.add(matcher.new_outcomes(parsed(answers[-1])))
+    matcher = matcher_of(files)
+    enter(matcher, answers[-1])
     succeeded = {
         files.index_of(r["file-path"], "none")
         for r in answers[-1]
         if r["transform_status"] == "success"
     }
-    assert {i for i, o in matcher.outcomes.items() if isinstance(o, Delivered)} == succeeded - {
-        None
-    }
+    delivered = {outcome.index for outcome in matcher.results.delivered()}
+    assert delivered == succeeded - {None}
 
 
 def test_an_empty_response_has_no_new_outcomes():
-    matcher = RowMatcher(InputFiles(("/a.root",)))
+    matcher = matcher_of(InputFiles(("/a.root",)))
     assert matcher.new_outcomes(parsed([])) == []
-    assert not matcher.is_complete
+    assert not matcher.results.is_complete
 
 
 def test_a_row_tells_what_is_needed():
-    matcher = RowMatcher(InputFiles(("/a.root",)))
+    matcher = matcher_of(InputFiles(("/a.root",)))
     (outcome,) = matcher.new_outcomes(parsed([row(7, "/a.root")]))
     assert outcome == Delivered(0, "/a.root", ":a.root", 1007, 70, "2026-11-22T14:43:43.000007")
 
 
 def test_numbers_that_are_missing():
-    matcher = RowMatcher(InputFiles(("/a.root",)))
+    matcher = matcher_of(InputFiles(("/a.root",)))
     (outcome,) = matcher.new_outcomes(
         parsed([{**row(1, "/a.root"), "total-events": None, "total-bytes": None}])
     )
@@ -88,15 +99,14 @@ def replay(request_id, responses):
         if (rows := [r for r in response.get("results", ()) if r["request-id"] == request_id])
     ]
     paths = dict.fromkeys(r["file-path"] for r in max(answers, key=len))
-    matcher = RowMatcher(InputFiles(tuple(paths)))
+    matcher = matcher_of(InputFiles(tuple(paths)))
     seen: dict[int, object] = {}
     for answer in answers:
-        new = matcher.new_outcomes(parsed(answer))
+        new = enter(matcher, answer)
         assert not seen.keys() & {o.index for o in new}
-        matcher.add(new)
         seen.update((o.index, o) for o in new)
-        assert matcher.outcomes == seen
-    assert matcher.is_complete
+        assert matcher.results.outcomes == seen
+    assert matcher.results.is_complete
     names = Counter(r["s3-object-name"] for r in answers[-1])
     # The object of two files, which dataset.listed() refuses, is the result of one of them.
     failed = {
@@ -121,27 +131,27 @@ def naming(number, path, of):
 def test_an_object_that_two_rows_name_is_read_once(order, is_together):
     rows = [row(1, "/a.root"), naming(2, "/b.root", "/a.root")]
     rows = [rows[i] for i in order]
-    matcher = RowMatcher(InputFiles(("/a.root", "/b.root")))
+    matcher = matcher_of(InputFiles(("/a.root", "/b.root")))
     for answer in [rows] if is_together else [[one] for one in rows]:
-        matcher.add(matcher.new_outcomes(parsed(answer)))
-    assert matcher.is_complete
-    assert isinstance(matcher.outcomes[0], Delivered)
-    failed = matcher.outcomes[1]
+        enter(matcher, answer)
+    assert matcher.results.is_complete
+    assert isinstance(matcher.results.outcomes[0], Delivered)
+    failed = matcher.results.outcomes[1]
     assert isinstance(failed, Failed)
     assert all(part in failed.reason for part in (":a.root", "/a.root"))
 
 
 def test_of_two_rows_with_an_object_of_neither_the_first_has_it():
     rows = [naming(2, "/b.root.2", "/x"), naming(1, "/a.root.1", "/x")]
-    matcher = RowMatcher(InputFiles(("/a.root.1", "/b.root.2")))
-    matcher.add(matcher.new_outcomes(parsed(rows)))
-    assert isinstance(matcher.outcomes[0], Delivered)
-    assert isinstance(matcher.outcomes[1], Failed)
+    matcher = matcher_of(InputFiles(("/a.root.1", "/b.root.2")))
+    enter(matcher, rows)
+    assert isinstance(matcher.results.outcomes[0], Delivered)
+    assert isinstance(matcher.results.outcomes[1], Failed)
 
 
 def test_an_object_of_another_file_is_that_file_s_result_even_before_its_own_row():
-    matcher = RowMatcher(InputFiles(("/a.root", "/b.root")))
-    matcher.add(matcher.new_outcomes(parsed([naming(2, "/b.root", "/a.root")])))
-    assert isinstance(matcher.outcomes[1], Failed)
-    matcher.add(matcher.new_outcomes(parsed([row(1, "/a.root")])))
-    assert isinstance(matcher.outcomes[0], Delivered)
+    matcher = matcher_of(InputFiles(("/a.root", "/b.root")))
+    enter(matcher, [naming(2, "/b.root", "/a.root")])
+    assert isinstance(matcher.results.outcomes[1], Failed)
+    enter(matcher, [row(1, "/a.root")])
+    assert isinstance(matcher.results.outcomes[0], Delivered)

@@ -1,4 +1,4 @@
-"""The poller: one for each server, one question at a time, and every wait ends in time."""
+"""The monitor: one for each server, one request at a time, and every wait ends in time."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ PACE = PollPolicy(busy_s=0.1, idle_s=0.3, stall_s=60.0, settle_s=0.3, outage_s=2
 
 
 class Transforms:
-    """Plays transforms of two files each; `rows` has what is known of each by its id."""
+    """Plays transforms of two files each; `rows` has the rows of each by its id."""
 
     def __init__(self) -> None:
         self.rows: dict[str, list] = {}
-        self.asked: list[tuple[float, str]] = []
+        self.requests: list[tuple[float, str]] = []
         self.delays_s: list[float] = []
         self.is_silent = threading.Event()
 
-    def __call__(self, asked):
-        path = asked.path.partition("?")[0]
+    def __call__(self, request):
+        path = request.path.partition("?")[0]
         if path == "/servicex":
             return say(INFO)
         if path.endswith("/file-urls"):
-            self.asked.append((time.monotonic(), "urls"))
-            names = asked.json["file_list"]
+            self.requests.append((time.monotonic(), "urls"))
+            names = request.json["file_list"]
             return say({"uris": {n: [f"http://127.0.0.1/{n}", {}, 4e9] for n in names}})
-        self.asked.append((time.monotonic(), path))
+        self.requests.append((time.monotonic(), path))
         request_id = path.split("/")[3]
         rows = self.rows.get(request_id, [])
         if self.delays_s:
@@ -58,7 +58,7 @@ class Transforms:
         return say(status_json())
 
     def times(self, what):
-        return [at for at, path in self.asked if (path == "urls") == (what == "urls")]
+        return [at for at, path in self.requests if (path == "urls") == (what == "urls")]
 
 
 @pytest.fixture
@@ -67,8 +67,8 @@ def play():
 
 
 @pytest.fixture
-def watches_of(scripted, client_of, play):
-    """Watch so many transforms of one server."""
+def pollers_of(scripted, client_of, play):
+    """Poll so many transforms of one server."""
     server = scripted(play)
     client = client_of(server.url)
     pollers = []
@@ -98,8 +98,8 @@ def gaps(times):
     return [later - sooner for sooner, later in pairwise(times)]
 
 
-def test_many_transforms_cost_no_more_questions_than_one(watches_of, play):
-    pollers = watches_of(8)
+def test_many_transforms_cost_no_more_requests_than_one(pollers_of, play):
+    pollers = pollers_of(8)
 
     def deliver():
         for i in range(8):
@@ -110,48 +110,48 @@ def test_many_transforms_cost_no_more_questions_than_one(watches_of, play):
     with ThreadPoolExecutor(16) as pool:
         outcomes = list(pool.map(wait, pollers * 2, [0] * 8 + [1] * 8))
         names = [outcome.object_name for outcome in outcomes]
-        grants = list(pool.map(lambda poller, name: poller.grant(name), pollers * 2, names))
+        urls = list(pool.map(lambda poller, name: poller.signed_url(name), pollers * 2, names))
     assert all(isinstance(outcome, Delivered) for outcome in outcomes)
-    assert [grant.url for grant in grants] == [f"http://127.0.0.1/{name}" for name in names]
+    assert [url.url for url in urls] == [f"http://127.0.0.1/{name}" for name in names]
     # Servers see requests arrive a little unevenly.
-    assert min(gaps(play.times("questions"))) > 0.8 * PACE.busy_s
+    assert min(gaps(play.times("polls"))) > 0.8 * PACE.busy_s
     assert min(gaps(play.times("urls"))) > 1.6 * PACE.busy_s
     assert len(play.times("urls")) == len(pollers)
 
 
-def test_one_slow_answer_does_not_silence_the_server(watches_of, play):
-    (poller,) = watches_of(1)
+def test_a_slow_response_does_not_silence_the_server(pollers_of, play):
+    (poller,) = pollers_of(1)
     play.delays_s = [2.0]
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(wait, poller)
-        while not play.asked or play.delays_s:
+        while not play.requests or play.delays_s:
             time.sleep(0.01)
         play.rows["d857-0"] = [row(1, "/0/a.root"), row(2, "/0/b.root")]
         assert isinstance(waiting.result(10), Delivered)
-    times = play.times("questions")
+    times = play.times("polls")
     assert times[1] - times[0] < 2.0 + PACE.idle_s + 1.0
 
 
 @pytest.mark.parametrize("deadline_s", [1.0, 2.0])
-def test_a_deadline_ends_while_a_question_is_open(watches_of, play, deadline_s):
-    (poller,) = watches_of(1, replace(PACE, deadline_s=deadline_s))
+def test_a_deadline_ends_while_a_request_is_open(pollers_of, play, deadline_s):
+    (poller,) = pollers_of(1, replace(PACE, deadline_s=deadline_s))
     play.is_silent.set()
     start = time.monotonic()
     assert isinstance(wait(poller), DeadlineExceeded)
     assert deadline_s <= time.monotonic() - start < deadline_s + 2
 
 
-def test_a_server_that_is_silent_ends_the_wait_in_time(watches_of, play):
-    (poller,) = watches_of(1, replace(PACE, outage_s=1.0))
+def test_a_server_that_is_silent_ends_the_wait_in_time(pollers_of, play):
+    (poller,) = pollers_of(1, replace(PACE, outage_s=1.0))
     play.is_silent.set()
     start = time.monotonic()
     assert isinstance(wait(poller), ServerError)
     assert time.monotonic() - start < 3
 
 
-def test_the_limit_of_one_transform_ends_while_another_is_asked_about(watches_of, play):
-    first, second = watches_of(2)
-    second.keep(replace(PACE, deadline_s=1.0))
+def test_the_limit_of_one_transform_ends_while_another_is_polled(pollers_of, play):
+    first, second = pollers_of(2)
+    second.set_policy(replace(PACE, deadline_s=1.0))
     play.is_silent.set()
     with ThreadPoolExecutor(2) as pool:
         pool.submit(wait, first)
@@ -161,22 +161,22 @@ def test_the_limit_of_one_transform_ends_while_another_is_asked_about(watches_of
         first.close()
 
 
-def test_a_stall_ends_of_which_no_status_tells(watches_of, play):
-    (poller,) = watches_of(1, replace(PACE, stall_s=1.0))
+def test_a_stall_ends_without_a_status(pollers_of, play):
+    (poller,) = pollers_of(1, replace(PACE, stall_s=1.0))
     start = time.monotonic()
     assert isinstance(wait(poller), TransformStalled)
     assert 1.0 <= time.monotonic() - start < 3
 
 
-def test_waiting_again_goes_on(watches_of, play):
-    (poller,) = watches_of(1, replace(PACE, stall_s=0.5))
+def test_waiting_again_goes_on(pollers_of, play):
+    (poller,) = pollers_of(1, replace(PACE, stall_s=0.5))
     for _ in range(3):
         assert isinstance(wait(poller), TransformStalled)
     play.rows["d857-0"] = [row(1, "/0/a.root")]
     assert isinstance(wait(poller), Delivered)
 
 
-def test_there_is_one_poller_for_each_server():
+def test_there_is_one_monitor_for_each_server():
     first = monitor_of("http://127.0.0.1:1")
     assert monitor_of("http://127.0.0.1:1") is first
     assert monitor_of("http://127.0.0.1:2") is not first

@@ -1,4 +1,4 @@
-"""The watch: whoever waits for a file is told what became of it, and every wait ends."""
+"""The poller: tasks that wait for a file get its outcome, and every wait ends."""
 
 from __future__ import annotations
 
@@ -32,14 +32,13 @@ from coffea_sx.errors import (
     TransformStalled,
     Unreachable,
 )
-from coffea_sx.graph.resolve import tolerate
+from coffea_sx.graph.resolve import allow_failure
 from coffea_sx.graph.routing import TransformHandle
 from coffea_sx.local import LocalServiceX
 from coffea_sx.policy import LENIENT, STRICT, FailurePolicy, PollPolicy
-from coffea_sx.polling import state
 from coffea_sx.polling.outcomes import Delivered, Failed, Read
 from coffea_sx.polling.poller import Poller
-from coffea_sx.polling.registry import TransformAddress, owned
+from coffea_sx.polling.registry import TransformAddress, get_poller
 from coffea_sx.servicex.config import EndpointName
 from coffea_sx.servicex.models import LISTS_RESULTS
 
@@ -59,12 +58,12 @@ def test_waiting_in_any_order(servicex, watching, selection, nano_files):
         assert isinstance(outcomes[i], Delivered)
         assert (outcomes[i].index, outcomes[i].input_file) == (i, path)
         assert outcomes[i].n_events == 500
-        assert poller.knows(i)
+        assert poller.is_ready(i)
         assert poller.wait(i) is outcomes[i]
-    assert poller.is_complete
+    assert poller.results.is_complete
 
 
-def test_a_file_is_there_before_the_others(nano_files, selection, watching):
+def test_a_file_is_ready_before_the_others(nano_files, selection, watching):
     released = threading.Event()
 
     async def before_report(path):
@@ -74,45 +73,45 @@ def test_a_file_is_there_before_the_others(nano_files, selection, watching):
     with LocalServiceX(workers=3, before_report=before_report) as server:
         poller = watching(server, selection, nano_files[:3])
         assert isinstance(poller.wait(2), Delivered)
-        assert not poller.knows(0)
+        assert not poller.is_ready(0)
         released.set()
         assert isinstance(poller.wait(0), Delivered)
         poller.close()
 
 
 @pytest.fixture
-def one_bad_of_eight(nano_files, tmp_path):
+def a_bad_file_of_eight(nano_files, tmp_path):
     bad = tmp_path / "bad.root"
     bad.write_bytes(b"root" + bytes(300))
     return [*nano_files[:3], str(bad), *nano_files[4:]]
 
 
-def test_one_failed_file_with_raise(servicex, watching, selection, one_bad_of_eight):
-    poller = watching(servicex, selection, one_bad_of_eight)
+def test_a_failed_file_with_raise(servicex, watching, selection, a_bad_file_of_eight):
+    poller = watching(servicex, selection, a_bad_file_of_eight)
     with pytest.raises(TransformFailed) as caught:
         poller.wait(3)
     error = caught.value
-    assert error.input_file == one_bad_of_eight[3]
+    assert error.input_file == a_bad_file_of_eight[3]
     assert error.request_id == poller.address.request_id
     assert error.reason
-    assert all(part in str(error) for part in (one_bad_of_eight[3], error.reason, "skip"))
+    assert all(part in str(error) for part in (a_bad_file_of_eight[3], error.reason, "skip"))
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
     for i in range(8):
         with pytest.raises(TransformFailed):
             poller.wait(i)
 
 
-def test_one_failed_file_with_skip(servicex, watching, selection, one_bad_of_eight):
-    poller = watching(servicex, selection, one_bad_of_eight)
+def test_a_failed_file_with_skip(servicex, watching, selection, a_bad_file_of_eight):
+    poller = watching(servicex, selection, a_bad_file_of_eight)
     outcomes = [poller.wait(i, failure_policy=LENIENT) for i in range(8)]
     assert [isinstance(o, Failed) for o in outcomes] == [i == 3 for i in range(8)]
     assert outcomes[3].reason
-    assert outcomes[3].input_file == one_bad_of_eight[3]
+    assert outcomes[3].input_file == a_bad_file_of_eight[3]
     assert poller.ending is None
 
 
-def held(nano_files, watching, selection, n=3):
-    """Start a server that never reports, and watch a transform of it."""
+def start_held(nano_files, watching, selection, n=3):
+    """Start a server that never reports, and poll a transform of it."""
 
     async def before_report(path):
         await asyncio.sleep(3600)
@@ -122,7 +121,7 @@ def held(nano_files, watching, selection, n=3):
 
 
 def test_cancel_ends_every_wait(nano_files, watching, selection):
-    server, poller = held(nano_files, watching, selection)
+    server, poller = start_held(nano_files, watching, selection)
     try:
         with ThreadPoolExecutor(3) as pool:
             waits = [pool.submit(poller.wait, i) for i in range(3)]
@@ -140,7 +139,7 @@ def test_cancel_ends_every_wait(nano_files, watching, selection):
 
 
 def test_a_deleted_transform_is_gone(nano_files, watching, selection):
-    server, poller = held(nano_files, watching, selection)
+    server, poller = start_held(nano_files, watching, selection)
     try:
         request_id = poller.address.request_id
         poller.client.cancel(request_id)
@@ -154,7 +153,7 @@ def test_a_deleted_transform_is_gone(nano_files, watching, selection):
 
 
 def test_close_ends_waits(nano_files, watching, selection):
-    server, poller = held(nano_files, watching, selection)
+    server, poller = start_held(nano_files, watching, selection)
     try:
         with ThreadPoolExecutor(2) as pool:
             waits = [pool.submit(poller.wait, i) for i in range(2)]
@@ -165,34 +164,36 @@ def test_close_ends_waits(nano_files, watching, selection):
                     wait.result(5)
         with pytest.raises(OwnerLost):
             poller.wait(0)
-        assert not watch_threads()
+        assert not polling_threads()
     finally:
         server.stop()
 
 
-def watch_threads():
+def polling_threads():
     return [t for t in threading.enumerate() if t.name.startswith("coffea_sx-poller")]
 
 
-def test_nothing_is_asked_before_somebody_waits(servicex, watching, selection, nano_files):
+def test_nothing_is_requested_before_a_task_waits(servicex, watching, selection, nano_files):
     poller = watching(servicex, selection, nano_files[:1])
     request_id = poller.address.request_id
     time.sleep(0.3)
     assert not any(request_id in e.path for e in servicex.exchanges)
-    assert not poller.knows(0)
-    assert not watch_threads()
+    assert not poller.is_ready(0)
+    assert not polling_threads()
     poller.wait(0)
     assert any(request_id in e.path for e in servicex.exchanges)
 
 
-def test_nothing_is_asked_after_all_is_known(servicex, watching, selection, nano_files):
+def test_nothing_is_requested_when_all_outcomes_are_there(
+    servicex, watching, selection, nano_files
+):
     poller = watching(servicex, selection, nano_files[:2])
     for i in range(2):
         poller.wait(i)
     deadline = time.monotonic() + 5
-    while watch_threads() and time.monotonic() < deadline:
+    while polling_threads() and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert not watch_threads()
+    assert not polling_threads()
     n = len(servicex.exchanges)
     poller.wait(0)
     poller.wait(1)
@@ -200,7 +201,7 @@ def test_nothing_is_asked_after_all_is_known(servicex, watching, selection, nano
     assert len(servicex.exchanges) == n
 
 
-def test_no_thread_is_left_when_nobody_holds_the_watch(nano_files, client_of, selection):
+def test_no_thread_is_left_when_no_graph_holds_the_poller(nano_files, client_of, selection):
     async def before_report(path):
         await asyncio.sleep(3600)
 
@@ -211,69 +212,68 @@ def test_no_thread_is_left_when_nobody_holds_the_watch(nano_files, client_of, se
         poller = Poller(client, address, InputFiles(tuple(nano_files[:1])), FAST)
         poller.start()
         time.sleep(0.1)
-        assert watch_threads()
-        assert owned(address) is poller
+        assert polling_threads()
+        assert get_poller(address) is poller
         del poller
         gc.collect()
         deadline = time.monotonic() + 5
-        while watch_threads() and time.monotonic() < deadline:
+        while polling_threads() and time.monotonic() < deadline:
             time.sleep(0.02)
-        assert not watch_threads()
-        assert owned(address) is None
+        assert not polling_threads()
+        assert get_poller(address) is None
 
 
-def test_listeners_hear_every_outcome_once(servicex, watching, selection, nano_files):
+def test_subscribers_are_notified_of_every_entry(servicex, watching, selection, nano_files):
     poller = watching(servicex, selection, nano_files[:4])
-    heard, failures = [], []
+    entries = []
 
-    def listener(outcomes, ending):
-        heard.extend(outcomes)
-        failures.append(ending)
+    def note():
+        entries.append((len(poller.outcomes), poller.ending))
 
-    assert poller.subscribe(listener) == ([], None)
+    poller.results.subscribe(note)
     for i in range(4):
         poller.wait(i)
     deadline = time.monotonic() + 5
-    while len(heard) < 4 and time.monotonic() < deadline:
+    while (4, None) not in entries and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert sorted(o.index for o in heard) == [0, 1, 2, 3]
-    assert set(failures) == {None}
-    poller.unsubscribe(listener)
-    poller.unsubscribe(listener)
+    assert entries[-1] == (4, None)
+    assert sorted(set(entries)) == entries
+    poller.results.unsubscribe(note)
+    poller.results.unsubscribe(note)
 
 
 # -- with servers that misbehave
 
 
 class Scripted:
-    """Plays a transform: ``rows`` and ``status`` may change, ``fault`` may replace an answer."""
+    """Plays a transform: ``rows`` and ``status`` may change, ``fault`` may replace a response."""
 
     def __init__(self, rows=(), status="Running"):
         self.rows, self.status, self.fault = list(rows), status, None
 
-    def __call__(self, asked):
-        fault = self.fault(asked) if self.fault else None
+    def __call__(self, request):
+        fault = self.fault(request) if self.fault else None
         if fault is not None:
             return fault
-        if asked.path.partition("?")[0].endswith("/results"):
-            return say({"results": asked.later(self.rows)})
-        if asked.path.endswith("/file-urls"):
-            names = asked.json["file_list"]
+        if request.path.partition("?")[0].endswith("/results"):
+            return say({"results": request.later(self.rows)})
+        if request.path.endswith("/file-urls"):
+            names = request.json["file_list"]
             return say({"uris": {n: [f"http://127.0.0.1/{n}", {}, 4e9] for n in names}})
-        if asked.path == "/servicex":
+        if request.path == "/servicex":
             return say({"app-version": "1", "code-gen-image": {}, "capabilities": [LISTS_RESULTS]})
         return say(status_json(self.status))
 
 
 @pytest.fixture
 def poller_of(scripted, client_of):
-    """Watch a scripted transform of two files: ``watch_of(play, pace)``."""
+    """Poll a scripted transform of two files: ``poller_of(play, pace)``."""
     pollers = []
 
-    def make(play, pace=FAST, patience_s=0.3):
+    def make(play, pace=FAST, patience_s=0.3, kind=Poller):
         client = client_of(scripted(play).url, patience_s)
         address = TransformAddress("d857", EndpointName(None, client.endpoint.url, None))
-        pollers.append(Poller(client, address, InputFiles(("/a.root", "/b.root")), pace))
+        pollers.append(kind(client, address, InputFiles(("/a.root", "/b.root")), pace))
         return pollers[-1]
 
     yield make
@@ -347,7 +347,7 @@ def test_a_stall_ends_and_waiting_again_waits_again(poller_of):
 
 
 def test_canceled_that_becomes_complete(poller_of):
-    """Terminal states of servers of 2024 are not final, but what was said stays said."""
+    """Terminal states of servers of 2024 are not final, but an ending stays."""
     play = Scripted([A], "Canceled")
     poller = poller_of(play)
     with pytest.raises(TransformCanceled):
@@ -357,15 +357,15 @@ def test_canceled_that_becomes_complete(poller_of):
         poller.wait(1)
 
 
-def test_an_outage_is_survived_and_told_of_once(poller_of):
+def test_an_outage_is_survived_and_warned_of_once(poller_of):
     play = Scripted([A])
     poller = poller_of(play, replace(FAST, outage_s=30.0), patience_s=0.1)
     poller.wait(0)
-    play.fault = lambda asked: Answer(503)
+    play.fault = lambda request: Answer(503)
     threading.Timer(1.5, lambda: (play.rows.append(B), setattr(play, "fault", None))).start()
-    with pytest.warns(UserWarning, match=r"\[503\].* It is asked again for up to 30 s\.") as told:
+    with pytest.warns(UserWarning, match=r"\[503\].* It is asked again for up to 30 s\.") as warned:
         assert poller.wait(1).index == 1
-    assert len(told) == 1
+    assert len(warned) == 1
 
 
 @pytest.mark.parametrize(
@@ -375,7 +375,7 @@ def test_an_outage_ends(poller_of, fault):
     play = Scripted([A])
     poller = poller_of(play)
     poller.wait(0)
-    play.fault = lambda asked: fault
+    play.fault = lambda request: fault
     with pytest.raises(ServerError) as caught:
         within(4, poller.wait, 1)
     for part in ["request d857", "1 of 2", "'/b.root' was not", "computing again"]:
@@ -383,24 +383,33 @@ def test_an_outage_ends(poller_of, fault):
     assert (caught.value.done, caught.value.missing) == (1, ["/b.root"])
 
 
-def test_a_mistake_of_ours_leaves_nobody_waiting(poller_of, monkeypatch):
-    play = Scripted([A])
-    poller = poller_of(play)
-    poller.wait(0)
+class Unjudgeable(Exception):
+    """An error that makes whatever looks at its status fail."""
 
-    def update_error(self, error, now):
+    @property
+    def status(self):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(state.TransformState, "update_error", update_error)
-    play.fault = lambda asked: Answer(503)
+
+class BrokenClient:
+    """A client that fails in a way that no code expects."""
+
+    def __getattr__(self, name):
+        raise Unjudgeable
+
+
+def test_a_mistake_of_ours_leaves_no_task_waiting(poller_of):
+    poller = poller_of(Scripted([A]))
+    poller.wait(0)
+    poller.client = BrokenClient()
     for _ in range(2):
-        with pytest.raises(ServerError, match="The watch failed: ZeroDivisionError"):
+        with pytest.raises(ServerError, match="The poller failed: ZeroDivisionError"):
             within(4, poller.wait, 1)
 
 
 def test_after_an_outage_waiting_again_asks_again(poller_of):
     play = Scripted([A, B])
-    play.fault = lambda asked: Answer(503)
+    play.fault = lambda request: Answer(503)
     poller = poller_of(play)
     with pytest.raises(ServerError):
         poller.wait(0)
@@ -408,7 +417,7 @@ def test_after_an_outage_waiting_again_asks_again(poller_of):
     assert poller.wait(0).index == 0
 
 
-def test_nobody_listens(client_of, closed_port):
+def test_no_server_at_the_address(client_of, closed_port):
     client = client_of(f"http://127.0.0.1:{closed_port}", 0.2)
     address = TransformAddress("gone", EndpointName(None, client.endpoint.url, None))
     poller = Poller(client, address, InputFiles(("/a.root",)), FAST)
@@ -430,15 +439,15 @@ def test_nobody_listens(client_of, closed_port):
 )
 def test_nonsense_ends(poller_of, answer):
     play = Scripted()
-    play.fault = lambda asked: answer if asked.path.endswith("/results") else None
+    play.fault = lambda request: answer if request.path.endswith("/results") else None
     with pytest.raises(ServerError):
         within(4, poller_of(play).wait, 0)
 
 
-@pytest.mark.parametrize("said", [{}, {"status": None}, []])
-def test_a_status_that_is_none(poller_of, said):
+@pytest.mark.parametrize("response", [{}, {"status": None}, []])
+def test_a_status_that_is_none(poller_of, response):
     play = Scripted()
-    play.fault = lambda asked: None if asked.path.endswith("/results") else say(said)
+    play.fault = lambda request: None if request.path.endswith("/results") else say(response)
     with pytest.raises(ServiceXError):
         within(4, poller_of(play).wait, 0)
 
@@ -450,7 +459,7 @@ def test_duplicate_and_unknown_rows(poller_of):
 
 
 def test_a_failure_without_reasons(poller_of):
-    """Servers before 2026 tell no reasons."""
+    """Servers before 2026 give no reasons."""
     poller = poller_of(Scripted([row(1, "/a.root", failed=True)], "Running"))
     assert poller.wait(0, failure_policy=LENIENT) == Failed(0, "/a.root", None)
 
@@ -458,8 +467,8 @@ def test_a_failure_without_reasons(poller_of):
 def test_reasons_that_cannot_be_had_do_not_hide_the_failure(poller_of):
     play = Scripted([row(1, "/a.root", failed=True)])
 
-    def fault(asked):
-        if asked.path == "/servicex":
+    def fault(request):
+        if request.path == "/servicex":
             return say(
                 {
                     "app-version": "1",
@@ -467,7 +476,7 @@ def test_reasons_that_cannot_be_had_do_not_hide_the_failure(poller_of):
                     "capabilities": [LISTS_RESULTS, "transformation_errors"],
                 }
             )
-        return Answer(404) if asked.path.endswith("/errors") else None
+        return Answer(404) if request.path.endswith("/errors") else None
 
     play.fault = fault
     with pytest.raises(TransformFailed, match=r"/a\.root") as caught:
@@ -475,21 +484,21 @@ def test_reasons_that_cannot_be_had_do_not_hide_the_failure(poller_of):
     assert caught.value.reason is None
 
 
-def test_several_failures_of_one_answer_are_counted(poller_of):
+def test_several_failures_in_a_response_are_counted(poller_of):
     rows = [row(2, "/b.root", failed=True), row(1, "/a.root", failed=True)]
     with pytest.raises(TransformFailed, match="1 more") as caught:
         poller_of(Scripted(rows)).wait(1)
     assert caught.value.input_file == "/a.root"
 
 
-def test_a_listener_that_fails_does_not_stop_the_watch(poller_of):
+def test_a_subscriber_that_fails_does_not_stop_the_poller(poller_of):
     play = Scripted([A])
     poller = poller_of(play)
 
-    def listener(outcomes, ending):
-        raise RuntimeError("a listener's own fault")
+    def fail():
+        raise RuntimeError("a mistake of the subscriber")
 
-    poller.subscribe(listener)
+    poller.results.subscribe(fail)
     assert poller.wait(0).index == 0
     play.rows.append(B)
     assert within(3, poller.wait, 1).index == 1
@@ -503,53 +512,53 @@ class Counting(Scripted):
 
     def __init__(self, rows):
         super().__init__(rows)
-        self.asked = []
+        self.requests = []
 
-    def __call__(self, asked):
-        self.asked.append(asked)
-        if asked.path == "/servicex":
+    def __call__(self, request):
+        self.requests.append(request)
+        if request.path == "/servicex":
             able = [LISTS_RESULTS, "generate_file_urls"]
             return say({"app-version": "1", "code-gen-image": {}, "capabilities": able})
-        return super().__call__(asked)
+        return super().__call__(request)
 
     def about(self, what):
-        return [one for one in self.asked if what in one.path]
+        return [request for request in self.requests if what in request.path]
 
 
-def test_urls_of_all_new_results_are_asked_for_at_once(poller_of):
+def test_urls_of_all_new_results_are_requested_at_once(poller_of):
     play = Counting([A, B])
     poller = poller_of(play)
     names = [poller.wait(i).object_name for i in range(2)]
-    urls = [poller.grant(name).url for name in names]
+    urls = [poller.signed_url(name).url for name in names]
     assert urls == [f"http://127.0.0.1/{name}" for name in names]
-    (asked,) = play.about("/file-urls")
-    assert sorted(asked.json["file_list"]) == sorted(names)
+    (request,) = play.about("/file-urls")
+    assert sorted(request.json["file_list"]) == sorted(names)
 
 
-def test_urls_that_cannot_be_had_do_not_stop_the_watch(poller_of):
+def test_urls_that_cannot_be_had_do_not_stop_the_poller(poller_of):
     play = Counting([A])
-    play.fault = lambda asked: say({}, 404) if "/file-urls" in asked.path else None
+    play.fault = lambda request: say({}, 404) if "/file-urls" in request.path else None
     poller = poller_of(play)
     name = poller.wait(0).object_name
     with pytest.raises(TransformGone):
-        poller.grant(name)
+        poller.signed_url(name)
     play.rows.append(B)
     assert poller.wait(1).index == 1
     play.fault = None
-    assert poller.grant(name).url.endswith(name)
+    assert poller.signed_url(name).url.endswith(name)
 
 
-def test_of_many_rows_only_the_latest_are_asked_for(poller_of):
+def test_of_many_rows_only_the_latest_are_requested(poller_of):
     others = [{**row(n, "/other.root"), "created_at": A["created_at"]} for n in range(10, 60)]
     play = Counting([A, *others])
     poller = poller_of(play)
     poller.wait(0)
-    # It says that it was made a moment before the other, and is seen only now.
+    # Its time is a moment before that of the other, and it is seen only now.
     play.rows.append({**B, "created_at": "2026-11-22T14:43:42.000000"})
     assert poller.wait(1).index == 1
     first, *others = play.about("/results")
     assert first.path.endswith("/results")
-    assert {one.path.partition("?")[2] for one in others} == {
+    assert {request.path.partition("?")[2] for request in others} == {
         "later_than=2026-11-22T14%3A43%3A41.000001%2B00%3A00"
     }
 
@@ -557,7 +566,7 @@ def test_of_many_rows_only_the_latest_are_asked_for(poller_of):
 # -- waits that nothing must stop
 
 
-def test_a_result_without_a_name_does_not_stop_the_watch(poller_of):
+def test_a_result_without_a_name_does_not_stop_the_poller(poller_of):
     play = Scripted([{**A, "s3-object-name": ""}])
     poller = poller_of(play)
     assert poller.wait(0).object_name == ""
@@ -565,23 +574,26 @@ def test_a_result_without_a_name_does_not_stop_the_watch(poller_of):
     assert within(5, poller.wait, 1).index == 1
 
 
-def test_a_coroutine_that_begins_to_wait_as_the_watch_rests(poller_of, monkeypatch):
-    play = Scripted([A])
-    poller = poller_of(play)
-    is_wanted, asked = type(poller).is_wanted, threading.Event()
+class SlowlyResting(Poller):
+    """Takes long to find out that no task waits."""
 
-    def rests(self):
-        asked.set()
+    checked = threading.Event()
+
+    @property
+    def is_wanted(self):
+        self.checked.set()
         time.sleep(0.2)
-        return is_wanted(self)
+        return super().is_wanted
+
+
+def test_a_coroutine_that_begins_to_wait_as_the_poller_rests(poller_of):
+    play = Scripted([A])
+    poller = poller_of(play, kind=SlowlyResting)
 
     async def waits():
-        await asyncio.to_thread(asked.wait, 20)
-        asked.clear()
-        await asyncio.to_thread(asked.wait, 20)
+        assert await asyncio.to_thread(poller.checked.wait, 20)
         return await asyncio.wait_for(poller.wait_async(1), 10)
 
-    monkeypatch.setattr(type(poller), "is_wanted", rests)
     poller.start(0.0)
     play.rows.append(B)
     assert asyncio.run(waits()).index == 1
@@ -600,12 +612,12 @@ def test_waiting_again_after_a_stall_waits(poller_of, is_coroutine):
         with pytest.raises(TransformStalled):
             wait()
         assert time.monotonic() - start > 0.9
-    assert not poller.knows(1)
+    assert not poller.is_ready(1)
     play.rows.append(B)
     assert wait().index == 1
 
 
-def test_nothing_is_asked_for_a_coroutine_that_was_canceled(poller_of):
+def test_nothing_is_requested_for_a_coroutine_that_was_canceled(poller_of):
     poller = poller_of(Scripted([A]))
 
     async def give_up():
@@ -613,19 +625,19 @@ def test_nothing_is_asked_for_a_coroutine_that_was_canceled(poller_of):
             await asyncio.wait_for(poller.wait_async(1), 0.3)
 
     asyncio.run(give_up())
-    assert not poller.results_store.is_awaited
+    assert not poller.results.is_awaited
 
 
 @pytest.mark.parametrize(
     "answer", [Answer(404, b"<html>nginx</html>"), Answer(502), say({}, 503)], ids=str
 )
-def test_what_stands_before_a_server_is_an_outage(poller_of, answer):
+def test_errors_of_a_proxy_are_an_outage(poller_of, answer):
     play = Scripted([A])
-    play.fault = lambda asked: answer if "/transformation/" in asked.path else None
+    play.fault = lambda request: answer if "/transformation/" in request.path else None
     poller = poller_of(play)
     with pytest.raises(ServerError):
         within(5, poller.wait, 1)
-    assert not poller.knows(1)
+    assert not poller.is_ready(1)
     play.rows.append(B)
     threading.Timer(0.5, setattr, [play, "fault", None]).start()
     assert poller.wait(1).index == 1
@@ -634,65 +646,65 @@ def test_what_stands_before_a_server_is_an_outage(poller_of, answer):
 def test_a_token_file_that_is_away_for_a_moment(poller_of, tmp_path, monkeypatch):
     token = tmp_path / "token"
     monkeypatch.setenv("BEARER_TOKEN_FILE", str(token))
-    token.write_text("one")
+    token.write_text("first")
     play = Scripted([A])
     poller = poller_of(play)
     poller.wait(0)
     token.unlink()
     play.rows.append(B)
-    threading.Timer(0.4, token.write_text, ["two"]).start()
+    threading.Timer(0.4, token.write_text, ["second"]).start()
     assert poller.wait(1).index == 1
 
 
 def test_readers_wait_for_a_server_that_is_restarted(poller_of):
     play = Counting([A])
     poller = poller_of(play)
-    play.fault = lambda asked: say({}, 503) if "/file-urls" in asked.path else None
+    play.fault = lambda request: say({}, 503) if "/file-urls" in request.path else None
     name = poller.wait(0).object_name
     threading.Timer(0.6, setattr, [play, "fault", None]).start()
-    assert poller.grant(name).url.endswith(name)
+    assert poller.signed_url(name).url.endswith(name)
 
 
-def test_a_known_file_is_not_asked_for(poller_of):
+def test_a_file_with_an_outcome_is_not_requested(poller_of):
     play = Counting([A])
     poller = poller_of(play)
     poller.wait(0)
     until_idle = time.monotonic() + 10
-    while watch_threads() and time.monotonic() < until_idle:
+    while polling_threads() and time.monotonic() < until_idle:
         time.sleep(0.05)
-    n_asked = len(play.asked)
+    n_requests = len(play.requests)
     poller.wait(0)
     asyncio.run(poller.wait_async(0))
     time.sleep(0.2)
-    assert len(play.asked) == n_asked
+    assert len(play.requests) == n_requests
 
 
 # -- how many may fail
 
 
-def test_what_cannot_be_read_counts_as_what_failed_in_any_order(poller_of):
+def test_unreadable_files_count_as_failed_files_in_any_order(poller_of):
     play = Scripted([A])
     poller = poller_of(play)
     handle = TransformHandle(poller.address, FailurePolicy("skip", 1), poller)
     poller.wait(0, failure_policy=handle.failure_policy)
-    tolerate(handle, CorruptFile("no ROOT file"), Read(0, 2, 0, 0, 1.0, "CorruptFile"))
+    allow_failure(handle, CorruptFile("no ROOT file"), Read(0, 2, 0, 0, 1.0, "CorruptFile"))
     play.rows.append(row(2, "/b.root", failed=True))
     failed = poller.wait(1, failure_policy=handle.failure_policy)
     with pytest.raises(TransformFailed, match="one of 2 input files that failed"):
-        tolerate(handle, TransformFailed(failed.input_file))
-    # What is read after all counts no more.
+        allow_failure(handle, TransformFailed(failed.input_file))
+    # A file that is read after all counts no more.
     poller.note_read(Read(0, 2, 0, 500, 2.0))
-    tolerate(handle, TransformFailed(failed.input_file))
+    allow_failure(handle, TransformFailed(failed.input_file))
 
 
-def test_what_another_transform_delivers_counts_no_more(poller_of):
+def test_files_that_another_transform_delivers_count_no_more(poller_of):
     play = Scripted([A, row(2, "/b.root", failed=True)])
     poller = poller_of(play)
     with pytest.raises(TransformFailed):
         poller.wait(1)
     assert poller.wait(0, failure_policy=STRICT.without([1])).index == 0
     handle = TransformHandle(poller.address, FailurePolicy("skip", 0).without([1]), poller)
-    tolerate(handle, TransformFailed("/b.root"))
+    allow_failure(handle, TransformFailed("/b.root"))
 
 
 def test_on_an_event_loop_a_failure_ends_the_wait_for_its_file_only(poller_of):
@@ -700,25 +712,25 @@ def test_on_an_event_loop_a_failure_ends_the_wait_for_its_file_only(poller_of):
     poller = poller_of(play)
 
     async def waits():
-        one = asyncio.create_task(poller.wait_async(0))
+        first = asyncio.create_task(poller.wait_async(0))
         with pytest.raises(TransformFailed, match=r"/b\.root"):
             await poller.wait_async(1)
-        assert not one.done()
+        assert not first.done()
         play.rows.append(A)
-        return await one
+        return await first
 
     assert asyncio.run(waits()).index == 0
 
 
-@pytest.mark.parametrize("given", [2, np.int64(2), 0.5, np.float32(0.5), np.float64(0.5)])
-def test_numbers_of_numpy_are_numbers(given):
-    failure_policy = FailurePolicy("skip", given).among(5)
+@pytest.mark.parametrize("max_failed", [2, np.int64(2), 0.5, np.float32(0.5), np.float64(0.5)])
+def test_numbers_of_numpy_are_numbers(max_failed):
+    failure_policy = FailurePolicy("skip", max_failed).among(5)
     assert failure_policy.allows(2)
     assert not failure_policy.allows(3)
     assert type(failure_policy.max_failed) in (int, float)
 
 
-@pytest.mark.parametrize("given", [True, np.True_, -1, 1.5, "2", math.nan, math.inf])
-def test_what_is_no_number_of_files(given):
+@pytest.mark.parametrize("max_failed", [True, np.True_, -1, 1.5, "2", math.nan, math.inf])
+def test_max_failed_must_be_a_number_of_files(max_failed):
     with pytest.raises(BadInput, match="max_failed"):
-        FailurePolicy("skip", given)
+        FailurePolicy("skip", max_failed)

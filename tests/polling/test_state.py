@@ -37,6 +37,7 @@ from coffea_sx.errors import (
 from coffea_sx.policy import PollPolicy
 from coffea_sx.polling import failures
 from coffea_sx.polling.outcomes import Delivered, Failed, Outcome
+from coffea_sx.polling.results import ResultStore
 from coffea_sx.polling.state import (
     LONG_EVERY_S,
     LONG_OVERLAP_S,
@@ -122,8 +123,9 @@ class History(RuleBasedStateMachine):
         self.begin_again()
 
     def begin_again(self) -> None:
+        results = ResultStore("d857", len(self.files))
         self.state = TransformState(
-            "d857", self.files, self.pace, self.clock, self.chance.random, few_rows=2
+            results, self.files, self.pace, self.clock, self.chance.random, few_rows=2
         )
         self.has_server = self.stopped = False
         self.last_answer = self.listed_at = self.clock
@@ -245,7 +247,7 @@ class History(RuleBasedStateMachine):
         self.state.add(new, self.clock, took_s)
         self.note(new)
         listed = {self.files.index_of(r["file-path"], r["s3-object-name"]) for r in answer}
-        assert listed - {None} <= self.state.matcher.outcomes.keys()
+        assert listed - {None} <= self.state.results.outcomes.keys()
 
     @property
     def most_s(self) -> float:
@@ -317,12 +319,12 @@ class History(RuleBasedStateMachine):
 
     @invariant()
     def every_outcome_is_new_once_and_never_changes(self) -> None:
-        assert self.state.matcher.outcomes == self.outcomes
+        assert self.state.results.outcomes == self.outcomes
         assert all(o.input_file == self.files.paths[i] for i, o in self.outcomes.items())
 
     @invariant()
     def outcomes_and_missing_are_the_files(self) -> None:
-        known, missing = set(self.outcomes), set(self.state.matcher.missing)
+        known, missing = set(self.outcomes), set(self.state.results.missing)
         assert not known & missing
         assert known | missing == set(range(len(self.files)))
 
@@ -347,7 +349,7 @@ class History(RuleBasedStateMachine):
     def a_final_ending_leaves_no_file_without_an_outcome(self) -> None:
         kind = type(self.state.ending)
         if kind in FINAL.values():
-            assert not self.state.matcher.missing
+            assert not self.state.results.missing
             assert FINAL[str(self.state.status)] is kind
             lost = [o for o in self.outcomes.values() if isinstance(o, Failed)]
             assert any(o.kind == kind.__name__ for o in lost)
@@ -420,7 +422,9 @@ LOGS = "https://logs.org/d857"
 
 
 def state_of(*paths: str, has_rows: bool = True, pace: PollPolicy = PACE) -> TransformState:
-    state = TransformState("d857", InputFiles(paths or PATHS), pace, 0.0, lambda: 0.5, few_rows=2)
+    files = InputFiles(paths or PATHS)
+    results = ResultStore("d857", len(files))
+    state = TransformState(results, files, pace, 0.0, lambda: 0.5, few_rows=2)
     state.update_server(has_rows)
     return state
 
@@ -457,7 +461,7 @@ def test_a_final_ending_says_what_is_missing_and_what_to_do(status, says):
     assert type(state.ending) is FINAL[status]
     facts = {"request_id": "d857", "done": 1, "total": 6, "log_url": LOGS}
     assert state.ending.facts == {**facts, "missing": list(PATHS[1:4])}
-    lost = state.matcher.outcomes[5]
+    lost = state.results.outcomes[5]
     assert lost == Failed(5, PATHS[5], f"no result: {status}", LOGS, FINAL[status].__name__)
 
 
@@ -474,7 +478,7 @@ def test_a_passing_ending_says_what_waiting_again_does(deadline_s, kind, says):
     assert type(state.ending) is kind
     for part in ["d857", "1 of 6", "'Reticulating'", repr(PATHS[1]), "cancel()", *says]:
         assert part in str(state.ending)
-    assert state.matcher.missing == [1, 2, 3, 4, 5]
+    assert state.results.missing == [1, 2, 3, 4, 5]
 
 
 def test_a_transform_that_is_gone_says_how_far_it_was():
@@ -742,7 +746,7 @@ def test_rows_without_a_time(made):
     state = state_of()
     rows = [{**row(n, PATHS[n]), "created_at": made} for n in range(3)]
     state.add(state.new_outcomes(parsed(rows)), 1.0)
-    assert len(state.matcher.outcomes) == 3
+    assert len(state.results.outcomes) == 3
     assert state.later_than is None
 
 

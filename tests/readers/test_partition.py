@@ -35,7 +35,7 @@ class Bench:
         self.delivered, self.outcome, self.content = delivered, outcome, content
         self.server = scripted(lambda asked: serve_file(self.content)(asked))
 
-    def grant(self, object_name, *, refresh=False):
+    def signed_url(self, object_name, *, refresh=False):
         return SignedUrl(f"{self.server.url}/o?Signature=CANARY", {}, time.time() + 600)
 
     def read(self, step=0, steps=1, delivered=None, only=None):

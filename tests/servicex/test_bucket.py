@@ -48,7 +48,7 @@ def signing(server_of_2025, watching, selection, nano_files):
 def test_signed_urls_can_be_read(signing, server_of_2025):
     poller, names = signing
     for name in names:
-        response = read(poller.grant(name))
+        response = read(poller.signed_url(name))
         assert response.status_code == 200
         assert response.content[:4] == b"root"
     assert not any(e.path.endswith("file-urls") for e in server_of_2025.exchanges)
@@ -56,7 +56,7 @@ def test_signed_urls_can_be_read(signing, server_of_2025):
 
 def test_signed_urls_live_shortly_and_hide_the_secret(signing):
     poller, names = signing
-    url = poller.grant(names[0])
+    url = poller.signed_url(names[0])
     query = parse_qs(urlsplit(url.url).query)
     assert query["X-Amz-Expires"] == [str(DEFAULT_CLIENT.signed_for_s)]
     assert unquote(urlsplit(url.url).path) == f"/{poller.address.request_id}/{names[0]}"

@@ -68,7 +68,7 @@ def read(grant):
 def test_urls_of_the_server_can_be_read(delivered):
     poller, names = delivered
     for name in names:
-        answer = read(poller.grant(name))
+        answer = read(poller.signed_url(name))
         assert answer.status_code == 200
         assert answer.content[:4] == b"root"
 
@@ -202,7 +202,7 @@ def test_requests_for_urls_are_repeated(provider_of):
 
 def test_a_signed_url_shows_no_signature(delivered):
     poller, names = delivered
-    grant = poller.grant(names[0])
+    grant = poller.signed_url(names[0])
     signature = parse_qs(urlsplit(grant.url).query)["Signature"][0]
     assert signature not in repr(grant)
     assert signature not in str([grant])

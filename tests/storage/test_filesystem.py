@@ -64,7 +64,7 @@ def content_and_url(servicex, nano_files, selection):
     where = TransformAddress(request_id, client.endpoint.name)
     poller = Poller(client, where, InputFiles(tuple(nano_files[:2])))
     outcome = poller.wait(0)
-    grant = poller.grant(outcome.object_name)
+    grant = poller.signed_url(outcome.object_name)
     content = httpx.get(grant.url, headers=grant.headers).content
     assert len(content) == outcome.nbytes
     yield content, address(request_id, outcome.object_name), poller
@@ -107,7 +107,7 @@ class Objects:
     def __init__(self):
         self.address = TransformAddress(uuid4().hex, EndpointName(None, "http://localhost", None))
         self.rows, self.urls = [], {}
-        registry.own(self.address, self)
+        registry.register(self.address, self)
 
     def add(self, name, url, nbytes):
         i = len(self.rows)
@@ -121,7 +121,7 @@ class Objects:
     def wait(self, index, timeout_s=None):
         raise TimeoutError
 
-    def grant(self, object_name, *, refresh=False):
+    def signed_url(self, object_name, *, refresh=False):
         return SignedUrl(self.urls[object_name], {}, time.time() + 60)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import awkward as ak
@@ -21,6 +23,7 @@ from coffea_sx.demo.analysis import DimuonProcessor, SelectionSchema, dimuon_que
 from coffea_sx.demo.samples import make_samples
 from coffea_sx.errors import QueryError, TransformFailed
 from coffea_sx.local import LocalServiceX
+from coffea_sx.polling import registry
 
 # distributed 2025.3 with its own dependencies, when clusters come and go in one process
 pytestmark = [
@@ -65,15 +68,31 @@ def test_the_processor_runs_unchanged(
     assert of_servicex == of_root == serial
 
 
-def test_workers_ask_servicex_nothing(
+def holders(outcome: Any) -> list[Any]:
+    """Return the objects that hold an outcome, except for the variables of functions."""
+    return [h for h in gc.get_referrers(outcome) if not isinstance(h, FrameType)]
+
+
+def test_the_owner_keeps_no_copy_for_workers(
+    client: Client, servicex: LocalServiceX, nano_files: list[str]
+) -> None:
+    factory, events = events_of(servicex, nano_files, ignore_cache=True)
+    events.event.compute()
+    poller: Any = registry.find_source(factory.request_id)
+    for index in range(len(nano_files)):
+        (holder,) = holders(poller.outcomes[index])
+        assert holder is poller.outcomes
+
+
+def test_workers_request_nothing_from_servicex(
     client: Client, servicex: LocalServiceX, nano_files: list[str]
 ) -> None:
     factory, events = events_of(servicex, nano_files, ignore_cache=True)
     before = len(servicex.exchanges)
     events.Muon.pt.compute()
-    asked = [e for e in list(servicex.exchanges)[before:] if e.path.startswith("/servicex")]
-    # One owner asks, whatever the number of workers, threads and partitions.
-    assert {e.path.rsplit("/", 1)[-1] for e in asked} <= {
+    requests = [e for e in list(servicex.exchanges)[before:] if e.path.startswith("/servicex")]
+    # Only the owner makes requests, whatever the number of workers, threads and partitions.
+    assert {e.path.rsplit("/", 1)[-1] for e in requests} <= {
         "results",
         "file-urls",
         "errors",
@@ -102,7 +121,7 @@ class Reversed:
 
 
 def _busy(events: Any, seconds: float) -> Any:
-    """Take a known time for each partition, without the processor."""
+    """Take some time for each partition, without the processor."""
     time.sleep(seconds)
     return events
 
@@ -219,8 +238,6 @@ def test_a_cluster_in_this_process(servicex: LocalServiceX, nano_files: list[str
 def test_futures_outlive_their_graph(
     client: Client, servicex: LocalServiceX, nano_files: list[str]
 ) -> None:
-    import gc
-
     _, events = events_of(servicex, nano_files, ignore_cache=True)
     expected = events.event.compute(scheduler="synchronous")
     _, events = events_of(servicex, nano_files, ignore_cache=True)

@@ -29,12 +29,15 @@ from support.spoiled import spoil, spoil_result
 from support.strategies import submit_dimuons
 
 from coffea_sx import PollPolicy, ServiceXEventsFactory
-from coffea_sx.cluster import plugin, publisher
+from coffea_sx.cluster.publisher import publish
 from coffea_sx.demo.analysis import SelectionSchema, dimuon_query
 from coffea_sx.demo.samples import make_samples
 from coffea_sx.errors import CorruptFile, OwnerLost, TransformFailed, TransformStalled
+from coffea_sx.graph.routing import TransformHandle
 from coffea_sx.local import LocalServiceX
+from coffea_sx.policy import ChannelPolicy
 from coffea_sx.polling import registry
+from coffea_sx.polling.registry import TransformAddress
 
 # distributed 2025.3 with its own dependencies, when clusters come and go in one process
 pytestmark = [
@@ -71,7 +74,7 @@ with Client(scheduler) as client:
     print(numbers.compute().to_list(), flush=True)
 """
 
-# A script that waits for what never comes, until somebody presses Ctrl-C.
+# A script that waits for a result that never comes, until Ctrl-C.
 WAITING = """
 import sys
 from coffea.nanoevents import NanoEventsFactory
@@ -135,10 +138,10 @@ def until(condition: Callable[[], bool], timeout_s: float = 40.0) -> None:
         time.sleep(0.02)
 
 
-def is_asked(server: LocalServiceX, request_id: str) -> bool:
-    """Whether rows of results were asked for, which is when somebody waits."""
+def is_polled(server: LocalServiceX, request_id: str) -> bool:
+    """Return True if rows of results were requested, which is when a task waits."""
     path = f"/servicex/transformation/{request_id}/results"
-    return any(one.path == path for one in list(server.exchanges))
+    return any(exchange.path == path for exchange in list(server.exchanges))
 
 
 @contextmanager
@@ -178,6 +181,7 @@ def _busy(events: Any, seconds: float) -> Any:
 
 SERVER = """
 import sys
+from coffea_sx.graph.routing import TransformHandle
 from coffea_sx.local import LocalServiceX
 
 if __name__ == "__main__":
@@ -267,7 +271,7 @@ def test_a_worker_that_joins_while_others_wait(nano_files: list[str]) -> None:
         numbers = factory.events().event
         slow = numbers.map_partitions(_busy, seconds=0.3, meta=numbers._meta)
         future = client.compute(slow)
-        until(lambda: is_asked(server, factory.request_id))
+        until(lambda: is_polled(server, factory.request_id))
         cluster.scale(2)
         client.wait_for_workers(2, timeout=40)
         held.released.set()
@@ -285,7 +289,7 @@ def test_another_client_takes_over_while_workers_wait(
     held = Held(files, first=1)
     with LocalServiceX(before_report=held) as server:
         with notebook(cluster, server, files) as (process, request_id):
-            until(lambda: is_asked(server, request_id))
+            until(lambda: is_polled(server, request_id))
             process.kill()
             process.wait(10)
         factory = ServiceXEventsFactory.from_request_id(
@@ -313,12 +317,12 @@ def test_two_owners_of_one_request(
         )
         numbers = factory.events().event
         future = client.compute(numbers)
-        until(lambda: is_asked(server, request_id))
+        until(lambda: is_polled(server, request_id))
         held.released.set()
-        said, _ = process.communicate(timeout=40)
+        output, _ = process.communicate(timeout=40)
         found = future.result(30)
         assert found.to_list() == serial(numbers).to_list()
-        assert said.strip() == str(found.to_list())
+        assert output.strip() == str(found.to_list())
 
 
 def test_two_clients_and_two_transforms_at_once(
@@ -327,12 +331,12 @@ def test_two_clients_and_two_transforms_at_once(
     held = Held(nano_files, first=1)
     with (
         LocalServiceX(before_report=held) as server,
-        Client(cluster) as one,
+        Client(cluster) as client,
         Client(cluster) as other,
     ):
         first = submit_dimuons(server, nano_files[:4]).events().event
         second = submit_dimuons(server, nano_files[4:]).events().event
-        futures = [one.compute(first), other.compute(second)]
+        futures = [client.compute(first), other.compute(second)]
         time.sleep(0.5)
         assert not any(future.done() for future in futures)
         held.released.set()
@@ -341,23 +345,29 @@ def test_two_clients_and_two_transforms_at_once(
         assert [sorted(set((a // 500).to_list())) for a in found] == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
-def _be_impatient(seconds: float, poll_s: float) -> tuple[float, float]:
-    """Let a worker give up an owner soon; return what was before."""
-    from coffea_sx.cluster import subscriber
-
-    before = subscriber.OWNER_PATIENCE_S, subscriber.POLL_S
-    subscriber.OWNER_PATIENCE_S, subscriber.POLL_S = seconds, poll_s
-    return before
+IMPATIENT = ChannelPolicy(poll_s=0.5, owner_timeout_s=2.0)
 
 
-@pytest.fixture
-def impatient(client: Client) -> Iterator[None]:
-    (before, *_) = client.run(_be_impatient, 2.0, 0.5).values()
-    yield
-    client.run(_be_impatient, *before)
+def subscribe_impatiently(address: TransformAddress) -> None:
+    """Let a worker, which runs this, give up the owner of a transform soon."""
+    from distributed import get_worker
+
+    from coffea_sx.cluster.subscriber import Subscriber
+    from coffea_sx.polling.registry import connections
+
+    worker = get_worker()
+    connections.get(address, lambda: Subscriber(worker, address, IMPATIENT))
 
 
-@pytest.mark.usefixtures("impatient")
+def lent_graph(client: Client, path: Path) -> tuple[Any, Any]:
+    """Read the graph of another notebook, for workers that give up its owner soon."""
+    graph, keys = pickle.loads(path.read_bytes())
+    handles = (arg for task in graph.values() for arg in getattr(task, "args", ()))
+    address = next(arg.address for arg in handles if isinstance(arg, TransformHandle))
+    client.run(subscribe_impatiently, address)
+    return graph, keys
+
+
 def test_workers_go_on_without_an_owner_that_is_gone(
     cluster: LocalCluster, client: Client, nano_files: list[str], tmp_path: Path
 ) -> None:
@@ -365,16 +375,15 @@ def test_workers_go_on_without_an_owner_that_is_gone(
     held = Held(files, first=1)
     with LocalServiceX(before_report=held) as server:
         with notebook(cluster, server, files, tmp_path / "lent") as (_, request_id):
-            graph, keys = pickle.loads((tmp_path / "lent").read_bytes())
+            graph, keys = lent_graph(client, tmp_path / "lent")
             futures = client.get(graph, keys, sync=False)
-            until(lambda: is_asked(server, request_id))
+            until(lambda: is_polled(server, request_id))
         held.released.set()
         parts = [future.result(40) for future in futures]
         assert [set((part // 500).to_list()) for part in parts] == [{0}, {1}, {2}]
 
 
-@pytest.mark.usefixtures("impatient")
-def test_workers_do_not_wait_for_an_order_that_only_a_lost_owner_knew(
+def test_workers_do_not_wait_for_an_order_that_only_a_lost_owner_had(
     cluster: LocalCluster, client: Client, nano_files: list[str], tmp_path: Path
 ) -> None:
     files = nano_files[:3]
@@ -382,15 +391,15 @@ def test_workers_do_not_wait_for_an_order_that_only_a_lost_owner_knew(
     with LocalServiceX(before_report=held) as server:
         lent = tmp_path / "lent"
         with notebook(cluster, server, files, lent, "reversed") as (_, request_id):
-            graph, keys = pickle.loads(lent.read_bytes())
+            graph, keys = lent_graph(client, lent)
             futures = client.get(graph, keys, sync=False)
-            until(lambda: is_asked(server, request_id))
+            until(lambda: is_polled(server, request_id))
         for future in futures:
             with pytest.raises(OwnerLost, match="no longer answers"):
                 future.result(40)
 
 
-def test_what_is_defined_anew_is_told_to_workers(
+def test_events_that_are_defined_anew_reach_workers(
     cluster: LocalCluster, client: Client, nano_files: list[str]
 ) -> None:
     files = nano_files[:3]
@@ -400,36 +409,38 @@ def test_what_is_defined_anew_is_told_to_workers(
         def submitted(which: slice) -> Any:
             return client.compute(submit_dimuons(server, files).events().event.partitions[which])
 
-        # Nobody holds its events: what the cluster does not need any more is dropped.
+        # Nothing holds its events: what the cluster does not need any more is dropped.
         assert submitted(slice(0, 1)).result(40).to_list()
         everything = submitted(slice(0, 3))
         held.released.set()
         assert set((everything.result(40) // 500).to_list()) == {0, 1, 2}
 
 
-def test_tasks_outlive_what_they_were_made_of(
-    cluster: LocalCluster, client: Client, nano_files: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for module in (plugin, publisher):
-        monkeypatch.setattr(module, "POLL_S", 0.2)
-    with LocalServiceX() as server:
+def test_tasks_outlive_what_they_were_made_of(nano_files: list[str]) -> None:
+    with (
+        LocalServiceX() as server,
+        LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
 
         def computed() -> Any:
             factory = submit_dimuons(server, nano_files)
+            poller: Any = registry.find_source(factory.request_id)
+            publish(poller, ChannelPolicy(poll_s=0.2))
             numbers = factory.events().event
             future = client.compute(numbers.map_partitions(_busy, 1.0, meta=numbers._meta))
             return future, factory.request_id
 
         future, request_id = computed()
         dak_cache.clear()  # it keeps graphs, too
-        # All files are found at once, and nobody waits; but most are read much later.
+        # All files are resolved at once, and no task waits; but most are read much later.
         assert set((future.result(60) // 500).to_list()) == set(range(8))
-        assert registry.known(request_id) is not None
+        assert registry.find_source(request_id) is not None
         del future
 
         def is_forgotten() -> bool:
             gc.collect()
-            return registry.known(request_id) is None
+            return registry.find_source(request_id) is None
 
         until(is_forgotten)
 
@@ -495,7 +506,7 @@ def test_max_failed_counts_transforms_and_reads_together(
         assert rows.failed_at.to_list() == [None, "read", None, "transform", "transform"]
 
         # The two that were not transformed are tolerated, and so is the one that is not read:
-        # whichever of them comes last is the one too many.
+        # the last of them is too many.
         numbers, _ = again(2)
         too_many = pytest.raises(
             (CorruptFile, TransformFailed), match="one of 3 input files that failed"
@@ -531,16 +542,16 @@ def test_ctrl_c_ends_a_wait_that_never_ends(
         with process:
             try:
                 assert process.stdout.readline() == "waiting\n"
-                until(lambda: any(one.path.endswith("/results") for one in server.exchanges))
+                until(lambda: any(e.path.endswith("/results") for e in server.exchanges))
                 children = psutil.Process(process.pid).children(recursive=True)
                 start = time.monotonic()
                 os.killpg(process.pid, signal.SIGINT)
-                said = pool.submit(process.stdout.readline).result(20)
+                output = pool.submit(process.stdout.readline).result(20)
                 took_s = time.monotonic() - start
                 process.wait(15)
             finally:
                 process.kill()
-    assert said == "interrupted\n"
+    assert output == "interrupted\n"
     assert took_s < 1
     assert process.returncode == 0
     assert bool(children) == (scheduler == "distributed")
