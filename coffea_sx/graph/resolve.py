@@ -37,8 +37,27 @@ class ResolvedPartition:
 def resolve_partition(
     handle: TransformHandle, index: int, partition: int, step: int
 ) -> ResolvedPartition:
-    """Wait for the outcome of a partition, which reads an input file of a transform."""
-    return ResolvedPartition(partition, handle, resolve(handle, index), step)
+    """Wait for the outcome of the input file of a partition, without a slot of a worker.
+
+    Raises
+    ------
+    TransformError, ServerError
+        If the transform ended, or the server cannot be reached.
+    """
+    results = handle.results
+    if not results.is_ready(index):
+        _secede()
+    try:
+        outcome = results.wait(index, failure_policy=handle.failure_policy)
+    except OwnerLost as error:
+        if isinstance(results, Poller):
+            raise  # closed here, as at the end of the program
+        try:
+            own = reconnect(handle.address, results)
+            outcome = own.wait(index, failure_policy=handle.failure_policy)
+        except ServiceXError:
+            raise error from None
+    return ResolvedPartition(partition, handle, outcome, step)
 
 
 async def resolve_on_worker(
@@ -65,29 +84,6 @@ async def resolve_on_worker(
         except ServiceXError:
             raise error from None
     return ResolvedPartition(partition, handle, outcome, step)
-
-
-def resolve(handle: TransformHandle, index: int) -> Outcome:
-    """Wait for the outcome of an input file, without a slot of a worker.
-
-    Raises
-    ------
-    TransformError, ServerError
-        If the transform ended, or the server cannot be reached.
-    """
-    results = handle.results
-    if not results.is_ready(index):
-        _secede()
-    try:
-        return results.wait(index, failure_policy=handle.failure_policy)
-    except OwnerLost as error:
-        if isinstance(results, Poller):
-            raise  # closed here, as at the end of the program
-        try:
-            own = reconnect(handle.address, results)
-            return own.wait(index, failure_policy=handle.failure_policy)
-        except ServiceXError:
-            raise error from None
 
 
 def allow_failure(
