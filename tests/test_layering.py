@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import io
 import re
+import tokenize
+from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -17,23 +20,30 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Not rooms: the public names, and the version, which any room may read.
 ROOT = {"__init__", "__main__", "_version"}
 
+NO_CODE = {
+    *(tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT),
+    tokenize.ENDMARKER,
+}
+
 
 @lru_cache
-def table() -> dict[str, set[str]]:
-    """Read ``| room | may import | … |``."""
+def rows() -> dict[str, list[str]]:
+    """Read ``| room | may import | lines | holds |``."""
     path = PACKAGE.parent / "ARCHITECTURE.md"
     if not path.is_file():
         pytest.skip(f"there is no {path.name} next to the installed package")
-    rows = [
+    cells = [
         [cell.strip() for cell in line.strip().strip("|").split("|")]
         for line in path.read_text().splitlines()
         if line.lstrip().startswith("|")
     ]
-    start = next(i for i, row in enumerate(rows) if row[:2] == ["room", "may import"])
-    allowed = {}
-    for row in rows[start + 2 :]:
-        allowed[row[0].strip("`")] = set(re.findall(r"`(\w+)`", row[1]))
-    return allowed
+    start = next(i for i, row in enumerate(cells) if row[:2] == ["room", "may import"])
+    return {row[0].strip("`"): row[1:] for row in cells[start + 2 :]}
+
+
+def table() -> dict[str, set[str]]:
+    """Return the rooms that each room may import."""
+    return {room: set(re.findall(r"`(\w+)`", row[0])) for room, row in rows().items()}
 
 
 def room_of(path: Path) -> str:
@@ -82,3 +92,30 @@ def test_imports_are_allowed(path):
 def test_imports_are_found_in_functions_and_relative():
     found = {target for _, target in imports(PACKAGE / "graph" / "resolve.py")}
     assert {"errors", "polling"} <= found
+
+
+def code_lines(path: Path) -> int:
+    """Count the lines of a module that are neither blank nor comments nor docstrings."""
+    text = path.read_text()
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in NO_CODE:
+            lines |= set(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(text)):
+        body = getattr(node, "body", None)
+        first = body[0] if isinstance(body, list) and body else None
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+            lines -= set(range(first.lineno, (first.end_lineno or 0) + 1))
+    return len(lines)
+
+
+def test_the_sizes_of_the_rooms_are_those_of_the_table():
+    sizes: Counter[str] = Counter()
+    for path in MODULES:
+        sizes[room_of(path)] += code_lines(path)
+    wrong = {
+        room: sizes[room]
+        for room, row in rows().items()
+        if abs(sizes[room] - int(row[1])) > max(10, 0.2 * sizes[room])
+    }
+    assert not wrong
