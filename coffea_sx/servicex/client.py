@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
 from collections.abc import Sequence
@@ -52,8 +53,7 @@ class ServiceXClient:
         policy: ClientPolicy = DEFAULT_CLIENT,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        self.endpoint = endpoint
-        self.policy = policy
+        self.endpoint, self.policy = endpoint, policy
         self._http = HttpSession(endpoint, policy, limits)
         self._info: ServerInfo | None = None
 
@@ -66,7 +66,7 @@ class ServiceXClient:
         """Current time, or a little less, by the clock in the last response of the server."""
         return self._http.server_time
 
-    def info(self, *, timeout_s: float | None = None) -> ServerInfo:
+    def info(self, *, timeout_s: float = math.inf) -> ServerInfo:
         """Return what the server can do. One request, the first time."""
         if self._info is None:
             request = Request("GET", "/servicex")
@@ -97,7 +97,7 @@ class ServiceXClient:
         parse = partial(models.read, "requests", TransformStatus.all_from_json)
         return self._http.send(Request("GET", TRANSFORMATION), parse)
 
-    def status(self, request_id: str, *, timeout_s: float | None = None) -> TransformStatus:
+    def status(self, request_id: str, *, timeout_s: float = math.inf) -> TransformStatus:
         """Return the status of a transform."""
         request = Request("GET", f"{TRANSFORMATION}/{request_id}")
         return self._http.send(request, models.parse_status, timeout_s)
@@ -108,11 +108,7 @@ class ServiceXClient:
         return self._http.send(request, StoreKeys.from_json)
 
     def results(
-        self,
-        request_id: str,
-        later_than: datetime | None = None,
-        *,
-        timeout_s: float | None = None,
+        self, request_id: str, later_than: datetime | None = None, *, timeout_s: float = math.inf
     ) -> list[ResultRow]:
         """Return rows of results, unsorted: all, or those that were made after a time.
 
@@ -123,7 +119,7 @@ class ServiceXClient:
         parse = partial(models.read, "results", ResultRow.all_from_json)
         return self._http.send(request, parse, timeout_s)
 
-    def reasons(self, request_id: str, *, timeout_s: float | None = None) -> dict[str, str]:
+    def reasons(self, request_id: str, *, timeout_s: float = math.inf) -> dict[str, str]:
         """Return why input files failed, by path, if the server keeps that."""
         if not self.info(timeout_s=timeout_s).gives_reasons:
             return {}
@@ -137,7 +133,7 @@ class ServiceXClient:
         return self._http.send(request, DatasetInfo.from_json)
 
     def file_urls(
-        self, request_id: str, names: Sequence[str], *, timeout_s: float | None = None
+        self, request_id: str, names: Sequence[str], *, timeout_s: float = math.inf
     ) -> dict[str, SignedUrl]:
         """Return URLs of objects, by name, from a server that makes them."""
         body = {"request_id": request_id, "file_list": list(names)}
@@ -156,9 +152,7 @@ _lock = threading.Lock()
 
 
 def client_of(
-    endpoint: Endpoint,
-    policy: ClientPolicy = DEFAULT_CLIENT,
-    limits: Limits = DEFAULT_LIMITS,
+    endpoint: Endpoint, policy: ClientPolicy = DEFAULT_CLIENT, limits: Limits = DEFAULT_LIMITS
 ) -> ServiceXClient:
     """Return the client of this process for an endpoint; make it, if there is none.
 
