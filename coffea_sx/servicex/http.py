@@ -174,6 +174,10 @@ class HttpSession:
             raise type(cause)(f"{cause} Tries: {n_tries}.", **cause.facts) from None
         return self._parsed(request, response, parse)
 
+    def get(self, path: str, parse: Callable[[Any], Parsed], timeout_s: float = math.inf) -> Parsed:
+        """Send a request without content, as `send` does."""
+        return self.send(Request("GET", path), parse, timeout_s)
+
     def _attempt(self, request: Request, end: float) -> Response:
         response = self._exchange(request, self._access_token or self._token(end), end)
         if response.status == 401 and self._renew_token(end):
