@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 from hashlib import sha256
-from time import sleep
+
+import tenacity
 
 from ..dataset import Dataset
 from ..errors import OutcomeUnknown, ServiceXError
@@ -51,8 +52,8 @@ def find_unanswered(
     server.
     """
     selection, earlier = submissions.selection, submissions.all_earlier()
-    for pause_s in (0.0, *client.policy.recovery_pauses_s):
-        sleep(pause_s)
+
+    def search() -> str | None:
         try:
             listed, image = client.transforms(), client.info().codegens.get(selection.codegen)
         except ServiceXError as failure:
@@ -65,10 +66,18 @@ def find_unanswered(
             and status.request_id not in earlier
             and (parse_time(status.submitted_at) or _NEVER) >= since - SKEW
         ]
-        if equal:
-            # Our own rather than that of another user.
-            return min(equal, key=lambda status: status.title != selection.title).request_id
-    return None
+        # Our own rather than that of another user.
+        equal.sort(key=lambda status: status.title != selection.title)
+        return equal[0].request_id if equal else None
+
+    pauses_s = client.policy.recovery_pauses_s
+    searches = tenacity.Retrying(
+        retry=tenacity.retry_if_result(lambda request_id: request_id is None),
+        stop=tenacity.stop_after_attempt(len(pauses_s) + 1),
+        wait=tenacity.wait_chain(*map(tenacity.wait_fixed, pauses_s)),
+        retry_error_callback=lambda state: None,
+    )
+    return searches(search)
 
 
 def undecided(selection: Selection, error: OutcomeUnknown, reason: str) -> OutcomeUnknown:
