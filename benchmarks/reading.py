@@ -44,7 +44,7 @@ from coffea.nanoevents import BaseSchema
 from coffea.nanoevents.factory import _map_schema_uproot
 
 from coffea_sx.forms import OutputForm
-from coffea_sx.forms.file_forms import observed_forms
+from coffea_sx.forms.file_forms import read_forms
 from coffea_sx.polling.outcomes import Delivered
 from coffea_sx.readers.parquet import open_parquet
 from coffea_sx.readers.partition import blockwise_reader, read
@@ -169,7 +169,7 @@ class Presigned:
 def promised(task: Task) -> tuple[OutputForm, int]:
     """Tell what is in a task's object, and its size in bytes."""
     sample = task.sample
-    trees = observed_forms(sample.path, sample.result_format)
+    trees = read_forms(sample.path, sample.result_format)
     delivered = OutputForm(trees, next(iter(trees)), sample.result_format)
     return delivered, Path(sample.path).stat().st_size
 
@@ -251,7 +251,7 @@ def s3fs_default(task: Task) -> Callable[[], Any]:
 
 
 def _form(task: Task) -> Any:
-    return observed_forms(task.sample.path, task.sample.result_format)[TREE]
+    return read_forms(task.sample.path, task.sample.result_format)[TREE]
 
 
 def _arrays(source: Any, task: Task, **options: Any) -> Any:

@@ -1,7 +1,7 @@
 """coffea NanoEvents for data that ServiceX has not produced yet.
 
-Importing this package adds `NanoEventsFactory.from_servicex` and imports nothing but coffea's
-NanoEvents; the names below, and with them dask and servicex, are imported when they are asked for.
+Importing this package adds `NanoEventsFactory.from_servicex`, and imports only coffea's NanoEvents.
+The public names, and with them dask and servicex, are imported when they are first used.
 """
 
 import logging
@@ -32,8 +32,8 @@ __all__ = [
     "from_spec",
 ]
 
-# In which module each name is; a module itself is in none.
-_WHERE = {
+# Module of each public name; None for a module.
+_MODULES = {
     "OutputForm": "forms",
     "PollPolicy": "policy",
     "Report": "report",
@@ -45,12 +45,11 @@ _WHERE = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(f".{_WHERE[name] or name}", __name__)
-    found = getattr(module, name) if _WHERE[name] else module
-    globals()[name] = found
-    return found
+    module = import_module(f".{_MODULES[name] or name}", __name__)
+    value = globals()[name] = getattr(module, name) if _MODULES[name] else module
+    return value
 
 
 def __dir__() -> list[str]:
@@ -58,7 +57,7 @@ def __dir__() -> list[str]:
 
 
 class _FromServiceX:
-    """``from_servicex`` of `ServiceXEventsFactory`, as an attribute of coffea's factory."""
+    """Attribute ``from_servicex`` of coffea's factory; imports `ServiceXEventsFactory`."""
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         from .factory import ServiceXEventsFactory
@@ -67,7 +66,7 @@ class _FromServiceX:
 
 
 def _install() -> None:
-    """Add ``from_servicex`` to coffea's NanoEventsFactory. Doing it twice changes nothing."""
+    """Add ``from_servicex`` to coffea's NanoEventsFactory. A second call changes nothing."""
     NanoEventsFactory.from_servicex = _FromServiceX()
 
 

@@ -1,4 +1,4 @@
-"""``python -m coffea_sx``."""
+"""Entry point of ``python -m coffea_sx``."""
 
 from .cli import main
 

@@ -1,4 +1,4 @@
-"""The command ``coffea-sx``."""
+"""Command line: ``coffea-sx``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 
 from .errors import BadInput, ServiceXError
 from .local.generations import GENERATIONS
-from .query import RESULT_FORMATS, said, unreadable
+from .query import RESULT_FORMATS, advice_on_writing, describe_error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,8 +37,14 @@ def _parser() -> argparse.ArgumentParser:
         prog="coffea-sx", description="coffea events for data that ServiceX has not produced yet"
     )
     commands = parser.add_subparsers(required=True, metavar="command")
+    _add_demo(commands.add_parser("demo", help="run the whole job on this machine and draw a plot"))
+    _add_form(commands.add_parser("form", help="show or save the form of a sample file"))
+    _add_check(commands.add_parser("check", help="show the results, and what coffea will miss"))
+    _add_serve(commands.add_parser("serve", help="start a ServiceX on this machine"))
+    return parser
 
-    demo = commands.add_parser("demo", help="run the whole job on this machine and draw a plot")
+
+def _add_demo(demo: argparse.ArgumentParser) -> None:
     demo.add_argument("--files", type=_positive, default=16, help="input files (%(default)s)")
     demo.add_argument(
         "--workers",
@@ -46,30 +52,29 @@ def _parser() -> argparse.ArgumentParser:
         default=2,
         help="processes that transform, and dask workers (%(default)s each)",
     )
-    demo.add_argument(
-        "--events", type=_positive, default=20_000, help="events an input file (%(default)s)"
-    )
-    demo.add_argument("--out", default="dimuon.png", help="the plot (%(default)s)")
+    demo.add_argument("--events", type=_positive, default=20_000, help="per file (%(default)s)")
+    demo.add_argument("--out", default="dimuon.png", help="path of the plot (%(default)s)")
     demo.set_defaults(run=_demo)
 
-    form = commands.add_parser("form", help="show or save what a sample file looks like")
+
+def _add_form(form: argparse.ArgumentParser) -> None:
     form.add_argument("sample", type=_sample, metavar="FILE:TREE")
-    form.add_argument("--save", metavar="FORM.json", help="for input_form=, where no file can be")
+    form.add_argument("--save", metavar="FORM.json", help="save it there, to be an input_form=")
     form.set_defaults(run=_form)
 
-    check = commands.add_parser(
-        "check", help="show what a query will deliver, and what coffea will miss in it"
-    )
+
+def _add_check(check: argparse.ArgumentParser) -> None:
     check.add_argument("query", help="MODULE:NAME of a query object, or a file with a selection")
     check.add_argument("--input", help="FILE:TREE or a saved form", metavar="INPUT")
-    check.add_argument("--codegen", help="of a selection in a file")
+    check.add_argument("--codegen", help="code generator of a selection in a file")
     check.add_argument("--format", default="root-file", choices=RESULT_FORMATS)
     check.add_argument("--schema", default="NanoAODSchema", help="of coffea (%(default)s)")
     check.set_defaults(run=_check)
 
-    serve = commands.add_parser("serve", help="start a ServiceX on this machine")
-    serve.add_argument("--port", type=int, default=0, help="TCP port; by default a free one")
-    serve.add_argument("--directory", help="keep requests and results there, and go on with them")
+
+def _add_serve(serve: argparse.ArgumentParser) -> None:
+    serve.add_argument("--port", type=int, default=0, help="TCP port; by default a free port")
+    serve.add_argument("--directory", help="keep requests and results there, and continue them")
     serve.add_argument("--workers", type=_positive, default=2, help="files at once (%(default)s)")
     serve.add_argument(
         "--object-store",
@@ -79,16 +84,10 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--generation",
         choices=GENERATIONS,
-        help="of servers that it answers like (2026, or 2025 with an object store)",
+        help="server generation to emulate (2026, or 2025 with an object store)",
     )
-    serve.add_argument(
-        "--write",
-        metavar="FILE",
-        type=Path,
-        help="write the servicex.yaml, which only you can read, there too",
-    )
+    serve.add_argument("--write", metavar="FILE", type=Path, help="write servicex.yaml there too")
     serve.set_defaults(run=_serve)
-    return parser
 
 
 def _positive(text: str) -> int:
@@ -123,24 +122,20 @@ def _form(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     import coffea.nanoevents
 
-    from .forms.cross_references import misdirected
-    from .forms.output_form import derive_form
-    from .forms.schema import form_mapping, missing
+    from .forms.cross_references import misdirected_indices
+    from .forms.derivation import derive_form
+    from .forms.mapping import form_mapping
+    from .forms.requirements import unmet_requirements
 
     schemaclass = getattr(coffea.nanoevents, options.schema, None)
     if schemaclass is None:
         raise BadInput(f"coffea.nanoevents has no {options.schema}.")
-    given = options.input
-    is_sample = given is not None and not given.endswith(".json")
-    delivered = derive_form(
-        _query(options.query),
-        _sample(given) if is_sample else given,
-        options.format,
-        options.codegen,
-    )
-    print(delivered)
-    sentences = missing(delivered, form_mapping(delivered, schemaclass))
-    sentences += misdirected(delivered, schemaclass)
+    is_sample = options.input is not None and not options.input.endswith(".json")
+    input_form = _sample(options.input) if is_sample else options.input
+    output_form = derive_form(_query(options.query), input_form, options.format, options.codegen)
+    print(output_form)
+    sentences = unmet_requirements(output_form, form_mapping(output_form, schemaclass))
+    sentences += misdirected_indices(output_form, schemaclass)
     print("\n".join(["", *sentences]) if sentences else f"\n{options.schema} misses nothing.")
     return 1 if sentences else 0
 
@@ -159,15 +154,15 @@ def _query(text: str) -> Any:
     except (ImportError, AttributeError) as error:
         raise BadInput(f"There is no query {text}: {error}") from None
     except Exception as error:
-        # func_adl raises whatever its own look-ups meet first.
+        # func_adl raises errors of any type.
         raise BadInput(
-            f"The query {text} cannot be made{_place(error, module)}: {said(error)} "
-            f"{unreadable(error)}"
+            f"The query {text} cannot be made{_line(error, module)}: {describe_error(error)} "
+            f"{advice_on_writing(error)}"
         ) from error
 
 
-def _place(error: Exception, module: str) -> str:
-    """Say on which line of a module an error arose."""
+def _line(error: Exception, module: str) -> str:
+    """Return the line of a module in which an error arose, in parentheses, or an empty text."""
     spec = importlib.util.find_spec(module)
     lines = [
         frame.lineno
@@ -191,11 +186,11 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from .local import LocalServiceX, private
+    from .local import LocalServiceX, private_files
 
     if options.write is not None:
-        private.check_replaceable(options.write)
-    # Of a disk that is full, for example.
+        private_files.check_replaceable(options.write)
+    # The server logs problems such as a full disk.
     logging.getLogger("coffea_sx").addHandler(logging.StreamHandler())
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -211,17 +206,13 @@ def _serve(options: argparse.Namespace) -> int:
     with server:
         path = server.config_path if options.write is None else options.write.absolute()
         if options.write is not None:
-            private.write_private(path, server.servicex_yaml())
+            private_files.write_file(path, server.servicex_yaml())
         print(f"ServiceX at {server.url} (Ctrl-C stops it)")
         print(f"Its servicex.yaml, with a token that only you can read, is {path}")
         print(
-            f"Take config_path={str(path)!r} in Python and `-c {path}` with servicex; neither is "
+            f"Use config_path={str(path)!r} in Python and `-c {path}` with servicex; neither is "
             "needed in the folder of a servicex.yaml and below.",
             flush=True,
         )
         stopped.wait()
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,4 +1,4 @@
-"""Queries of func-adl-servicex, the interface before servicex 3, for ``from_servicex``.
+"""Queries of func-adl-servicex, the interface of servicex 2, for ``from_servicex``.
 
 >>> from coffea_sx.compat import ServiceXSourceUpROOT
 >>> query = ServiceXSourceUpROOT("my_dataset", "Events").Select("lambda e: {'met': e['MET_pt']}")
@@ -13,39 +13,33 @@ ServiceXSourceXAOD        ``atlasr21``     xAOD of ATLAS, release 21
 ServiceXSourceCMSRun1AOD  ``cms``          AOD of CMS, Run 1
 ========================  ===============  ==================================================
 
-A source whose backend is called like a code generator, for example ``"atlasr22"``, means that one;
-other backends were names of endpoints, and say nothing. ``codegen=`` overrides both.
+A backend with the name of a code generator, for example ``"atlasr22"``, selects that generator;
+other backends were names of endpoints, and have no effect. ``codegen=`` overrides both.
 
-- The dataset that a source is given is not in its query, and never was: say it to `from_servicex`.
-- ``AsAwkwardArray``, ``AsPandasDF``, ``AsParquetFiles`` and ``AsROOTTTree`` give their names to the
-  columns of a tuple or of a single value, and do nothing else: the format is ``result_format=``,
-  and servers name files and trees themselves.
+- The dataset of a source is not part of its query: give the dataset to `from_servicex`.
+- ``AsAwkwardArray``, ``AsPandasDF``, ``AsParquetFiles`` and ``AsROOTTTree`` name the columns of a
+  tuple or of a single value, and do nothing else: the format is ``result_format=``, and servers
+  name files and trees themselves.
 - ``value()`` raises `QueryError`, unless ``return_qastle`` is set on the source.
 
-func-adl-servicex cannot be imported beside servicex 3, which lost two names that it asks for. When
-a source is taken from here, they are there while it is imported, and then servicex is as it was.
+func-adl-servicex needs two names that servicex 3 does not have. They exist only while a source is
+imported from here; servicex is not changed.
 """
 
 from __future__ import annotations
 
 import ast
 import functools
-import importlib
-import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import ModuleType
+from collections.abc import Callable
 from typing import Any
 
 from func_adl import EventDataset
 
+from ._upstream import func_adl_servicex
 from .errors import ConfigurationError, QueryError
 
-ServiceXSourceUpROOT: Any
-ServiceXSourceXAOD: Any
-ServiceXSourceCMSRun1AOD: Any
 _SOURCES = {
     "ServiceXSourceUpROOT": "uproot",
     "ServiceXSourceXAOD": "atlasr21",
@@ -63,28 +57,28 @@ def __getattr__(name: str) -> Any:
 
 
 class _Source(EventDataset):
-    """What is added to a source, so that its queries are like those of ``servicex.query``."""
+    """Base of all sources: gives their queries the interface of ``servicex.query``."""
 
     _codegen: str
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         with warnings.catch_warnings():
-            # func-adl-servicex 2.2 makes nodes of a kind that is deprecated in Python 3.12.
+            # func-adl-servicex 2.2 makes nodes that are deprecated in Python 3.12.
             warnings.simplefilter("ignore", DeprecationWarning)
             super().__init__(*args, **kwargs)
 
     @property
     def default_codegen(self) -> str:
         """Name of the code generator that reads the query."""
-        backend: str = getattr(self._ds, "backend_name", "")
+        backend = func_adl_servicex.backend_name(self)
         return backend if backend in _CODEGENS else self._codegen
 
     def generate_selection_string(self) -> str:
-        """Write the query as qastle."""
+        """Return the query as qastle."""
         return self.generate_qastle(self.query_ast)
 
     async def execute_result_async(self, a: ast.Call, title: str | None = None) -> str:
-        """Return the qastle if only that is wanted, else raise `QueryError`."""
+        """Return the qastle if ``return_qastle`` is set, else raise `QueryError`."""
         if self.return_qastle:
             return self.generate_qastle(a)
         raise QueryError(
@@ -93,58 +87,33 @@ class _Source(EventDataset):
         )
 
 
-def _ending(method: str) -> Callable[..., Any]:
-    """Make an ending that names columns, which is the one for Parquet, and stays a query."""
+def _column_names(method: str) -> Callable[..., Any]:
+    """Make a method that names the columns, as the method for Parquet does, and returns a query."""
 
     @functools.wraps(getattr(EventDataset, method))
-    def ended(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def with_names(self: Any, *args: Any, **kwargs: Any) -> Any:
         events, columns = getattr(super(_Source, self), method)(*args, **kwargs).query_ast.args[:2]
         parquet = ast.Call(ast.Name("ResultParquet", ast.Load()), [events, columns], [])
         return self.clone_with_new_ast(parquet, Any)
 
-    return ended
+    return with_names
 
 
 for _method in (
     *("AsAwkwardArray", "AsPandasDF", "AsParquetFiles", "AsROOTTTree"),
     *("as_awkward", "as_pandas", "as_parquet", "as_ROOT_tree"),
 ):
-    setattr(_Source, _method, _ending(_method))
+    setattr(_Source, _method, _column_names(_method))
 
 
 @functools.cache
 def _source(name: str) -> Any:
-    import servicex
-
-    vars(utils := ModuleType("servicex.utils"))["DatasetType"] = Any
     try:
-        with (
-            _supplied(vars(servicex), "ServiceXDataset", _Dataset),
-            _supplied(sys.modules, "servicex.utils", utils),
-        ):
-            theirs = getattr(importlib.import_module("func_adl_servicex"), name)
+        original = func_adl_servicex.load_source(name)
     except ImportError as error:
         raise ConfigurationError(
             f"{name} is of func-adl-servicex, which cannot be imported: {error}. To install it: "
             'pip install "func-adl-servicex>=2.2".'
         ) from error
     members = {"__doc__": f"{name}, for `from_servicex`.", "_codegen": _SOURCES[name]}
-    return type(name, (_Source, theirs), {"__module__": __name__, **members})
-
-
-class _Dataset:
-    """Stands for a dataset of servicex 2, and only remembers where it was to be asked for."""
-
-    def __init__(self, dataset: Any, backend_name: str) -> None:
-        self.backend_name = backend_name
-
-
-@contextmanager
-def _supplied(names: dict[str, Any], name: str, value: Any) -> Iterator[None]:
-    before = {name: names[name]} if name in names else {}
-    names[name] = value
-    try:
-        yield
-    finally:
-        del names[name]
-        names.update(before)
+    return type(name, (_Source, original), {"__module__": __name__, **members})

@@ -1,44 +1,45 @@
-"""Everything that can go wrong, as one tree.
+"""Errors of coffea_sx, as one tree.
 
 ::
 
     ServiceXError
     ├── BadInput (ValueError)            found before anything is submitted
     │   ├── QueryError                   the query cannot be sent or translated
-    │   │   └── UnknownColumn            it asks for a column that the input does not have
+    │   │   └── UnknownColumn            it reads a column that the input does not have
     │   ├── DatasetError                 the list of input files has no unambiguous order
     │   ├── FormError                    no form can be made of input_form= or form=
-    │   └── ConfigurationError           which ServiceX is meant cannot be told
-    ├── ServerError                      the conversation with ServiceX
+    │   └── ConfigurationError           no valid endpoint of ServiceX is configured
+    ├── ServerError                      requests to ServiceX
     │   ├── Unreachable (ConnectionError)
-    │   │   └── OutcomeUnknown           it may have done what it was asked for
+    │   │   └── OutcomeUnknown           the server may have accepted the submission
     │   ├── NotAuthorized (PermissionError)
-    │   ├── RequestRefused               the server answered with an error
-    │   └── ProtocolError                the server answered what no ServiceX answers
+    │   ├── RequestRefused               the response is an error
+    │   └── ProtocolError                the response is not one of ServiceX
     ├── TransformError                   the transform as a whole
     │   ├── TransformFailed              input files could not be transformed
     │   ├── TransformCanceled
     │   ├── TransformFatal
-    │   ├── TransformGone                the server no longer knows it
+    │   ├── TransformGone                the server no longer has it
     │   ├── BadDataset                   the dataset could not be looked up
     │   ├── EmptyDataset                 the dataset has no files
-    │   ├── CountMismatch                it ended, and results are missing
-    │   ├── TransformStalled             nothing happened for too long
-    │   ├── DeadlineExceeded             it takes longer than it may
-    │   └── OwnerLost                    the process that watches it is gone
+    │   ├── CountMismatch                it ended with results missing
+    │   ├── TransformStalled             no progress for too long
+    │   ├── DeadlineExceeded             it exceeded its time limit
+    │   └── OwnerLost                    the process that polls it ended
     └── ReadError (OSError)              one delivered file
-        ├── AccessError                  no URL, or the store refuses it
-        ├── ObjectGone                   the store does not have it
+        ├── AccessError                  no URL, or the store refused it
+        ├── ObjectGone                   the store does not have the object
         ├── ObjectReplaced               it changed while it was read
-        ├── Truncated                    fewer bytes than promised
-        ├── CorruptFile                  not a file of the promised format
-        └── FormMismatch                 other columns or types than promised
+        ├── Truncated                    fewer bytes than announced
+        ├── CorruptFile                  not a file of the expected format
+        └── FormMismatch                 other columns or types than expected
 
 Every error can be pickled, and none holds a token, a key or a signature.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from .redact import redact, redact_all
@@ -47,22 +48,22 @@ _CONTEXT: Any = BaseException.__dict__["__context__"]
 
 
 class ServiceXError(Exception):
-    """The root of all errors of coffea_sx.
+    """Base of all errors of coffea_sx.
 
     Parameters
     ----------
     message : str
-        What happened, where, and what to do. URLs and secrets in it are redacted.
+        What failed, where, and what to do next. URLs and secrets in it are redacted.
     **facts
-        The same as plain values, also attributes of the error.
+        The same facts as plain values, which are attributes of the error.
     """
 
     def __init__(self, message: str, **facts: Any) -> None:
         super().__init__(redact(message))
         self.facts: dict[str, Any] = redact_all(facts)
 
-    # Where dask is, errors are pickled with their contexts, even those that `from None` hides; the
-    # errors of libraries that ours stand for hold URLs, and things that cannot be pickled.
+    # dask pickles errors with their contexts, even those that `from None` hides. Contexts are
+    # errors of other libraries: they hold URLs, and objects that cannot be pickled.
     @property
     def __context__(self) -> BaseException | None:
         hidden = self.__suppress_context__ and self.__cause__ is None
@@ -79,15 +80,11 @@ class ServiceXError(Exception):
         raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), str(self), self.facts)
-
-
-def _rebuild(kind: type[ServiceXError], message: str, facts: dict[str, Any]) -> ServiceXError:
-    return kind(message, **facts)
+        return partial(type(self), **self.facts), (str(self),)
 
 
 class BadInput(ServiceXError, ValueError):
-    """Something the user gave cannot work; nothing was submitted."""
+    """An argument cannot work; nothing was submitted."""
 
 
 class QueryError(BadInput):
@@ -95,7 +92,7 @@ class QueryError(BadInput):
 
 
 class UnknownColumn(QueryError):
-    """The query asks for a column that the input does not have.
+    """The query reads a column that the input does not have.
 
     Attributes
     ----------
@@ -106,35 +103,35 @@ class UnknownColumn(QueryError):
 
 
 class DatasetError(BadInput):
-    """The input files cannot be told apart, or there are none."""
+    """The input files have ambiguous names, or there are none."""
 
 
 class FormError(BadInput):
-    """No form can be made of what was given as ``input_form`` or ``form``."""
+    """No form can be made of ``input_form`` or ``form``."""
 
 
 class ConfigurationError(BadInput):
-    """Which ServiceX to use cannot be told."""
+    """No valid endpoint of ServiceX is configured."""
 
 
 class ServerError(ServiceXError):
-    """The conversation with the ServiceX server failed."""
+    """A request to the ServiceX server failed."""
 
 
 class Unreachable(ServerError, ConnectionError):
-    """The server does not answer."""
+    """The server does not respond."""
 
 
 class OutcomeUnknown(Unreachable):
-    """The server got a submission, and did not say whether it took it."""
+    """The server received a submission, and did not confirm it."""
 
 
 class NotAuthorized(ServerError, PermissionError):
-    """The server wants a token, or does not accept the one it was given."""
+    """The server needs a token, or does not accept the token of this user."""
 
 
 class RequestRefused(ServerError):
-    """The server answered a request with an error.
+    """The server responded with an error.
 
     Attributes
     ----------
@@ -144,7 +141,7 @@ class RequestRefused(ServerError):
 
 
 class ProtocolError(ServerError):
-    """The server answered what no ServiceX answers."""
+    """The response of the server is not one of ServiceX."""
 
 
 class TransformError(ServiceXError):
@@ -163,13 +160,13 @@ class TransformFailed(TransformError):
     ----------
     request_id : str
     input_file : str
-        The first of them.
+        First of the files that failed.
     input_files : list of str
-        All that have failed so far.
+        All files that have failed so far.
     reason : str or None
-        What the server said.
+        Explanation of the server.
     log_url : str or None
-        Where the server keeps its logs.
+        Logs of the transform, if the server gives their URL.
     """
 
 
@@ -178,11 +175,11 @@ class TransformCanceled(TransformError):
 
 
 class TransformFatal(TransformError):
-    """The server gave the transform up."""
+    """The server ended the transform with a fatal error."""
 
 
 class TransformGone(TransformError):
-    """The server no longer knows the transform."""
+    """The server no longer has the transform."""
 
 
 class BadDataset(TransformError):
@@ -202,11 +199,11 @@ class TransformStalled(TransformError):
 
 
 class DeadlineExceeded(TransformError):
-    """The transform is not over when it should be."""
+    """The transform was not over at its deadline."""
 
 
 class OwnerLost(TransformError):
-    """The process that watches the transform went away while workers waited for it."""
+    """The process that polls the transform ended while workers waited for its outcomes."""
 
 
 class ReadError(ServiceXError, OSError):
@@ -218,18 +215,18 @@ class ReadError(ServiceXError, OSError):
     object_name : str
     """
 
-    # OSError's own __str__ looks at errno and strerror, which are not ours.
+    # OSError.__str__ shows errno and strerror, which are not set here.
     __str__ = Exception.__str__
 
     def about(self, input_file: str, object_name: str) -> ReadError:
-        """Return the same error, which also says what the object was made of."""
+        """Return the same error with the input file of the object."""
         facts = {**self.facts, "input_file": input_file, "object_name": object_name}
         named = "" if input_file in str(self) else f" The object was made of {input_file}."
         return type(self)(str(self) + named, **facts)
 
 
 class AccessError(ReadError):
-    """No URL could be had for the object, or the store refused it."""
+    """There is no URL for the object, or the store refused it."""
 
 
 class ObjectGone(ReadError):
@@ -237,19 +234,19 @@ class ObjectGone(ReadError):
 
 
 class ObjectReplaced(ReadError):
-    """The object became another one while it was read."""
+    """The object was replaced while it was read."""
 
 
 class Truncated(ReadError):
-    """The store sent fewer bytes than it had promised."""
+    """The store sent fewer bytes than it announced."""
 
 
 class CorruptFile(ReadError):
-    """The object is not a file of the promised format."""
+    """The object is not a file of the expected format."""
 
 
 class FormMismatch(ReadError):
-    """The file has other columns or types than its form promised.
+    """The file has other columns or types than its form.
 
     Attributes
     ----------
@@ -258,4 +255,4 @@ class FormMismatch(ReadError):
 
 
 class MisdirectedIndices(UserWarning):
-    """Columns point into a collection that the query filters or sorts: to other entries."""
+    """Indices point to wrong entries, because the query filters or sorts their collection."""

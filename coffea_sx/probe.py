@@ -1,4 +1,4 @@
-"""What the input looks like, learned from ServiceX: for input that cannot be opened from here."""
+"""Form of the input, read by ServiceX: for input that this machine cannot open."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ INSTEAD = 'Give input_form= instead: a sample file {"sample.root": "Events"}, or
 
 
 def run_query(path: str) -> object:
-    """Tell the forms of all trees of a file. Runs on the server, which has no dask."""
+    """Return the forms of all trees of a file. Runs on the server, which has no dask."""
     import json
 
     import awkward as ak
@@ -56,7 +56,7 @@ def run_query(path: str) -> object:
         for name in columns:
             if hasattr(tree[name].interpretation, "subbranches"):
                 parts = {part.rpartition("/")[2] for part in tree[name].keys(recursive=True)}
-                # A branch of branches is one column, unless each of them is one.
+                # A branch with subbranches is a column, unless each subbranch is a column.
                 dropped |= {name} if parts and parts <= set(columns) else parts
         return [name for name in columns if name not in dropped]
 
@@ -65,7 +65,7 @@ def run_query(path: str) -> object:
             names = columns_of(tree)
             forms = [tree[name].interpretation.awkward_form(tree.file) for name in names]
             for path in tree.keys(filter_branch=is_unreadable):
-                # As `coffea_sx.forms.input_form` marks such a column.
+                # `coffea_sx.forms.input_form` marks such a column in the same way.
                 kind = tree[path].typename
                 about = {"__record__": kind, "typename": kind, "unreadable": True}
                 names.append(path.rpartition("/")[2])
@@ -77,45 +77,50 @@ def run_query(path: str) -> object:
     with uproot.open({path: None}) as file:
         kinds = file.classnames(cycle=False)
         trees = [name for name in kinds if kinds[name].startswith(("TTree", "TNtuple"))]
-        return ak.Array([{"found": json.dumps({name: describe(file[name]) for name in trees})}])
+        return ak.Array([{"forms": json.dumps({name: describe(file[name]) for name in trees})}])
 
 
 def probe_forms(
     client: ServiceXClient, dataset: Dataset, trees: Sequence[str], patience_s: float = 600.0
 ) -> dict[str, Any]:
-    """Return the forms of trees of the input, of those that are in its first file.
+    """Return the forms of trees in the first file of the input.
 
     Parameters
     ----------
-    client, dataset, trees
+    client : ServiceXClient
+    dataset : Dataset
+    trees : sequence of str
+        Trees that the file does not have are left out.
     patience_s : float
-        How long to wait while nothing changes, seconds.
+        Maximum time without progress, seconds.
 
     Returns
     -------
     dict of str to awkward.forms.RecordForm
-        As of a sample file, but as the server's uproot understands it.
+        Equal to those of a sample file, but read by the server's uproot.
 
     Raises
     ------
     QueryError
         If the server has no code generator ``python``.
     FormError
-        If the first file cannot be read there or has none of the trees, or nothing happens.
+        If ServiceX cannot read the first file, or makes no progress, or if the file has none of
+        the trees.
     BadDataset, EmptyDataset, TransformError, ServerError
-        As `submit` and `files_of` do.
+        Those of `submit` and `files_of`.
 
     Notes
     -----
-    Requests: to ServiceX, one for what it can do, one to submit (or to find an earlier probe), two
-    or more to look up a dataset, more until the file is done, one for a URL; two to the store.
+    Requests to ServiceX: one for its capabilities, one to submit (or to find an earlier probe), two
+    or more to look up a dataset, more until the file is done, one for a URL. Two to the store.
     """
     if "python" not in client.info().codegens:
         raise QueryError(f"{client.endpoint.url} has no code generator 'python'. {INSTEAD}")
-    return _forms(_delivered(client, _first_of(dataset), patience_s), trees)
+    return parse_forms(_result(client, first_file(dataset), patience_s), trees)
 
 
-def _first_of(dataset: Dataset) -> Dataset:
+def first_file(dataset: Dataset) -> Dataset:
+    """Return the dataset of the first file of a dataset."""
     if dataset.files is not None:
         return Dataset(None, InputFiles(dataset.files.paths[:1]))
     name, _, options = str(dataset.did).partition("?")
@@ -123,7 +128,8 @@ def _first_of(dataset: Dataset) -> Dataset:
     return Dataset(f"{name}?{''.join(others)}files=1", None)
 
 
-def _delivered(client: ServiceXClient, dataset: Dataset, patience_s: float) -> bytes:
+def _result(client: ServiceXClient, dataset: Dataset, patience_s: float) -> bytes:
+    """Run `run_query` on a dataset of one file; return the content of its result."""
     source = "from __future__ import annotations\n\n\n" + inspect.getsource(run_query)
     text = b64encode(source.encode("ascii")).decode()
     selection = Selection(text, "python", "parquet", None, "coffea_sx: forms of the input")
@@ -139,26 +145,34 @@ def _delivered(client: ServiceXClient, dataset: Dataset, patience_s: float) -> b
         return bytes(ServiceXFileSystem().cat_file(address(request_id, name)))
     except (TransformError, ReadError) as error:
         path = error.facts.get("input_file", files.paths[0])
-        said = error.facts.get("reason") or error
-        raise FormError(f"ServiceX could not look at {path}: {said}. {INSTEAD}") from error
+        reason = error.facts.get("reason") or error
+        raise FormError(f"ServiceX could not read {path}: {reason}. {INSTEAD}") from error
 
 
-def _forms(content: bytes, trees: Sequence[str]) -> dict[str, Any]:
+def parse_forms(content: bytes, trees: Sequence[str]) -> dict[str, Any]:
+    """Return the forms of trees from the content of a result of `run_query`.
+
+    Raises
+    ------
+    FormError
+        If it is no such result, if a tree cannot be read, or if it has none of the trees.
+    """
     import awkward as ak
     import pyarrow.parquet
 
     try:
         table = pyarrow.parquet.read_table(io.BytesIO(content))
-        found = json.loads(ak.from_arrow(table)["found"][0])
-        said = {tree: found.get(tree.partition(";")[0], {}) for tree in trees}
-        forms = {tree: ak.forms.from_dict(s["form"]) for tree, s in said.items() if "form" in s}
-    except Exception as error:  # of pyarrow, awkward and json, when no probe wrote this
-        raise FormError(f"ServiceX told no forms: {type(error).__name__}: {error}.") from error
-    for tree in trees:
-        if "problem" in said[tree] or (tree in forms and not forms[tree].fields):
-            problem = said[tree].get("problem", "it has no columns that are awkward arrays")
+        probed = json.loads(ak.from_arrow(table)["forms"][0])
+        results = {tree: probed.get(tree.partition(";")[0], {}) for tree in trees}
+        columns = {tree: result["form"] for tree, result in results.items() if "form" in result}
+        forms = {tree: ak.forms.from_dict(form) for tree, form in columns.items()}
+    except Exception as error:  # of pyarrow, awkward or json, if no probe wrote this
+        raise FormError(f"ServiceX sent no forms: {type(error).__name__}: {error}.") from error
+    for tree, result in results.items():
+        if "problem" in result or (tree in forms and not forms[tree].fields):
+            problem = result.get("problem", "it has no columns that are awkward arrays")
             raise FormError(f"The tree {tree!r} cannot be read: {problem}. {INSTEAD}")
     if not forms:
-        wanted, there = (", ".join(map(repr, names)) for names in (trees, found))
-        raise FormError(f"The first input file has no tree {wanted}; it has {there or 'none'}.")
+        names, existing = (", ".join(map(repr, group)) for group in (trees, probed))
+        raise FormError(f"The first input file has no tree {names}; it has {existing or 'none'}.")
     return {tree: ak.forms.form_with_unique_keys(forms[tree], ("<root>",)) for tree in forms}

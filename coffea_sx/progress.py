@@ -1,4 +1,4 @@
-"""Bars for what ServiceX looks up and transforms and what has been read, for each sample."""
+"""Progress bars of look-ups, transforms and reading, for each sample."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from .factory import ServiceXEventsFactory
 
 
 class TransformProgress(Progress):
-    """Show how far transforms and their reading are; use it around a computation.
+    """Progress bars of transforms and of reading; use it around a computation.
 
-    In a terminal these are bars, in a notebook HTML.
+    In a terminal these are text, in a notebook HTML.
 
     Parameters
     ----------
     factories : ServiceXEventsFactory or mapping of str to ServiceXEventsFactory, optional
-        What to show, by the names of samples. `from_servicex` and `from_spec` add theirs when they
-        are given this as ``progress=``.
+        Factories by the names of their samples. `from_servicex` and `from_spec` with
+        ``progress=`` add theirs.
     **options
-        Those of ``rich.progress.Progress``; ``disable=True`` shows nothing.
+        Options of ``rich.progress.Progress``; ``disable=True`` shows nothing.
 
     Raises
     ------
@@ -32,7 +32,7 @@ class TransformProgress(Progress):
 
     Notes
     -----
-    No request is made: the bars show what the watches have learned for the computation.
+    No request is made: the bars show what the pollers have learned for the computation.
     """
 
     def __init__(
@@ -58,33 +58,28 @@ class TransformProgress(Progress):
             self.show(name, factory)
 
     def look_up(self, name: str, n_known: int) -> None:
-        """Show how many input files of a sample were found."""
+        """Show the number of input files of a sample that were found so far."""
         bars = self._bars(name)
         self.update(bars.transformed, description=f"looking up, {n_known} files")
 
     def show(self, name: str, factory: ServiceXEventsFactory) -> None:
-        """Show how far a sample is."""
+        """Show the progress of the transform and of the reading of a sample."""
         bars = self._bars(name)
         bars.factory = factory
         self.update(bars.transformed, description="transformed", total=factory.counts.total)
         self.update(bars.read, total=factory.npartitions, visible=True)
 
     def get_renderables(self) -> Iterable[Any]:
-        """Look at the watches each time the bars are drawn."""
-        for bars in list(getattr(self, "_shown", {}).values()):
+        """Update the bars each time they are drawn."""
+        for bars in list(self._shown.values()):
             if bars.factory is not None:
-                counts = bars.factory.counts
-                self.update(
-                    bars.transformed,
-                    completed=counts.delivered + counts.failed,
-                    failed=f"{counts.failed} failed" if counts.failed else "",
-                )
-                reads = bars.factory.reads
-                n_lost = sum(read.error is not None for read in reads)
-                self.update(
-                    bars.read, completed=len(reads), failed=f"{n_lost} failed" if n_lost else ""
-                )
+                counts, reads = bars.factory.counts, bars.factory.reads
+                self._set(bars.transformed, counts.delivered + counts.failed, counts.failed)
+                self._set(bars.read, len(reads), sum(read.error is not None for read in reads))
         yield from super().get_renderables()
+
+    def _set(self, bar: Any, completed: int, n_failed: int) -> None:
+        self.update(bar, completed=completed, failed=f"{n_failed} failed" if n_failed else "")
 
     def _bars(self, name: str) -> _Bars:
         if name not in self._shown:

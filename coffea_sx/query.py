@@ -1,4 +1,4 @@
-"""What to ask: from a query object to the selection that a ServiceX understands."""
+"""Selection of a query: the text that is sent to ServiceX, and its code generator."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _NO_TREE = (
 )
 
 Advice = Sequence[tuple[str, str]]
-# What func_adl says where it cannot write a query as a selection, and what to write instead.
+# Errors of func_adl for queries that it cannot write as a selection, with advice.
 _UNSENDABLE: Advice = (
-    (r"ast\.JoinedStr", "Put together texts before the query: f-strings are not for ServiceX."),
+    (r"ast\.JoinedStr", "Make texts before the query: ServiceX has no f-strings."),
     (r"ast\.Slice", "There are no slices: write .First() for the first entry of a list."),
     (r"ast\.NotIn", "Write not (... in [...]) in place of not in."),
     (r"ast\.Is(Not)?\b", "Compare with == or !=, not with is."),
@@ -29,7 +29,7 @@ _UNSENDABLE: Advice = (
         "Only arithmetic, comparisons, and, or, not, if, and calls can be sent to ServiceX.",
     ),
 )
-# What func_adl says where it cannot read Python; these errors come when the query is written.
+# Errors of func_adl for Python that it cannot read, raised while the query is made, with advice.
 _UNREADABLE: Advice = (
     (r"KeyError: <ast\.", 'Behind - and not, write e["x"] in place of e.x.'),
     ("Invalid constant type", "Of your variables a query can hold numbers, texts and bools only."),
@@ -46,20 +46,20 @@ _SOURCE_IS_READ = (
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """A query in the words of the server.
+    """A query as it is sent to the server.
 
     Attributes
     ----------
     text : str
         The selection string (qastle for func_adl queries).
     codegen : str
-        Name of the code generator that reads it.
+        Name of the code generator that reads the text.
     result_format : str
         Format of the delivered files.
     tree : str or None
-        Input tree that the query reads, if its text says so.
+        Input tree that the query reads, if its text names it.
     title : str
-        What people see in lists of transforms.
+        Title in lists of transforms.
     """
 
     text: str
@@ -70,7 +70,7 @@ class Selection:
 
     @property
     def is_func_adl_uproot(self) -> bool:
-        """Whether the text is qastle for func_adl_uproot."""
+        """True if the text is qastle for func_adl_uproot."""
         return self.codegen == "uproot"
 
 
@@ -81,7 +81,7 @@ def select(
     codegen: str | None = None,
     title: str | None = None,
 ) -> Selection:
-    """Turn a query into a selection, or say what is wrong with it.
+    """Return the selection of a query.
 
     Parameters
     ----------
@@ -89,14 +89,14 @@ def select(
         An object of ``servicex.query``, or the text of a selection (then with ``codegen``).
     result_format : str or servicex.ResultFormat
     codegen : str, optional
-        Instead of the query's own code generator.
+        Code generator, in place of the query's own.
     title : str, optional
 
     Raises
     ------
     QueryError
         If the query has no tree, cannot be written as text, or names no code generator; if the
-        result format is not one of ServiceX; if code generator or title are no text.
+        result format is not one of ServiceX; if code generator or title are not texts.
     """
     for name, value in (("codegen", codegen), ("title", title)):
         if not isinstance(value, (str, type(None))):
@@ -113,18 +113,19 @@ def select(
 
 
 def advice(error: BaseException, table: Advice) -> str:
-    """Return what the first matching row of a table of patterns says on an error, or nothing."""
-    return next((what for pattern, what in table if re.search(pattern, said(error))), "")
+    """Return the advice of the first pattern that matches an error, or an empty text."""
+    description = describe_error(error)
+    return next((text for pattern, text in table if re.search(pattern, description)), "")
 
 
-def said(error: BaseException) -> str:
-    """Write an error as a sentence."""
+def describe_error(error: BaseException) -> str:
+    """Return the type and the text of an error as a sentence."""
     text = f"{type(error).__name__}: {str(error).strip() or 'no reason given'}"
     return text if text.endswith(".") else f"{text}."
 
 
-def unreadable(error: Exception) -> str:
-    """Say what to change in a query that func_adl refuses while it is written."""
+def advice_on_writing(error: Exception) -> str:
+    """Return advice on an error that func_adl raised while a query was made."""
     return advice(error, _UNREADABLE) or _SOURCE_IS_READ
 
 
@@ -148,9 +149,9 @@ def _text(query: Any) -> tuple[str, str | None]:
     except Exception as error:
         if isinstance(error, ValueError) and "FromTree" in str(error):
             raise QueryError(_NO_TREE) from None
-        # qastle raises whatever its look-ups meet first.
+        # qastle raises errors of any type.
         raise QueryError(
-            f"The query cannot be written as a selection: {said(error)} "
+            f"The query cannot be written as a selection: {describe_error(error)} "
             f"{advice(error, _UNSENDABLE)}".rstrip()
         ) from error
 
@@ -165,7 +166,7 @@ def _format(result_format: str) -> str:
 
 
 def _tree(text: str) -> str | None:
-    """Find the tree name in qastle, where it is the second argument of EventDataset."""
+    """Return the name of the tree in qastle: the second argument of ``EventDataset``."""
     import qastle
 
     try:

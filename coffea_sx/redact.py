@@ -1,7 +1,7 @@
-"""Keep secrets out of text: URLs without their query, tokens that print as dots.
+"""Redaction of secrets in text: URLs without their query, tokens that print as dots.
 
-What is secret is known by how it looks (`redact`'s patterns), and by its value: every `Secret` of
-this process is looked for in every text, because servers repeat what they are sent.
+Secrets are found by patterns and by value: every `Secret` of this process is hidden in every text,
+because servers repeat what they are sent.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from traceback import format_exception
 from typing import Any, NoReturn
 from urllib.parse import quote, quote_plus
 
-# Patterns look at a word at a time: in a text without spaces they would begin at every letter.
+# Patterns are applied word by word: in a text without spaces they would begin at every letter.
 _WORD = re.compile(r"[^\s'\"<>]+")
-_LONGEST_WORD = 8000
+_MAX_WORD_LENGTH = 8000
 _URL_QUERY = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]{0,30}://)(?:[^/@\s'\"]*@)?(?P<rest>[^?\s'\"<>]*)\?[^\s'\"<>)]*"
 )
@@ -28,78 +28,87 @@ _SIGNED_QUERY = re.compile(
 )
 _USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]{0,30}://)[^/@\s'\"]+@")
 _BEARER = re.compile(r"(?i)(bearer\s+)[A-Za-z0-9._~+/=-]+")
-# Shorter values are in texts by chance.
-_SHORTEST = 8
-# How many secrets are looked for: the newest, since access tokens are renewed every few minutes.
-_MOST = 128
+# Shorter values occur in texts by chance.
+_MIN_SECRET_LENGTH = 8
 
 
-class _Known:
-    """The secrets of this process, in all the ways in which they may be written."""
+class SecretRegistry:
+    """The newest secrets of this process, with all spellings of each.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    max_secrets : int
+        Number of secrets that are kept: access tokens are renewed every few minutes.
+    """
+
+    def __init__(self, max_secrets: int = 128) -> None:
+        self._max_secrets = max_secrets
         self._secrets: OrderedDict[str, frozenset[str]] = OrderedDict()
         self._lock = threading.Lock()
         # Long ones first: a part of a secret must not hide the rest of it.
-        self._written: tuple[str, ...] = ()
+        self._spellings: tuple[str, ...] = ()
 
     def add(self, value: str) -> None:
-        """Look for a secret from now on."""
-        if len(value) < _SHORTEST:
+        """Hide a secret from now on."""
+        if len(value) < _MIN_SECRET_LENGTH:
             return
         with self._lock:
             if value in self._secrets:
                 self._secrets.move_to_end(value)
                 return
-            self._secrets[value] = _ways_to_write(value)
-            if len(self._secrets) > _MOST:
+            self._secrets[value] = _spellings(value)
+            if len(self._secrets) > self._max_secrets:
                 self._secrets.popitem(last=False)
-            written = frozenset().union(*self._secrets.values())
-            self._written = tuple(sorted(written, key=len, reverse=True))
+            spellings = frozenset().union(*self._secrets.values())
+            self._spellings = tuple(sorted(spellings, key=len, reverse=True))
 
     def hide(self, text: str) -> str:
-        """Replace all secrets in a text."""
-        for written in self._written:
-            if written in text:
-                text = text.replace(written, "...")
+        """Replace all secrets in a text by dots."""
+        for spelling in self._spellings:
+            if spelling in text:
+                text = text.replace(spelling, "...")
         return text
 
 
-def _ways_to_write(value: str) -> frozenset[str]:
-    """Return a secret as it stands in headers, URLs, JSON, Python and base64, and its parts."""
-    ways = {value, quote(value, safe=""), quote(value), quote_plus(value)}
-    ways |= {json.dumps(value)[1:-1], repr(value)[1:-1]}
+def _spellings(value: str) -> frozenset[str]:
+    """Return a secret as written in headers, URLs, JSON, Python and base64, and its parts."""
+    spellings = {value, quote(value, safe=""), quote(value), quote_plus(value)}
+    spellings |= {json.dumps(value)[1:-1], repr(value)[1:-1]}
     content = value.encode("utf-8", "surrogatepass")
-    ways.add(base64.b64encode(content).decode().rstrip("="))
-    ways.add(base64.urlsafe_b64encode(content).decode().rstrip("="))
-    # The payload and the signature of a token, but not its header, which is that of all tokens.
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        spellings.add(encode(content).decode().rstrip("="))
+    # The payload and the signature of a token, but not its header, which is the same in all tokens.
     parts = value.split(".")
     if len(parts) == 3:
-        ways.update(parts[1:])
-    return frozenset(way for way in ways if len(way) >= _SHORTEST)
+        spellings.update(parts[1:])
+    return frozenset(spelling for spelling in spellings if len(spelling) >= _MIN_SECRET_LENGTH)
 
 
-_known = _Known()
+_registry = SecretRegistry()
+
+
+# Hides a value in every text from now on.
+hide_secret = _registry.add
 
 
 def redact(text: str) -> str:
-    """Drop query strings and user names of URLs, bearer tokens, and known secrets from a text.
+    """Drop query strings and user names of URLs, bearer tokens, and registered secrets from a text.
 
     Examples
     --------
     >>> redact("GET http://host/bucket/a.root?X-Amz-Signature=abc failed")
     'GET http://host/bucket/a.root?... failed'
     """
-    text = _WORD.sub(_without_urls_secrets, _known.hide(text))
+    text = _WORD.sub(_redact_urls, _registry.hide(text))
     return _BEARER.sub(r"\1...", text)
 
 
-def _without_urls_secrets(word: re.Match[str]) -> str:
-    """Drop what is secret in the URLs of a word, and all of a word that is too long for a URL."""
+def _redact_urls(word: re.Match[str]) -> str:
+    """Drop the secrets in the URLs of a word, or the whole word if it is too long for a URL."""
     text = word[0]
     if "?" not in text and "@" not in text:
         return text
-    if len(text) > _LONGEST_WORD:
+    if len(text) > _MAX_WORD_LENGTH:
         return "..."
     text = _URL_QUERY.sub(r"\g<scheme>\g<rest>?...", text)
     text = _SIGNED_QUERY.sub("?...", text)
@@ -117,23 +126,18 @@ def redact_all(value: Any) -> Any:
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, dict):
-        return {redact_all(key): redact_all(one) for key, one in value.items()}
+        return {redact_all(key): redact_all(item) for key, item in value.items()}
     if type(value) in (list, tuple, set, frozenset):
         return type(value)(map(redact_all, value))
     return value
 
 
-def know(value: str) -> None:
-    """Look for a secret in every text from now on, which others gave to this process."""
-    _known.add(value)
-
-
 class RedactingFilter(logging.Filter):
-    """Redact log records: of libraries that log the URLs they are given."""
+    """Filter that redacts log records, for libraries that log URLs."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Redact a record and let it pass."""
-        # Of what cannot be formatted logging itself complains.
+        # Logging itself reports a record that cannot be formatted.
         with suppress(TypeError, ValueError):
             record.msg, record.args = redact(record.getMessage()), None
         if record.exc_info:
@@ -142,15 +146,15 @@ class RedactingFilter(logging.Filter):
 
 
 class RedactingHandler(logging.NullHandler):
-    """Redact the records of all loggers below one, before the handlers of others see them."""
+    """Handler that redacts the records of a logger before handlers of its parents get them."""
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Redact a record, and show it nowhere."""
+        """Redact a record, and write it nowhere."""
         return RedactingFilter().filter(record)
 
 
 class Secret:
-    """A string that prints as dots, refuses to be pickled, and is hidden in all texts.
+    """A string that prints as dots, cannot be pickled, and is hidden in all texts.
 
     Examples
     --------
@@ -162,7 +166,7 @@ class Secret:
 
     def __init__(self, value: str) -> None:
         self._value = value
-        know(value)
+        hide_secret(value)
 
     def reveal(self) -> str:
         """Return the string itself, for the request that needs it."""

@@ -1,39 +1,41 @@
-"""Report of a computation: what became of each input file."""
+"""Report of a computation: the outcome of each input file."""
 
 from __future__ import annotations
 
 import html
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from .errors import BadInput
-from .polling.outcomes import Delivered, Failed, Outcome
+from .polling.outcomes import Delivered, Failed, Outcome, Read
+from .tables import html_table
 
+# Rows of the HTML table of failed files.
 SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
 class InputReport:
-    """What became of one input file.
+    """Outcome of one input file.
 
     Attributes
     ----------
     input_file : str
     status : {"read", "delivered", "failed", "waiting"}
-        Read: its events are in the result. Delivered: the file is there. Waiting: nothing is
-        known yet.
+        Read: its events are in the result. Delivered: its result is in the store. Waiting: it has
+        no outcome yet.
     failed_at : {"transform", "read"} or None
     exception, reason : str or None
-        Name of the error, and what the server or the reader says.
+        Name of the error, and the explanation of the server or the reader.
     request_id : str
     log_url : str or None
-        Where the server keeps the logs of the transform, if it tells.
+        Logs of the transform, if the server gives their URL.
     n_events : int
-        That were read of it.
+        Number of events that were read.
     n_events_delivered : int or None
-        In its result, as the server counts them; None if it does not.
+        Number of events in its result, as the server counts them; None if it does not.
     """
 
     input_file: str
@@ -49,7 +51,7 @@ class InputReport:
 
 @dataclass(frozen=True)
 class Report:
-    """What became of all input files of a query.
+    """Outcomes of all input files of a query.
 
     Every input file is counted once: ``n_inputs == n_delivered + n_failed + n_waiting``.
 
@@ -63,55 +65,55 @@ class Report:
 
     @property
     def n_inputs(self) -> int:
-        """Input files."""
+        """Number of input files."""
         return len(self.inputs)
 
     @property
     def n_delivered(self) -> int:
-        """Input files whose results are there, read or not."""
-        return sum(one.status in ("read", "delivered") for one in self.inputs)
+        """Number of input files with a result, read or not."""
+        return sum(file.status in ("read", "delivered") for file in self.inputs)
 
     @property
     def n_read(self) -> int:
-        """Input files whose events were read."""
-        return sum(one.status == "read" for one in self.inputs)
+        """Number of input files whose events were read."""
+        return sum(file.status == "read" for file in self.inputs)
 
     @property
     def n_failed(self) -> int:
-        """Input files that could not be transformed, or whose results could not be read."""
+        """Number of input files that were not transformed, or whose results were not read."""
         return len(self.failed)
 
     @property
     def n_waiting(self) -> int:
-        """Input files of which nothing is known yet."""
-        return sum(one.status == "waiting" for one in self.inputs)
+        """Number of input files without an outcome yet."""
+        return sum(file.status == "waiting" for file in self.inputs)
 
     @property
     def failed(self) -> list[InputReport]:
-        """The input files that failed."""
-        return [one for one in self.inputs if one.status == "failed"]
+        """Input files that failed."""
+        return [file for file in self.inputs if file.status == "failed"]
 
     @property
     def n_events(self) -> int:
-        """Events that were read."""
-        return sum(one.n_events for one in self.inputs)
+        """Number of events that were read."""
+        return sum(file.n_events for file in self.inputs)
 
     @property
     def n_events_delivered(self) -> int | None:
-        """Events in the results, as the server counts them; None if it does not."""
-        counts = [one.n_events_delivered for one in self.inputs]
+        """Number of events in the results, as the server counts them; None if it does not."""
+        counts = [file.n_events_delivered for file in self.inputs]
         return None if None in counts else sum(count or 0 for count in counts)
 
     @property
     def fraction(self) -> float:
-        """Delivered of all input files: what to scale a luminosity by, if files are alike."""
+        """Fraction of input files with a result: a luminosity scale, if files are alike."""
         return self.n_delivered / self.n_inputs if self.inputs else 0.0
 
     def to_awkward(self) -> Any:
         """Return one record for each input file, as an ``ak.Array``."""
         import awkward as ak
 
-        return ak.Array([_plain(one) for one in self.inputs])
+        return ak.Array([asdict(file) for file in self.inputs])
 
     def table(self) -> Any:
         """Return the input files that failed as a ``rich.table.Table``."""
@@ -119,8 +121,8 @@ class Report:
         from rich.table import Table
 
         table = Table("input file", "failed at", "reason", title=str(self))
-        for one in self.failed:
-            table.add_row(*map(escape, (one.input_file, one.failed_at or "", one.reason or "")))
+        for file in self.failed:
+            table.add_row(*map(escape, (file.input_file, file.failed_at or "", file.reason or "")))
         return table
 
     def __str__(self) -> str:
@@ -141,34 +143,24 @@ class Report:
 def _failures(failed: Sequence[InputReport]) -> str:
     if not failed:
         return ""
-    rows = [(one.input_file, one.failed_at, one.reason) for one in failed[:SHOWN]]
+    rows = [(file.input_file, file.failed_at, file.reason) for file in failed[:SHOWN]]
     if len(failed) > SHOWN:
         rows.append((f"and {len(failed) - SHOWN} more", "", ""))
-    cells = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"
-        for row in rows
-    )
-    head = "<tr><th>input file</th><th>failed at</th><th>reason</th></tr>"
-    return f"<table>{head}{cells}</table>"
+    return html_table(rows, head=("input file", "failed at", "reason"))
 
 
 def _logs(failed: Sequence[InputReport]) -> str:
-    urls = {one.log_url for one in failed if one.log_url and one.log_url.startswith("http")}
-    links = (f"<a href='{html.escape(url, quote=True)}'>logs</a>" for url in sorted(urls))
-    return "".join(f"<p>{link}</p>" for link in links)
+    urls = {file.log_url for file in failed if file.log_url and file.log_url.startswith("http")}
+    return "".join(f"<p><a href='{html.escape(url)}'>logs</a></p>" for url in sorted(urls))
 
 
-def _plain(one: InputReport) -> dict[str, Any]:
-    return {name: getattr(one, name) for name in InputReport.__slots__}
-
-
-def rows_of(computed: Any, request_ids: set[str]) -> list[dict[str, Any]]:
-    """Return the rows of a computed report of certain requests.
+def report_rows(computed: Any, request_ids: set[str]) -> list[dict[str, Any]]:
+    """Return the rows of a computed report as dicts.
 
     Raises
     ------
     BadInput
-        If it is not computed, or of other requests.
+        If the report is not computed, or if rows are of other requests than ``request_ids``.
     """
     import awkward as ak
 
@@ -182,14 +174,14 @@ def rows_of(computed: Any, request_ids: set[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def check_requests(told: Iterable[str], request_ids: set[str]) -> None:
-    """Refuse what is told of other requests.
+def check_requests(reported: Iterable[str], request_ids: set[str]) -> None:
+    """Refuse a report of other requests.
 
     Raises
     ------
     BadInput
     """
-    others = sorted({request_id for request_id in told if request_id not in request_ids})
+    others = sorted(set(reported) - request_ids)
     if others:
         raise BadInput(
             f"This report is of request {others[0]}, and not of {', '.join(sorted(request_ids))}: "
@@ -197,44 +189,56 @@ def check_requests(told: Iterable[str], request_ids: set[str]) -> None:
         )
 
 
-def add_up(
+def row_of_read(read: Read, request_id: str) -> dict[str, Any]:
+    """Return the row of a partition that this process has read."""
+    return {
+        "partition": read.partition,
+        "request_id": request_id,
+        "n_events": read.n_events,
+        "failed_at": "read" if read.error else None,
+        "exception": read.error,
+        "message": None,
+    }
+
+
+def make_report(
     paths: Sequence[str],
     outcomes: Iterable[tuple[str, Outcome | None]],
     rows: Iterable[Mapping[str, Any]],
     steps: int,
 ) -> Report:
-    """Join what is known of transforms with what was read.
+    """Join the outcomes of transforms with the rows of partitions.
 
     Parameters
     ----------
     paths : sequence of str
-        The input files.
-    outcomes : iterable
-        For each input file its request and what became of it there, None if that is not known.
+        Input files.
+    outcomes : iterable of tuple
+        For each input file the id of its request, and its outcome; None while it has none.
     rows : iterable of mapping
-        Of partitions, as this module makes them.
+        Rows of partitions, from `report_rows` or `row_of_read`.
     steps : int
-        Partitions a file.
+        Partitions of each file.
     """
     of_file: defaultdict[int, dict[int, Mapping[str, Any]]] = defaultdict(dict)
     for row in rows:
         of_file[row["partition"] // steps][row["partition"]] = row
     return Report(
         tuple(
-            _joined(path, request_id, outcome, list(of_file[index].values()), steps)
+            _input_report(path, request_id, outcome, list(of_file[index].values()), steps)
             for index, (path, (request_id, outcome)) in enumerate(zip(paths, outcomes, strict=True))
         )
     )
 
 
-def _joined(
+def _input_report(
     path: str,
     request_id: str,
     outcome: Outcome | None,
     rows: Sequence[Mapping[str, Any]],
     steps: int,
 ) -> InputReport:
-    # Rows of an earlier request say nothing of the one that does the file now.
+    # Rows of an earlier request are not of the results that are read now.
     rows = [row for row in rows if row["request_id"] == request_id]
     failed_row = next((row for row in rows if row["failed_at"]), None)
     status, stage, exception, reason, log_url = "waiting", None, None, None, None
@@ -248,14 +252,20 @@ def _joined(
         status = "read"
     elif isinstance(outcome, Delivered):
         status = "delivered"
+    n_read = sum(row["n_events"] for row in rows)
+    n_delivered = outcome.n_events if isinstance(outcome, Delivered) else 0
     return InputReport(
-        path,
-        status,
-        stage,
-        exception,
-        reason,
-        request_id,
-        log_url,
-        sum(row["n_events"] for row in rows),
-        outcome.n_events if isinstance(outcome, Delivered) else 0,
+        path, status, stage, exception, reason, request_id, log_url, n_read, n_delivered
     )
+
+
+def file_row(path: str, outcome: Outcome | None) -> dict[str, Any]:
+    """Return an input file and its outcome as plain values."""
+    is_failed, is_delivered = isinstance(outcome, Failed), isinstance(outcome, Delivered)
+    result = ("object_name", "n_events", "nbytes", "created_at")
+    return {
+        "input_file": path,
+        "status": "failed" if is_failed else "delivered" if is_delivered else "waiting",
+        **{name: getattr(outcome, name) if is_delivered else None for name in result},
+        "reason": getattr(outcome, "reason", None),
+    }

@@ -1,31 +1,34 @@
-"""Many samples at once: one factory for each, all submitted together."""
+"""Several samples, submitted together: one factory for each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from coffea.nanoevents import NanoAODSchema
 
+from ._upstream.servicex import load_specification
 from .errors import BadInput, ServiceXError
-from .factory import ServiceXEventsFactory, ShowsProgress
-from .plan import Plan, endpoint_of, expect, make_plan, make_terms
+from .factory import ServiceXEventsFactory
+from .options import Options, ProgressDisplay
+from .plan import Plan, make_plan
 from .policy import PollPolicy
 from .servicex.client import client_of
 from .servicex.config import Endpoint
 from .servicex.submit import check_acceptable
 
-# How many are submitted and looked up at the same time.
-AT_ONCE = 16
+# Maximum number of samples that are submitted and looked up at the same time.
+N_THREADS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One sample of a specification.
+    """A sample of a specification.
 
     Attributes
     ----------
@@ -65,22 +68,22 @@ def from_spec(
     steps_per_file: int = 1,
     ignore_cache: bool = False,
     pace: PollPolicy | None = None,
-    progress: ShowsProgress | None = None,
+    progress: ProgressDisplay | None = None,
 ) -> dict[str, ServiceXEventsFactory]:
     """Submit all samples of a specification, and define the events of each.
 
     Parameters
     ----------
     spec : ServiceXSpec, mapping, path or DataGroupSpec
-        What ``servicex.deliver`` takes: an object, a dict or the path of a YAML file; or a dataset
-        group of coffea, with one query for all of it.
+        A specification as for ``servicex.deliver``: an object, a dict or the path of a YAML file;
+        or a dataset group of coffea, with one query for all of it.
     query : servicex query or str, optional
-        For samples that bring none.
+        For samples without a query.
     metadata : dict, optional
-        Becomes part of ``events.metadata``, beside ``dataset``, the name of the sample, and what
-        a dataset of coffea brings.
+        Becomes part of ``events.metadata``, beside ``dataset``, the name of the sample, and the
+        metadata of a dataset of coffea.
     result_format : str
-        For a dataset group; other specifications say it themselves.
+        For a dataset group; other specifications have their own.
     input_form, form, mode, schemaclass, backend, url, config_path, on_failure, max_failed, \
 steps_per_file, ignore_cache, pace, progress
         As for `ServiceXEventsFactory.from_servicex`, for every sample.
@@ -93,94 +96,81 @@ steps_per_file, ignore_cache, pace, progress
     Raises
     ------
     BadInput
-        If any sample cannot work; then none was submitted.
+        If any sample cannot work; then no sample was submitted.
     ServerError, BadDataset, EmptyDataset
-        If ServiceX does not take one, or finds no files; the error names it. The others go on at
-        the server, and are found again by the same call.
+        If ServiceX refuses a sample, or finds no files; the error names the sample. The others go
+        on at the server, and are found again by the same call.
 
     Notes
     -----
     servicex sorts the files of a ``FileList`` in a ``ServiceXSpec`` and in YAML; partitions are in
-    that order then. In a dict they are in the order that was given. What a specification says of
-    downloads (``Delivery``, ``OutputDirectory``) does not matter here.
+    that order then. In a dict they keep their order. Options for downloads (``Delivery``,
+    ``OutputDirectory``) have no effect.
 
     Requests to ServiceX: as for `from_servicex`, for every sample.
     """
-    expect("metadata", metadata, (Mapping, type(None)), "a dict")
-    find = partial(endpoint_of, backend, url, config_path)
-    plans: list[tuple[Sample, Plan]] = []
-    for sample in _samples(spec, query, result_format):
-        about = {**(metadata or {}), **sample.metadata, "dataset": sample.name}
-        terms = make_terms(mode, schemaclass, about, on_failure, max_failed, steps_per_file, pace)
-        make = partial(
-            make_plan,
+    options = Options.of(locals())
+    samples = _samples(spec, query, result_format)
+    plans = {sample.name: _plan(sample, options) for sample in samples}
+    endpoint = options.endpoint()
+    client = client_of(endpoint)
+    for name, plan in plans.items():
+        with _errors_of(name):
+            check_acceptable(client, plan.selection)
+    with ThreadPoolExecutor(N_THREADS, thread_name_prefix="coffea_sx-submit") as pool:
+        factories = pool.map(partial(_submit, endpoint), plans, plans.values())
+        return dict(zip(plans, factories, strict=True))
+
+
+def _plan(sample: Sample, options: Options) -> Plan:
+    metadata = {**(options.metadata or {}), **sample.metadata, "dataset": sample.name}
+    ignore_cache = options.ignore_cache or sample.ignore_cache
+    with _errors_of(sample.name):
+        return make_plan(
             sample.query,
             sample.dataset,
-            terms,
-            input_form=input_form,
-            form=form,
+            replace(options, metadata=metadata, ignore_cache=ignore_cache),
             result_format=sample.result_format,
             codegen=sample.codegen,
             title=sample.name,
-            find=find,
         )
-        plans.append((sample, _named(sample.name, make)))
-    endpoint = find()
-    client = client_of(endpoint)
-    for sample, plan in plans:
-        _named(sample.name, partial(check_acceptable, client, plan.selection))
-    submit = partial(_submit, endpoint, ignore_cache, progress)
-    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="coffea_sx-submit") as pool:
-        factories = list(pool.map(submit, plans))
-    return {sample.name: one for (sample, _), one in zip(plans, factories, strict=True)}
 
 
-def _submit(
-    endpoint: Endpoint,
-    ignore_cache: bool,
-    progress: ShowsProgress | None,
-    planned: tuple[Sample, Plan],
-) -> ServiceXEventsFactory:
-    sample, plan = planned
-    submit = partial(
-        ServiceXEventsFactory.from_plan,
-        plan,
-        endpoint,
-        ignore_cache=ignore_cache or sample.ignore_cache,
-        progress=progress,
-    )
-    return _named(sample.name, submit)
+def _submit(endpoint: Endpoint, name: str, plan: Plan) -> ServiceXEventsFactory:
+    with _errors_of(name):
+        return ServiceXEventsFactory.from_plan(plan, endpoint)
 
 
-def _named(name: str, do: Callable[[], Any]) -> Any:
-    """Do something for a sample; an error says for which."""
+@contextmanager
+def _errors_of(name: str) -> Iterator[None]:
+    """Name the sample in errors."""
     try:
-        return do()
+        yield
     except ServiceXError as error:
         raise type(error)(f"Sample {name!r}: {error}", **error.facts) from error
 
 
 def _samples(spec: Any, query: Any, result_format: str) -> list[Sample]:
-    """Understand a specification.
+    """Return the samples of a specification.
 
     Raises
     ------
     BadInput
     """
     if type(spec).__module__.startswith("coffea."):
-        samples = list(_of_coffea(spec, query, result_format))
+        samples = list(_coffea_samples(spec, query, result_format))
     else:
-        samples = list(_of_servicex(spec, query))
+        samples = list(_servicex_samples(spec, query))
     if not samples:
         raise BadInput("The specification has no samples.")
     names = [sample.name for sample in samples]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise BadInput(f"There is more than one sample {', '.join(map(repr, twice))}.")
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
+        raise BadInput(f"There is more than one sample {', '.join(map(repr, duplicates))}.")
     return samples
 
 
-def _of_coffea(group: Any, query: Any, result_format: str) -> Iterator[Sample]:
+def _coffea_samples(group: Any, query: Any, result_format: str) -> Iterator[Sample]:
     if query is None:
         raise BadInput("A dataset group of coffea brings no query: give it as query=.")
     for name, dataset in dict(group).items():
@@ -188,26 +178,25 @@ def _of_coffea(group: Any, query: Any, result_format: str) -> Iterator[Sample]:
         yield Sample(name, query, paths, result_format, None, False, dict(dataset.metadata or {}))
 
 
-def _of_servicex(spec: Any, query: Any) -> Iterator[Sample]:
-    from servicex.servicex_client import _load_ServiceXSpec as load  # also of its own YAML tags
-
-    orders = _orders(spec)
+def _servicex_samples(spec: Any, query: Any) -> Iterator[Sample]:
+    # servicex sorts lists of files in place.
+    originals = [(files, list(files)) for files in _file_lists(spec)]
     try:
-        loaded = load(spec)
-    except Exception as error:  # of pydantic and YAML, and what is not there
+        loaded = load_specification(spec)
+    except Exception as error:  # of pydantic or YAML, or a missing file
         raise BadInput(
             f"This is no specification that servicex understands: {type(error).__name__}: {error}"
         ) from None
-    for files, order in orders:
-        files[:] = order
+    for files, original in originals:
+        files[:] = original
     general = loaded.General
     for sample in loaded.Sample:
-        own = query if sample.Query is None else sample.Query
-        if own is None:
+        sample_query = query if sample.Query is None else sample.Query
+        if sample_query is None:
             raise BadInput(f"Sample {sample.Name!r} has no query: give one as query=.")
         yield Sample(
             sample.Name,
-            own,
+            sample_query,
             _dataset(sample),
             general.OutputFormat.to_ResultFormat().value,
             sample.Codegen or general.Codegen,
@@ -216,15 +205,18 @@ def _of_servicex(spec: Any, query: Any) -> Iterator[Sample]:
         )
 
 
-def _orders(spec: Any) -> list[tuple[list[Any], list[Any]]]:
-    """Return the lists of files in a specification, and copies: servicex sorts them in place."""
+def _file_lists(spec: Any) -> Iterator[list[Any]]:
+    """Yield the lists of files of the samples in a dict."""
     samples = spec.get("Sample", ()) if isinstance(spec, Mapping) else ()
-    datasets = [one.get("Dataset") for one in samples if isinstance(one, Mapping)]
-    lists = [files for one in datasets if isinstance(files := getattr(one, "files", None), list)]
-    return [(files, list(files)) for files in lists]
+    for sample in samples:
+        dataset = sample.get("Dataset") if isinstance(sample, Mapping) else None
+        files = getattr(dataset, "files", None)
+        if isinstance(files, list):
+            yield files
 
 
 def _dataset(sample: Any) -> Any:
+    """Return the dataset of a sample, limited to its ``NFiles``."""
     dataset = sample.dataset_identifier
     files = getattr(dataset, "files", None)
     return dataset if files is None else list(files)[: sample.NFiles]

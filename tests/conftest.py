@@ -1,4 +1,4 @@
-"""What all tests share: a ServiceX, input files, queries, recordings, and servers with faults."""
+"""Fixtures of all tests: a ServiceX, input files, clients, and servers with faults."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
+from support.paces import IMPATIENT
 from support.strategies import Play, ScriptedServer, columns, connected
 
 from coffea_sx.dataset import InputFiles
@@ -24,24 +24,25 @@ from coffea_sx.query import Selection, select
 from coffea_sx.servicex.client import ServiceXClient
 from coffea_sx.testing.store import S3Store
 
+# They hold no examples, and all have one module name.
+collect_ignore_glob = ["conftest.py", "*/conftest.py"]
+
 # Where tests run in the background of a shell, Ctrl-C is ignored, and so it would be by the
 # processes that tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-RECORDINGS = Path(__file__).resolve().parents[2] / "shared"
-
 
 @pytest.fixture(scope="session")
 def servicex() -> Iterator[LocalServiceX]:
-    """One ServiceX for all tests that do not disturb it."""
+    """A ServiceX for all tests that do not disturb it."""
     with LocalServiceX(workers=2) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def s3_store() -> Iterator[S3Store]:
-    """One S3 server for all tests that do not disturb it."""
+    """An S3 server for all tests that do not disturb it."""
     try:
         store = S3Store()
     except ConfigurationError as missing:
@@ -59,14 +60,6 @@ def nano_files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def shared() -> Path:
-    """Recordings of real servers."""
-    if not RECORDINGS.is_dir():
-        pytest.skip(f"there are no recordings of real servers at {RECORDINGS}")
-    return RECORDINGS
-
-
-@pytest.fixture(scope="session")
 def selection() -> Selection:
     """A selection of two columns."""
     return select(columns("MET_pt", "Muon_pt"), codegen="uproot")
@@ -74,22 +67,10 @@ def selection() -> Selection:
 
 @pytest.fixture(autouse=True, scope="session")
 def no_tokens() -> Iterator[None]:
-    """No test sends the token of whoever runs it."""
+    """No test sends the token of the user who runs it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("BEARER_TOKEN_FILE", raising=False)
         yield
-
-
-@pytest.fixture(autouse=True, scope="session")
-def hurried() -> Iterator[None]:
-    """Servers on this machine may be asked more often than others: it is the tests that wait."""
-    with pytest.MonkeyPatch.context() as patch:
-        defaults = PollPolicy.__init__.__defaults__ or ()
-        patch.setattr(PollPolicy.__init__, "__defaults__", (0.05, 0.5, *defaults[2:]))
-        yield
-
-
-FAST = PollPolicy(busy_s=0.02, idle_s=0.1, stall_s=60.0, settle_s=0.3, outage_s=2.0)
 
 
 @pytest.fixture
@@ -108,14 +89,14 @@ def client_of() -> Iterator[Callable[..., ServiceXClient]]:
 
 @pytest.fixture
 def watching() -> Iterator[Callable[..., Poller]]:
-    """Submit a selection and watch it: ``watching(server, selection, files)``."""
+    """Submit a selection and poll its transform: ``watching(server, selection, files)``."""
     pollers: list[Poller] = []
 
     def start(
         server: LocalServiceX,
         selection: Selection,
         files: Sequence[str],
-        pace: PollPolicy = FAST,
+        pace: PollPolicy = IMPATIENT,
     ) -> Poller:
         client = connected(server.url)
         request_id = client.submit(selection, did=None, files=files)
@@ -130,7 +111,7 @@ def watching() -> Iterator[Callable[..., Poller]]:
 
 @pytest.fixture
 def scripted() -> Iterator[Callable[[Play], ScriptedServer]]:
-    """Start servers that functions play: ``scripted(play)``."""
+    """Start servers whose responses a function makes: ``scripted(play)``."""
     servers: list[ScriptedServer] = []
 
     def start(play: Play) -> ScriptedServer:
@@ -144,7 +125,7 @@ def scripted() -> Iterator[Callable[[Play], ScriptedServer]]:
 
 @pytest.fixture
 def closed_port() -> int:
-    """A port at which nobody listens."""
+    """Port without a server."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]

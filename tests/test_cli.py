@@ -64,10 +64,10 @@ def serving(*options: str) -> Iterator[dict[str, Any]]:
 
 def test_serve(tmp_path: Path) -> None:
     with serving("--directory", str(tmp_path / "state"), "--generation", "2025") as served:
-        said = httpx.get(f"{served['endpoint']}/servicex").json()
-        assert "uproot" in said["code-gen-image"]
-        assert "poll_local_transformation_results" in said["capabilities"]
-        assert "generate_file_urls" not in said["capabilities"]
+        info = httpx.get(f"{served['endpoint']}/servicex").json()
+        assert "uproot" in info["code-gen-image"]
+        assert "poll_local_transformation_results" in info["capabilities"]
+        assert "generate_file_urls" not in info["capabilities"]
         refused = httpx.get(f"{served['endpoint']}/servicex/transformation")
         assert refused.status_code == 401
         assert served["path"] == tmp_path / "state" / "servicex.yaml"
@@ -75,7 +75,7 @@ def test_serve(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("exists", [False, True])
-def test_serve_shows_its_token_to_nobody_else(exists: bool, tmp_path: Path) -> None:
+def test_serve_shows_its_token_to_the_user_only(exists: bool, tmp_path: Path) -> None:
     written = tmp_path / "servicex.yaml"
     if exists:
         written.touch(0o600)
@@ -89,7 +89,7 @@ def test_serve_shows_its_token_to_nobody_else(exists: bool, tmp_path: Path) -> N
         client.close()
 
 
-def test_serve_overwrites_nothing_that_others_read(
+def test_serve_overwrites_no_file_that_others_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     written = tmp_path / "servicex.yaml"
@@ -103,13 +103,11 @@ def test_serve_overwrites_nothing_that_others_read(
 
 
 @pytest.mark.parametrize("port", [-1, 1, 22, 80, 1023, 65536, 70000])
-def test_ports_that_no_server_can_have(
-    port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_invalid_ports(port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state = tmp_path / "state"
     assert main(["serve", "--port", str(port), "--directory", str(state)]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith(f"coffea-sx: Port {port} cannot be used: take one from 1024 to 65535")
+    output = capsys.readouterr().err
+    assert output.startswith(f"coffea-sx: Port {port} cannot be used: take one from 1024 to 65535")
     assert not state.exists()  # nothing was started
 
 
@@ -126,14 +124,14 @@ def test_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     ("out", "says"),
     [("nowhere/a.png", "no such folder"), ("a.xyz", "end in .png"), (".", "end in")],
 )
-def test_where_no_picture_can_be(
+def test_the_plot_needs_an_existing_folder_and_a_picture_format(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str, says: str
 ) -> None:
     assert main(["demo", "--out", str(tmp_path / out)]) == 1
     assert says in capsys.readouterr().err
 
 
-def test_what_is_no_number(capsys: pytest.CaptureFixture[str]) -> None:
+def test_numbers_must_be_positive(capsys: pytest.CaptureFixture[str]) -> None:
     for given in ("0", "-1", "many", "1.5"):
         with pytest.raises(SystemExit):
             main(["demo", f"--files={given}"])
@@ -162,7 +160,7 @@ def test_a_saved_form_is_an_input_form(
     assert re.search(r"^Muon_pt +var \* float32$", capsys.readouterr().out, re.MULTILINE)
 
 
-def test_check_says_what_is_delivered_and_missed(
+def test_check_shows_the_form_and_missing_columns(
     nano_files: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -170,9 +168,9 @@ def test_check_says_what_is_delivered_and_missed(
 ) -> None:
     options = ["--input", f"{nano_files[0]}:Events"]
     assert main(["check", "coffea_sx.demo.analysis:dimuon_query", *options]) == 0
-    said = capsys.readouterr().out
-    assert "root-file with tree 'servicex'" in said
-    assert "NanoAODSchema misses nothing." in said
+    output = capsys.readouterr().out
+    assert "root-file with tree 'servicex'" in output
+    assert "NanoAODSchema misses nothing." in output
 
     ids = "(subscript e 'run') (subscript e 'luminosityBlock') (subscript e 'event')"
     selection = tmp_path / "selection.txt"
@@ -190,7 +188,7 @@ def test_check_says_what_is_delivered_and_missed(
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("minus", r'\(line 5 of written\): KeyError.*e\["x"\] in place of e\.x'),
         ("two", r"\(line 8 of written\).*Call the argument differently"),
@@ -199,9 +197,9 @@ def test_check_says_what_is_delivered_and_missed(
         ("absent", "There is no query written:absent"),
     ],
 )
-def test_queries_that_cannot_be_written(
+def test_queries_that_cannot_be_made(
     name: str,
-    said: str,
+    message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -226,10 +224,10 @@ def test_queries_that_cannot_be_written(
     monkeypatch.delitem(sys.modules, "written", raising=False)
     monkeypatch.setattr(sys, "path", list(sys.path))
     assert main(["check", f"written:{name}", "--input", "sample.root:Events"]) == 1
-    assert re.search(said, capsys.readouterr().err, re.DOTALL)
+    assert re.search(message, capsys.readouterr().err, re.DOTALL)
     monkeypatch.delitem(sys.modules, "written", raising=False)
 
 
-def test_what_names_no_query(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_query_needs_a_module_and_a_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "query", "--input", "sample.root:Events"]) == 1
     assert "MODULE:NAME" in capsys.readouterr().err

@@ -11,6 +11,7 @@ import dask
 import pytest
 from coffea.nanoevents import NanoEventsFactory
 from servicex import query as sx_query
+from support.paces import FAST
 
 from coffea_sx import compat
 from coffea_sx.compat import ServiceXSourceCMSRun1AOD, ServiceXSourceUpROOT, ServiceXSourceXAOD
@@ -78,39 +79,39 @@ def pair(source: Any) -> Any:
     return source.Select(lambda e: (e["MET_pt"], e["Jet_pt"]))
 
 
-# -- what is left alone
+# -- servicex is not changed
 
 
 def test_importing_does_nothing():
-    said = fresh(
+    output = fresh(
         "import coffea_sx.compat\n"
         "print(state() == before, missing(), 'func_adl_servicex' in sys.modules)"
     )
-    assert said.split() == ["True", "True", "False"]
+    assert output.split() == ["True", "True", "False"]
 
 
 def test_servicex_is_as_it_was():
-    said = fresh(
+    output = fresh(
         "from coffea_sx.compat import ServiceXSourceUpROOT, ServiceXSourceXAOD\n"
         "print(state() == before, missing(), 'func_adl_servicex' in sys.modules)"
     )
-    assert said.split() == ["True", "True", "True"]
+    assert output.split() == ["True", "True", "True"]
 
 
 def test_names_that_are_there_are_kept():
-    said = fresh(
+    output = fresh(
         "import types\n"
         "servicex.ServiceXDataset, utils = mine = object(), types.ModuleType('servicex.utils')\n"
         "sys.modules['servicex.utils'] = utils\n"
         "from coffea_sx.compat import ServiceXSourceUpROOT\n"
         "print((servicex.ServiceXDataset, sys.modules['servicex.utils']) == mine)"
     )
-    assert said.split() == ["True"]
+    assert output.split() == ["True"]
 
 
 @pytest.mark.parametrize("error", ["ModuleNotFoundError", "ImportError"])
 def test_servicex_is_as_it_was_when_the_package_cannot_be_imported(error):
-    said = fresh(
+    output = fresh(
         "class Finder:\n"
         "    def find_spec(name, path=None, target=None):\n"
         "        if name == 'func_adl_servicex':\n"
@@ -121,20 +122,20 @@ def test_servicex_is_as_it_was_when_the_package_cannot_be_imported(error):
         "except coffea_sx.errors.ConfigurationError as error:\n"
         "    print(state() == before, missing(), error)"
     )
-    assert said.startswith("True True ServiceXSourceXAOD is of func-adl-servicex")
-    assert "not today" in said
-    assert 'pip install "func-adl-servicex' in said
+    assert output.startswith("True True ServiceXSourceXAOD is of func-adl-servicex")
+    assert "not today" in output
+    assert 'pip install "func-adl-servicex' in output
 
 
 def test_threads_get_the_same_sources():
-    said = fresh(
+    output = fresh(
         "from concurrent.futures import ThreadPoolExecutor\n"
         "from coffea_sx import compat\n"
         "with ThreadPoolExecutor(8) as pool:\n"
         "    got = set(pool.map(lambda _: compat.ServiceXSourceUpROOT, range(32)))\n"
         "print(state() == before, len(got))"
     )
-    assert said.split() == ["True", "1"]
+    assert output.split() == ["True", "1"]
 
 
 def test_other_names_are_not_there():
@@ -230,7 +231,12 @@ def test_events_equal_those_of_servicex_3(servicex, nano_files):
     mass = []
     for query in (dimuons(), dimuons().AsROOTTTree("f.root", "tree"), dimuon_query()):
         events = NanoEventsFactory.from_servicex(
-            query, nano_files[:3], url=servicex.url, schemaclass=SelectionSchema, ignore_cache=True
+            query,
+            nano_files[:3],
+            url=servicex.url,
+            schemaclass=SelectionSchema,
+            ignore_cache=True,
+            pace=FAST,
         ).events()
         (made,) = dask.compute(DimuonProcessor().process(events), scheduler="synchronous")
         mass.append(made["mass"])
@@ -260,9 +266,8 @@ def muons(source: Any) -> Any:
 )
 def test_the_translator_takes_queries_of_cpp_sources(query, same):
     pytest.importorskip("func_adl_xAOD")
-    from coffea_sx.forms.xaod import xaod_form
-
-    assert xaod_form(select(query())) == xaod_form(select(same()))
-    column = xaod_form(select(query())).columns[0]
-    ended = query().Select(f"lambda e: e.{column}").AsROOTTTree("f.root", "tree", ["pt"])
-    assert xaod_form(select(ended)).columns == ["pt"]
+    derived = derive_form(query(), None)
+    assert derived == derive_form(same(), None)
+    ended = query().Select(f"lambda e: e.{derived.columns[0]}")
+    ended = ended.AsROOTTTree("f.root", "tree", ["pt"])
+    assert derive_form(ended, None).columns == ["pt"]

@@ -1,9 +1,8 @@
-"""Input files: their order, their names in the store, and lists that cannot be told apart."""
+"""Input files: their order, their names in the store, and ambiguous lists."""
 
 from __future__ import annotations
 
 import itertools
-import json
 from pathlib import Path
 
 import pytest
@@ -18,17 +17,17 @@ from uproot.behaviors.TBranch import HasBranches
 from coffea_sx.dataset import (
     MAX_OBJECT_NAME,
     InputFiles,
+    check_brackets,
+    check_converted_names,
+    checked_files,
     identify,
-    listed,
     object_name,
-    refuse_converted_twins,
-    refuse_patterns,
 )
 from coffea_sx.errors import DatasetError
 
 
 @pytest.mark.parametrize(
-    ("given_files", "says"),
+    ("given_files", "message"),
     [
         (["/a.root", "/b.root", "/a.root"], "/a.root.*twice"),
         (["a.root", "./a.root"], "twice"),
@@ -68,8 +67,8 @@ from coffea_sx.errors import DatasetError
     ],
     ids=itertools.count(),
 )
-def test_refused(given_files, says):
-    with pytest.raises(DatasetError, match=says):
+def test_refused(given_files, message):
+    with pytest.raises(DatasetError, match=message):
         identify(given_files)
 
 
@@ -102,10 +101,10 @@ def test_a_file_list_of_servicex_keeps_its_order():
 
 
 @pytest.mark.parametrize(
-    "one", ["/data/a.root", Path("/data/a.root"), d.FileList("/data/a.root"), ["/data/a.root"]]
+    "dataset", ["/data/a.root", Path("/data/a.root"), d.FileList("/data/a.root"), ["/data/a.root"]]
 )
-def test_one_file(one):
-    assert identify(one).files.paths == ("/data/a.root",)
+def test_one_file(dataset):
+    assert identify(dataset).files.paths == ("/data/a.root",)
 
 
 def test_paths_become_text():
@@ -132,17 +131,6 @@ def test_a_dataset_is_a_value():
     assert identify(["/a.root", "/b.root"]) != identify(["/b.root", "/a.root"])
 
 
-def test_object_name_of_a_long_path_as_the_server_wrote_it(shared):
-    recorded = json.loads((shared / "data/servicex/exchanges/long_name.json").read_text())
-    rows = list(recorded_rows(recorded))
-    assert rows
-    for row in rows:
-        # The recording writes /data/ for the folder of the input, so its digest is another one.
-        ours, theirs = object_name(row["file-path"]), row["s3-object-name"]
-        assert len(ours) == len(theirs) == MAX_OBJECT_NAME
-        assert (ours[0], ours[41:]) == (theirs[0], theirs[41:])
-
-
 @given(st.text("abc/:ä", min_size=1, max_size=12), st.integers(0, 300))
 def test_object_name_is_what_the_servicex_client_expects(path, length):
     path += "x" * length
@@ -153,25 +141,6 @@ class OfServers(MinioAdapter):
     """The servicex client shortens the names of local files by the rule of servers, but to 60."""
 
     MAX_PATH_LEN = MAX_OBJECT_NAME
-
-
-def test_every_recorded_object_name(shared):
-    n = 0
-    for path in sorted((shared / "data/servicex/exchanges").glob("*.json")):
-        for row in recorded_rows(json.loads(path.read_text())):
-            if row["transform_status"] == "success" and len(row["file-path"]) < MAX_OBJECT_NAME:
-                name = object_name(row["file-path"])
-                assert row["s3-object-name"] in (name, name + ".parquet"), path
-                n += 1
-    assert n > 100
-
-
-def recorded_rows(recorded):
-    exchanges = recorded.get("exchanges", []) if isinstance(recorded, dict) else recorded
-    for exchange in exchanges:
-        response = exchange.get("response")
-        if isinstance(response, dict):
-            yield from response.get("results", [])
 
 
 @pytest.mark.parametrize("length", [254, 255, 256, 257, 1000])
@@ -207,7 +176,7 @@ def test_the_path_in_a_row_may_be_written_otherwise(submitted, in_the_row):
     "path", ["https://se.org/a.root?version=2", "root://se.org//a.root?authz=x", "/d/[a.root"]
 )
 def test_no_patterns(path):
-    refuse_patterns(identify([path]).files)
+    check_brackets(identify([path]).files)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +184,7 @@ def test_no_patterns(path):
 )
 def test_patterns_of_uproot(path):
     with pytest.raises(DatasetError, match="brackets") as caught:
-        refuse_patterns(identify(["/d/b.root", path]).files)
+        check_brackets(identify(["/d/b.root", path]).files)
     assert caught.value.input_file == path
 
 
@@ -226,9 +195,9 @@ def test_what_is_refused_is_what_uproot_takes_for_a_pattern(tmp_path_factory, na
     for neighbour in (name, name.replace("*", "x").replace("?", "x")):
         (folder / f"{neighbour}.root").touch()
     # What uproot.dask makes of the keys of a dict.
-    opened = [one[0] for one in _regularize_files_inner(path, False, [0], HasBranches, False)]
+    opened = [found[0] for found in _regularize_files_inner(path, False, [0], HasBranches, False)]
     try:
-        refuse_patterns(listed([path]))
+        check_brackets(checked_files([path]))
     except DatasetError:
         assert opened != [path]
     else:
@@ -236,9 +205,9 @@ def test_what_is_refused_is_what_uproot_takes_for_a_pattern(tmp_path_factory, na
 
 
 def test_names_that_conversion_makes_one():
-    refuse_converted_twins(identify(["/d/a.root", "/d/b.root", "/d.x/a"]).files)
+    check_converted_names(identify(["/d/a.root", "/d/b.root", "/d.x/a"]).files)
     with pytest.raises(DatasetError, match=r"':d:a\.root\.parquet' in Parquet") as caught:
-        refuse_converted_twins(identify(["/d/a.root.1", "/d/b.root", "/d/a.root.2"]).files)
+        check_converted_names(identify(["/d/a.root.1", "/d/b.root", "/d/a.root.2"]).files)
     assert caught.value.input_file == "/d/a.root.2"
 
 
@@ -286,7 +255,7 @@ def of_transformer(path: str, suffix: str) -> str:
 
 @given(input_files(), CACHES, st.sampled_from(["", ".parquet", "converted"]))
 def test_each_object_is_found_behind_a_cache(files, cache, suffix):
-    """A server of 2024 tells names of objects only, others the paths, too."""
+    """A server of 2024 lists names of objects only, others list the paths too."""
     read = [as_read(path) for path in files.paths]
     for before in ("", f"root://{cache}//"):
         names = [of_transformer(before + path, suffix) for path in read]
@@ -319,7 +288,7 @@ ENDS = [
 )
 def test_paths_that_end_as_others_are_refused_or_told_apart(paths, cache, suffix):
     try:
-        files = listed(paths)
+        files = checked_files(paths)
     except DatasetError:
         return
     for i, path in enumerate(paths):
@@ -328,7 +297,7 @@ def test_paths_that_end_as_others_are_refused_or_told_apart(paths, cache, suffix
 
 
 def test_most_of_such_paths_are_told_apart():
-    assert listed([*ENDS[:4], "https://b/d/a.root", "root://b//c/d/e.root"])
+    assert checked_files([*ENDS[:4], "https://b/d/a.root", "root://b//c/d/e.root"])
 
 
 def test_a_name_that_may_be_of_two_files_has_no_owner():
@@ -337,7 +306,7 @@ def test_a_name_that_may_be_of_two_files_has_no_owner():
     cached = [of_transformer(f"root://x:1094/{path}", "") for path in files.paths[:2]]
     assert [files.owner_of(name) for name in cached] == [None, None]
     assert files.owner_of(":c.root.parquet") is None
-    # The path of a row tells it all the same.
+    # The path of a row is enough.
     assert files.index_of(f"root://x:1094//{files.paths[1]}", cached[1]) == 1
     assert files.index_of("/c.root.2", ":c.root.parquet") == 3
 
@@ -362,7 +331,7 @@ TWINS = ["/a", ":a", "davs://h/a", "https://h/a", "root://h//a", "root://c//root
 @given(st.lists(st.sampled_from(TWINS), max_size=4, unique=True) | st.lists(st.text(max_size=6)))
 def test_any_list_is_refused_or_unambiguous(paths):
     try:
-        files = listed(paths)
+        files = checked_files(paths)
     except DatasetError:
         return
     assert files.paths == tuple(paths)

@@ -1,4 +1,4 @@
-"""What a server repeats of our secrets is shown nowhere: neither by errors nor by logs."""
+"""Secrets that a server repeats are shown nowhere: neither by errors nor by logs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from support.strategies import Answer, say, status_json
 
 from coffea_sx.errors import ConfigurationError, ReadError, ServerError, ServiceXError
 from coffea_sx.policy import ClientPolicy
-from coffea_sx.redact import Secret, redact
+from coffea_sx.redact import Secret, SecretRegistry, redact
 from coffea_sx.servicex.client import ServiceXClient
 from coffea_sx.servicex.config import EndpointName, find_endpoint
 from coffea_sx.servicex.models import SignedUrl
+from coffea_sx.storage.policy import ReadPolicy
 from coffea_sx.storage.transport import fetch
 
 HEADER = base64.urlsafe_b64encode(b'{"alg":"HS256","typ":"JWT"}').decode().rstrip("=")
@@ -30,7 +31,7 @@ def jwt(name):
     return f"{HEADER}.{payload}.CANARYsignature{name}"
 
 
-def ways_to_repeat(token):
+def sentences_with(token):
     """Return sentences with a token as servers may write it."""
     encoded = base64.b64encode(token.encode()).decode()
     return [
@@ -43,8 +44,8 @@ def ways_to_repeat(token):
     ]
 
 
-def everything_of(error, seen=None):
-    """Return all that may be printed or sent of an error and of those that led to it."""
+def text_of(error, seen=None):
+    """Return all text that may be printed or sent of an error and of its causes."""
     seen = seen if seen is not None else set()
     if error is None or id(error) in seen:
         return ""
@@ -56,20 +57,20 @@ def everything_of(error, seen=None):
             repr(vars(error)),
             *traceback.format_exception(error),
             pickle.dumps(error).decode("latin-1"),
-            everything_of(error.__cause__, seen),
-            everything_of(error.__context__, seen),
+            text_of(error.__cause__, seen),
+            text_of(error.__context__, seen),
         ]
     )
 
 
-def assert_silent(text, token):
+def assert_hidden(text, token):
     hidden = [token, *token.split(".")[1:], base64.b64encode(token.encode()).decode().rstrip("=")]
-    assert not [one for one in hidden if one in text]
+    assert not [secret for secret in hidden if secret in text]
     assert "CANARY" not in text
 
 
-def bearer_of(asked):
-    return asked.headers.get("Authorization", "").removeprefix("Bearer ")
+def bearer_of(request):
+    return request.headers.get("Authorization", "").removeprefix("Bearer ")
 
 
 def configured(server, tmp_path, token):
@@ -85,20 +86,22 @@ def log(caplog):
     return caplog
 
 
-HOW = range(len(ways_to_repeat(jwt(""))))
+SENTENCES = range(len(sentences_with(jwt(""))))
 
 
-@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("sentence", SENTENCES)
 @pytest.mark.parametrize("status", [200, 400, 401, 404, 503])
 @pytest.mark.parametrize("from_file", [False, True])
-def test_a_token_that_is_repeated(scripted, tmp_path, monkeypatch, log, how, status, from_file):
-    token = jwt(f"t{how}{status}{from_file}")
+def test_a_token_that_is_repeated(
+    scripted, tmp_path, monkeypatch, log, sentence, status, from_file
+):
+    token = jwt(f"t{sentence}{status}{from_file}")
 
-    def play(asked):
-        if asked.path == "/token/refresh" and status != 401:
+    def play(request):
+        if request.path == "/token/refresh" and status != 401:
             return say({"access_token": jwt("access")})
-        says = ways_to_repeat(bearer_of(asked) or token)[how]
-        return Answer(200, says.encode()) if status == 200 else say({"message": says}, status)
+        message = sentences_with(bearer_of(request) or token)[sentence]
+        return Answer(200, message.encode()) if status == 200 else say({"message": message}, status)
 
     server = scripted(play)
     if from_file:
@@ -108,28 +111,28 @@ def test_a_token_that_is_repeated(scripted, tmp_path, monkeypatch, log, how, sta
     with pytest.raises(ServiceXError) as caught:
         client.results("d857")
     client.close()
-    text = everything_of(caught.value)
-    assert_silent(text, token)
-    assert_silent(text, jwt("access"))
-    assert_silent(log.text, token)
+    text = text_of(caught.value)
+    assert_hidden(text, token)
+    assert_hidden(text, jwt("access"))
+    assert_hidden(log.text, token)
     if status == 400:
         assert "..." in str(caught.value)
 
 
-@pytest.mark.parametrize("how", HOW)
-def test_an_access_token_that_is_repeated(scripted, tmp_path, log, how):
-    access = jwt(f"access{how}")
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_an_access_token_that_is_repeated(scripted, tmp_path, log, sentence):
+    access = jwt(f"access{sentence}")
 
-    def play(asked):
-        if asked.path == "/token/refresh":
+    def play(request):
+        if request.path == "/token/refresh":
             return say({"access_token": access})
-        return say({"msg": ways_to_repeat(bearer_of(asked))[how]}, 401)
+        return say({"msg": sentences_with(bearer_of(request))[sentence]}, 401)
 
     client = configured(scripted(play), tmp_path, jwt("refresh"))
     with pytest.raises(ServerError, match=re.escape("[401]")) as caught:
         client.results("d857")
     client.close()
-    assert_silent(everything_of(caught.value) + log.text, access)
+    assert_hidden(text_of(caught.value) + log.text, access)
 
 
 def test_a_token_in_a_status_line(tmp_path, log):
@@ -146,15 +149,15 @@ def test_a_token_in_a_status_line(tmp_path, log):
         client.results("d857")
     client.close()
     server.stop()
-    assert_silent(everything_of(caught.value) + log.text, token)
+    assert_hidden(text_of(caught.value) + log.text, token)
 
 
 def test_keys_of_a_store_that_repeats_them(scripted, log):
-    """The status of a transform holds them; a store may answer with them."""
+    """The status of a transform has them, and a store may answer with them."""
     key = "CANARYkeyOfTheStore"
 
-    def play(asked):
-        if asked.path.startswith("/servicex"):
+    def play(request):
+        if request.path.startswith("/servicex"):
             keys = {"minio_secret_key": key, "minio_access_key": f"access-{key}"}
             return say(status_json(**keys))
         return Answer(403, f"<Error><Code>{key}</Code></Error>".encode())
@@ -163,10 +166,10 @@ def test_keys_of_a_store_that_repeats_them(scripted, log):
     client = ServiceXClient(find_endpoint(EndpointName(None, server.url, None)))
     client.status("d857")
     client.close()
-    grant = SignedUrl(f"{server.url}/b/o", {}, 1e12)
+    signed_url = SignedUrl(f"{server.url}/b/o", {}, 1e12)
     with pytest.raises(ReadError, match="403") as caught:
-        fetch(f"o-{key}.root", lambda refresh: grant, 0, 10, patience_s=0.3)
-    assert_silent(everything_of(caught.value) + log.text, f"{key}.{key}.{key}")
+        fetch(f"o-{key}.root", lambda refresh: signed_url, 0, 10, policy=ReadPolicy(retry_s=0.3))
+    assert_hidden(text_of(caught.value) + log.text, f"{key}.{key}.{key}")
 
 
 @pytest.mark.parametrize(
@@ -186,16 +189,16 @@ def test_keys_of_a_store_that_repeats_them(scripted, log):
 def test_a_password_in_an_address(url):
     with pytest.raises(ConfigurationError, match="password") as caught:
         find_endpoint(EndpointName(None, url, None))
-    assert "CANARY" not in everything_of(caught.value)
+    assert "CANARY" not in text_of(caught.value)
 
 
 @pytest.mark.parametrize("url", ["http://[", "http://[::1", "//", "ftp://host", "host"])
-def test_an_address_that_is_none(url):
+def test_an_invalid_address(url):
     with pytest.raises(ConfigurationError, match="address"):
         find_endpoint(EndpointName(None, url, None))
 
 
-# -- wherever a text may be
+# -- in all texts
 
 
 def test_facts_are_redacted_in_all_depths():
@@ -206,7 +209,7 @@ def test_facts_are_redacted_in_all_depths():
         number=3,
         names={"CANARY-of-facts"},
     )
-    assert "CANARY" not in everything_of(error)
+    assert "CANARY" not in text_of(error)
     assert error.number == 3
     assert error.deep["a"][1] == ("x ...",)
 
@@ -238,13 +241,21 @@ def test_secrets_in_json_and_python():
     assert "CANARY" not in redact(repr({"token": 'CANARY"with\\signs'}))
 
 
-def test_few_secrets_are_kept():
-    from coffea_sx.redact import _MOST, _known
+def test_the_newest_secrets_are_kept():
+    registry = SecretRegistry(max_secrets=3)
+    for i in range(6):
+        registry.add(f"CANARY-{i}")
+    registry.add("CANARY-3")  # is new again
+    registry.add("CANARY-6")
+    text = " ".join(f"CANARY-{i}" for i in range(7))
+    assert registry.hide(text) == "CANARY-0 CANARY-1 CANARY-2 ... CANARY-4 ... ..."
 
-    for i in range(2 * _MOST):
+
+def test_the_secrets_of_a_process_are_few():
+    for i in range(256):
         Secret(f"CANARY-{i:08}")
-    assert len(_known._secrets) == _MOST
-    assert "CANARY" not in redact(f"CANARY-{2 * _MOST - 1:08}")
+    redacted = redact("\n".join(f"CANARY-{i:08}" for i in range(256))).splitlines()
+    assert redacted == [*(f"CANARY-{i:08}" for i in range(128)), *["..."] * 128]
 
 
 def test_redacting_a_long_text_is_cheap():

@@ -67,7 +67,7 @@ def test_a_chained_error_is_picklable(kind):
 
 
 @all_kinds
-def test_what_it_was_made_of_does_not_travel(kind):
+def test_hidden_contexts_are_not_pickled(kind):
     # dask installs tblib's reducers, which pickle causes and contexts, `from None` or not.
     cause = RuntimeError("https://store.org/a.root?Signature=CANARY", threading.Lock())
     pickled = pickle.dumps(chained(kind, cause))
@@ -96,12 +96,12 @@ def test_no_secret_in_the_text(kind):
     assert "store.org/b/a.root" in text
 
 
-def test_pickling_redacts_no_further():
+def test_pickling_keeps_the_redacted_text():
     error = ServiceXError("see http://store.org/a?x=1")
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
-def test_what_is_not_a_fact_is_an_attribute_error():
+def test_an_unknown_fact_is_an_attribute_error():
     error = ServiceXError("text", request_id="d857")
     with pytest.raises(AttributeError, match="no attribute 'column'"):
         error.column  # noqa: B018
@@ -121,7 +121,7 @@ def test_bad_input_is_a_value_error_and_nothing_else_is():
         assert issubclass(kind, ValueError) == issubclass(kind, BadInput), kind
 
 
-def test_errors_of_the_conversation_are_the_builtin_ones():
+def test_server_errors_are_builtin_errors():
     assert issubclass(errors.Unreachable, ConnectionError)
     assert issubclass(errors.NotAuthorized, PermissionError)
 

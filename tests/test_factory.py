@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import pytest
 from coffea.nanoevents import BaseSchema, NanoEventsFactory
 from dask_awkward.lib.testutils import assert_eq
 from servicex import query as sx_query
+from support.paces import FAST
 
 import coffea_sx
 from coffea_sx.demo.analysis import DimuonProcessor, SelectionSchema, dimuon_query
@@ -31,7 +34,7 @@ from coffea_sx.errors import (
     UnknownColumn,
     Unreachable,
 )
-from coffea_sx.local import LocalServiceX, server
+from coffea_sx.local import LocalServiceX
 
 Submit = Callable[..., Any]
 
@@ -44,7 +47,7 @@ def submit(servicex: LocalServiceX, nano_files: list[str]) -> Submit:
         return NanoEventsFactory.from_servicex(
             dimuon_query() if query is None else query,
             nano_files if dataset is None else dataset,
-            **{"url": servicex.url, "schemaclass": SelectionSchema, **options},
+            **{"pace": FAST, "url": servicex.url, "schemaclass": SelectionSchema, **options},
         )
 
     return submitted
@@ -107,7 +110,7 @@ def test_events_equal_what_coffea_reads_of_the_delivered_files(
 ) -> None:
     with LocalServiceX(tmp_path / "servicex") as server:
         factory = NanoEventsFactory.from_servicex(
-            dimuon_query(), nano_files[:2], url=server.url, schemaclass=SelectionSchema
+            dimuon_query(), nano_files[:2], url=server.url, schemaclass=SelectionSchema, pace=FAST
         )
         events = factory.events()
         events.event.compute(scheduler="synchronous")
@@ -136,7 +139,7 @@ def test_one_processor_runs_on_both(submit: Submit, direct_events: Any, schedule
     assert of_servicex["mass"].sum() > 1000
 
 
-def test_building_and_optimising_asks_nobody(submit: Submit, servicex: LocalServiceX) -> None:
+def test_building_and_optimising_make_no_request(submit: Submit, servicex: LocalServiceX) -> None:
     factory = submit(ignore_cache=True)
     before = requests_of(servicex)
     histograms = DimuonProcessor().process(factory.events())
@@ -151,7 +154,7 @@ def test_building_and_optimising_asks_nobody(submit: Submit, servicex: LocalServ
     assert computed["mass"].sum() > 1000
 
 
-def test_two_columns_are_read_of_two_columns_touched(
+def test_only_touched_columns_are_read(
     submit: Submit, servicex: LocalServiceX, tmp_path: Path
 ) -> None:
     from coffea_sx.demo.samples import make_samples
@@ -210,12 +213,14 @@ def test_a_dataset_of_the_server_is_looked_up(nano_files: list[str], tmp_path: P
             "schemaclass": SelectionSchema,
         }
         factory = NanoEventsFactory.from_servicex(
-            dimuon_query(), dataset.Rucio("user:dy", num_files=3), **options
+            dimuon_query(), dataset.Rucio("user:dy", num_files=3), **{"pace": FAST, **options}
         )
         assert [file["input_file"] for file in factory.files] == nano_files[:3]
         assert len(factory.events().event.compute(scheduler="synchronous")) > 500
         with pytest.raises(coffea_sx.errors.BadDataset, match="it does not exist"):
-            NanoEventsFactory.from_servicex(dimuon_query(), dataset.Rucio("user:no"), **options)
+            NanoEventsFactory.from_servicex(
+                dimuon_query(), dataset.Rucio("user:no"), **{"pace": FAST, **options}
+            )
 
 
 def test_local_is_a_servicex_in_this_process(submit: Submit, direct_events: Any) -> None:
@@ -237,7 +242,7 @@ def test_the_same_query_is_not_submitted_twice(submit: Submit) -> None:
     assert submit(title="another").request_id != first.request_id
 
 
-def test_status_and_files_say_how_it_went(submit: Submit) -> None:
+def test_status_and_files_after_a_computation(submit: Submit) -> None:
     factory = submit(title="how it went")
     factory.events().event.compute(scheduler="synchronous")
     status = factory.status()
@@ -265,7 +270,7 @@ def test_cancel_ends_the_wait(nano_files: list[str]) -> None:
 
     with LocalServiceX(before_report=never) as server:
         factory = NanoEventsFactory.from_servicex(
-            dimuon_query(), nano_files, url=server.url, schemaclass=SelectionSchema
+            dimuon_query(), nano_files, url=server.url, schemaclass=SelectionSchema, pace=FAST
         )
         factory.cancel()
         with pytest.raises(TransformCanceled, match="0 of 8 input files were finished"):
@@ -273,7 +278,7 @@ def test_cancel_ends_the_wait(nano_files: list[str]) -> None:
         assert factory.status().status == "Canceled"
 
 
-def test_a_given_form_is_used_as_it_is(submit: Submit) -> None:
+def test_a_form_argument_is_used_unchanged(submit: Submit) -> None:
     derived = submit()
     form = ak.forms.from_dict(derived.form.to_dict())
     factory = submit(form=form)
@@ -289,7 +294,7 @@ def test_an_uproot_raw_query(submit: Submit, nano_files: list[str], direct_event
     assert equal(events.event, direct_events.event[direct_events.MET.pt > 20])
 
 
-def test_brackets_are_names_where_they_are_no_patterns(
+def test_uproot_raw_takes_brackets_in_names(
     submit: Submit, nano_files: list[str], tmp_path: Path
 ) -> None:
     """UprootRaw opens each file; queries of func_adl would read another one (below)."""
@@ -304,37 +309,42 @@ def test_brackets_are_names_where_they_are_no_patterns(
         submit(dataset=names)
 
 
-def test_the_input_form_is_asked_of_servicex(nano_files: list[str], direct_events: Any) -> None:
+def test_the_input_form_is_probed_by_servicex(nano_files: list[str], direct_events: Any) -> None:
     with LocalServiceX(python=True) as server:
         options: dict[str, Any] = {"url": server.url, "schemaclass": SelectionSchema}
         factory = NanoEventsFactory.from_servicex(
-            dimuon_query(), nano_files, input_form="probe", **options
+            dimuon_query(), nano_files, input_form="probe", **{"pace": FAST, **options}
         )
         assert equal(factory.events().event, selected(direct_events).event)
         query = sx_query.UprootRaw(
             {"treename": "Events", "filter_name": ["run", "luminosityBlock", "event"]}
         )
-        raw = NanoEventsFactory.from_servicex(query, nano_files, input_form="probe", **options)
+        raw = NanoEventsFactory.from_servicex(
+            query, nano_files, input_form="probe", **{"pace": FAST, **options}
+        )
         assert equal(raw.events().event, direct_events.event)
 
 
-def test_what_cannot_be_told_waits_for_the_first_file(submit: Submit) -> None:
-    from coffea_sx.forms import output_form
+def test_results_without_a_derived_form_wait_for_the_first_file(submit: Submit) -> None:
+    names = ["run", "luminosityBlock", "event", "MET_pt", "MET_phi"]
 
-    told = submit()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("coffea_sx.plan.is_derivable", lambda selection: False)
+    def run_query(input_filenames=None):  # type: ignore[no-untyped-def]
+        import uproot
+
+        names = ["run", "luminosityBlock", "event", "MET_pt", "MET_phi"]
+        with uproot.open({input_filenames: "Events"}) as tree:
+            return tree.arrays(names)
+
+    function = sx_query.PythonFunction().with_uproot_function(run_query)
+    with LocalServiceX(python=True) as server:
+        derived = submit(
+            sx_query.UprootRaw({"treename": "Events", "filter_name": names}), url=server.url
+        )
         with pytest.warns(UserWarning, match="waits for the first file"):
-            waited = submit(title="waited")
-    assert output_form.is_derivable(sx_selection("uproot"))
-    assert waited.form == told.form
-    assert equal(waited.events().event, told.events().event)
-
-
-def sx_selection(codegen: str) -> Any:
-    from coffea_sx.query import Selection
-
-    return Selection("", codegen, "root-file", None, "")
+            waited = submit(function, url=server.url)
+        assert waited.form.fields == derived.form.fields
+        assert equal(waited.events().MET.pt, derived.events().MET.pt)
+        assert equal(waited.events().event, derived.events().event)
 
 
 def test_other_schemas(submit: Submit) -> None:
@@ -378,7 +388,7 @@ def test_an_unreadable_result_is_skipped_and_reported(
     with LocalServiceX() as server:
         options: dict[str, Any] = {"url": server.url, "schemaclass": SelectionSchema}
         factory = NanoEventsFactory.from_servicex(
-            dimuon_query(), nano_files, on_failure="skip", **options
+            dimuon_query(), nano_files, on_failure="skip", **{"pace": FAST, **options}
         )
         events, report = factory.events()
         events.event.compute(scheduler="synchronous")
@@ -446,7 +456,7 @@ class TestBadInput:
         with pytest.raises(Unreachable, match=f"127.0.0.1:{closed_port} does not answer"):
             submit(url=f"http://127.0.0.1:{closed_port}")
 
-    def test_a_server_that_wants_a_token(self, submit: Submit) -> None:
+    def test_a_server_that_needs_a_token(self, submit: Submit) -> None:
         with (
             LocalServiceX(tokens=True) as server,
             pytest.raises(NotAuthorized, match="does not accept this user"),
@@ -463,7 +473,7 @@ class TestBadInput:
         ("path", "hint"),
         [("/data/*.root", r"glob\.glob"), ("/data/a.root:Events", "The query names the tree")],
     )
-    def test_a_path_that_is_none(self, submit: Submit, path: str, hint: str) -> None:
+    def test_a_path_that_is_no_file(self, submit: Submit, path: str, hint: str) -> None:
         with pytest.raises(FormError, match=f"There is no sample file .* {hint}"):
             submit(input_form=path)
 
@@ -479,7 +489,7 @@ class TestBadInput:
             submit(query)
         assert caught.value.nearest[0] == "Muon_pt"
 
-    def test_columns_that_the_schema_misses(self, submit: Submit) -> None:
+    def test_columns_that_the_schema_needs(self, submit: Submit) -> None:
         query = sx_query.FuncADL_Uproot().FromTree("Events").Select(lambda e: {"run": e["run"]})
         with pytest.raises(FormError, match="SelectionSchema needs luminosityBlock and event"):
             submit(query)
@@ -513,14 +523,21 @@ class TestBadInput:
         with pytest.raises(BadInput, match=message):
             submit(**options)
 
-    def test_a_bad_query_starts_no_server(
-        self, submit: Submit, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(server, "_default", None)
-        query = sx_query.FuncADL_Uproot().FromTree("Events").Select(lambda e: {"a": e["Muon_ptt"]})
-        with pytest.raises(UnknownColumn):
-            submit(query, url="local")
-        assert server._default is None
+    def test_a_bad_query_starts_no_server(self, nano_files: list[str]) -> None:
+        code = (
+            "import sys\n"
+            "from coffea.nanoevents import NanoEventsFactory\n"
+            "import coffea_sx\n"
+            "text = \"(call EventDataset 'bogus.root')\"\n"
+            "try:\n"
+            "    options = {'codegen': 'uproot', 'url': 'local'}\n"
+            "    NanoEventsFactory.from_servicex(text, sys.argv[1:], **options)\n"
+            "except coffea_sx.errors.QueryError:\n"
+            "    print('coffea_sx.local' in sys.modules)"
+        )
+        command = [sys.executable, "-c", code, *nano_files]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        assert done.stdout == "False\n"
 
     def test_no_configuration(
         self, submit: Submit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,6 +1,6 @@
 """Every fault of servers and networks, end to end: right values, an error, or a row of the report.
 
-The numbers are those of the list of faults that a client of ServiceX must survive.
+The numbers are those of docs/faults.md.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from bokeh.core.templates import get_env
 from distributed import Client, LocalCluster, performance_report
 from support.faulty import (
     ASKING,
+    HASTY,
+    IMPATIENT,
     OBJECTS,
     OF_VICTIM,
     RESULTS,
@@ -35,14 +38,15 @@ from support.faulty import (
     Analysis,
     Kind,
     Rewrite,
+    log_of_worker,
     make_impatient,
     of_rows,
     prepare_worker,
+    read_with,
     requests_for,
-    said_by_worker,
-    watched,
 )
-from support.leaks import Canaries
+from support.leaks import Canaries, SecretsProxy, watched
+from support.paces import FAST
 from support.strategies import say
 
 from coffea_sx.errors import (
@@ -62,8 +66,8 @@ from coffea_sx.forms.writers import write
 from coffea_sx.local import LocalServiceX
 from coffea_sx.policy import PollPolicy
 from coffea_sx.query import RESULT_FORMATS
-from coffea_sx.storage import transport
 from coffea_sx.storage.filesystem import address
+from coffea_sx.storage.policy import ReadPolicy
 from coffea_sx.testing import (
     Answer,
     ChangeETag,
@@ -82,8 +86,8 @@ from coffea_sx.testing import (
     Truncate,
     When,
 )
-from coffea_sx.testing.faults import Ask
-from coffea_sx.wire import Limits
+from coffea_sx.testing.messages import Ask
+from coffea_sx.wire.clock import Limits
 
 TOKENS = When("^/token/refresh$")
 URLS = When("/file-urls$")
@@ -99,8 +103,14 @@ def server() -> Iterator[LocalServiceX]:
 
 
 @pytest.fixture(scope="module")
-def shared_proxy(server: LocalServiceX) -> Iterator[FaultProxy]:
-    with FaultProxy(server.url) as running:
+def secrets(server: LocalServiceX) -> Iterator[SecretsProxy]:
+    with SecretsProxy(server) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shared_proxy(secrets: SecretsProxy) -> Iterator[FaultProxy]:
+    with FaultProxy(secrets.url) as running:
         yield running
 
 
@@ -113,19 +123,24 @@ def proxy(shared_proxy: FaultProxy) -> Iterator[FaultProxy]:
 
 
 @pytest.fixture
-def canaries(server: LocalServiceX) -> Iterator[Canaries]:
-    with watched(server) as found:
+def canaries(secrets: SecretsProxy) -> Iterator[Canaries]:
+    with watched(secrets) as found:
         yield found
 
 
 @pytest.fixture
 def behind(
-    server: LocalServiceX, canaries: Canaries, nano_files: list[str], tmp_path: Path
+    server: LocalServiceX,
+    canaries: Canaries,
+    nano_files: list[str],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> Callable[[str], Analysis]:
     """Make the analysis of a server that is found at a URL."""
+    pace = HASTY if "impatient" in request.fixturenames else FAST
 
     def make(url: str) -> Analysis:
-        return Analysis(server, url, nano_files[:3], tmp_path, canaries)
+        return Analysis(server, url, nano_files[:3], tmp_path, canaries, pace)
 
     return make
 
@@ -173,7 +188,7 @@ def test_file_urls_are_asked_for_again(analysis: Analysis, proxy: FaultProxy, ac
 
 
 class Clock:
-    """Notes when requests come, those that a rule with it is asked about."""
+    """Takes the times of the requests that its rule is applied to."""
 
     def __init__(self, when: When) -> None:
         self.when = when
@@ -202,7 +217,7 @@ def test_1_retry_after(analysis: Analysis, proxy: FaultProxy, status: int) -> No
 
 
 def test_2_refused_connections(analysis: Analysis, proxy: FaultProxy) -> None:
-    """Nobody listens for a moment: before anything is known, and before files are read."""
+    """The server is away for a moment: before anything is delivered, and before files are read."""
     for ignore_cache in (True, False):
         proxy.stop()
         back = threading.Timer(0.5, proxy.start)
@@ -217,7 +232,7 @@ def test_2_refused_connections_to_the_store(analysis: Analysis, proxy: FaultProx
     factory = analysis.factory()
     events = factory.events()
     events.event.compute(scheduler="synchronous")
-    factory._poller.signed_urls([file["object_name"] for file in factory.files])
+    factory._source.poller.signed_urls([file["object_name"] for file in factory.files])
     proxy.stop()
     back = threading.Timer(0.5, proxy.start)
     back.start()
@@ -282,7 +297,7 @@ def test_21_another_size_than_in_the_row(
 def test_only_the_rest_is_asked_for_again(
     analysis: Analysis, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, action: Any
 ) -> None:
-    monkeypatch.setattr(transport, "BLOCK", 1000)
+    read_with(monkeypatch, ReadPolicy(block_bytes=1000))
     proxy.script = [Fault(action, OF_VICTIM)]
     analysis.assert_right()
     first, second = requests_for(proxy, OF_VICTIM)
@@ -296,7 +311,7 @@ def test_only_the_rest_is_asked_for_again(
 def test_24_another_object_after_a_break(
     analysis: Analysis, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "BLOCK", 1000)
+    read_with(monkeypatch, ReadPolicy(block_bytes=1000))
     proxy.script = [Fault(Truncate(9000), OF_VICTIM), Fault(ChangeETag('"other"'), OF_VICTIM)]
     analysis.assert_right()
     assert proxy.provoked == [1, 1]
@@ -326,8 +341,9 @@ def test_29_many_threads(
         time.sleep(0.02)
         return urllib3.poolmanager.PoolManager(**options)
 
-    # All threads come first.
-    transport._connections.cache_clear()
+    # No other test uses a pool of so many connections: all threads are the first.
+    policy = ReadPolicy(connections=7)
+    read_with(monkeypatch, policy)
     monkeypatch.setattr(urllib3, "PoolManager", made_slowly)
     busy, clock, n_threads = Busy(), Clock(OBJECTS), 24
     slow_down = S3Error(503, "SlowDown", headers={"Retry-After": "1"})
@@ -337,7 +353,7 @@ def test_29_many_threads(
     assert met.to_list() == analysis.truth["MET_pt"].to_list()
     analysis.assert_silent()
     assert proxy.provoked == [5, n_threads] == [5, len(clock.times) - 5]
-    assert transport.CONNECTIONS // 2 < busy.most <= transport.CONNECTIONS
+    assert policy.connections // 2 < busy.most <= policy.connections
     first = clock.times[0]
     assert sum(t >= first + 1 for t in clock.times) >= 5
 
@@ -383,7 +399,7 @@ def test_the_store_fails_for_ever(
     kind: Kind,
     says: str,
 ) -> None:
-    monkeypatch.setattr(transport, "BLOCK", 1000)
+    read_with(monkeypatch, replace(IMPATIENT, block_bytes=1000))
     proxy.script = [Fault(action, OF_VICTIM, times=None)]
     start = time.monotonic()
     analysis.assert_raises_for_victim(kind, says)
@@ -521,7 +537,7 @@ def test_servicex_fails_for_ever(
 
 @pytest.mark.usefixtures("impatient")
 def test_1_is_no_failure_of_files(analysis: Analysis, proxy: FaultProxy) -> None:
-    """A report would have to call all files failed, of which nothing is known."""
+    """The files have not failed: an outage is an error, not a row of the report."""
     proxy.script = [Fault(Status(503), RESULTS, times=None)]
     events, _ = analysis.factory(on_failure="skip").events()
     with pytest.raises(RequestRefused, match="503"):
@@ -540,7 +556,7 @@ def test_2_nobody_listens(behind: Callable[[str], Analysis], closed_port: int) -
 
 
 class Encrypted:
-    """A proxy with a certificate, and what clients must trust to believe it."""
+    """A proxy with a certificate, and the authority that clients must trust."""
 
     def __init__(self, target: str, directory: Path) -> None:
         authority = trustme.CA()
@@ -550,22 +566,22 @@ class Encrypted:
         made = authority.issue_cert("127.0.0.1")
         made.private_key_and_cert_chain_pem.write_to_path(str(certificate))
         self.proxy = FaultProxy(target, certificate=certificate)
-        # The embedded server does not know that it is reached by https.
+        # The embedded server writes http into its URLs.
         self.proxy.script = [Fault(Rewrite(_secured), URLS, times=None)]
 
 
-def _secured(said: Any) -> Any:
+def _secured(answer: Any) -> Any:
     return {
         "uris": {
             name: [url.replace("http://", "https://"), *more]
-            for name, (url, *more) in said["uris"].items()
+            for name, (url, *more) in answer["uris"].items()
         }
     }
 
 
 @pytest.fixture
-def encrypted(server: LocalServiceX, tmp_path: Path) -> Iterator[Encrypted]:
-    found = Encrypted(server.url, tmp_path)
+def encrypted(secrets: SecretsProxy, tmp_path: Path) -> Iterator[Encrypted]:
+    found = Encrypted(secrets.url, tmp_path)
     with found.proxy:
         yield found
 
@@ -761,11 +777,11 @@ def test_37_a_cluster(
                 assert proxy.provoked[0] > 0
             analysis.assert_skips_victim(FormMismatch, "no such column", "distributed")
         logs = f"{client.get_worker_logs()} {client.get_scheduler_logs()}"
-        (said,) = client.run(said_by_worker).values()
+        (logged,) = client.run(log_of_worker).values()
     assert "Compute Failed" in logs
-    assert "nano_1.root?..." in said  # the log does say what was asked
+    assert "nano_1.root?..." in logged  # requests are logged
     assert "load" in page.read_text()
-    for text in (logs, said, page.read_text()):
+    for text in (logs, logged, page.read_text()):
         analysis.assert_silent(text)
 
 
@@ -799,7 +815,7 @@ def full_disk(nbytes: int) -> Iterator[None]:
 
 
 def test_38_the_disk_of_a_cache_is_full(analysis: Analysis, tmp_path: Path) -> None:
-    """We keep no files; fsspec's cache, if a user puts it before us, fails and says why."""
+    """coffea_sx keeps no files; a cache of fsspec in front of it fails with its own error."""
     factory = analysis.factory()
     factory.events().event.compute(scheduler="synchronous")
     where = address(factory.request_id, factory.files[VICTIM]["object_name"])

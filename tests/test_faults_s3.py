@@ -1,6 +1,6 @@
 """Faults of a store that only a real S3 server has: URLs that expire, keys that change, and more.
 
-The numbers are those of the list of faults that a client of ServiceX must survive.
+The numbers are those of docs/faults.md.
 """
 
 from __future__ import annotations
@@ -17,14 +17,22 @@ from urllib.parse import urlsplit
 import awkward as ak
 import pytest
 import uproot
-from support.faulty import OBJECTS, OF_VICTIM, VICTIM, Analysis, requests_for, watched
+from support.faulty import (
+    OBJECTS,
+    OF_VICTIM,
+    VICTIM,
+    Analysis,
+    read_with,
+    requests_for,
+)
+from support.leaks import SecretsProxy, watched
 
 from coffea_sx.errors import AccessError, ObjectGone
 from coffea_sx.local import LocalServiceX
 from coffea_sx.policy import ClientPolicy
-from coffea_sx.storage import transport
+from coffea_sx.storage.policy import DEFAULT_POLICY, ReadPolicy
 from coffea_sx.testing import Answer, Delay, Fault, FaultProxy, Request, S3Store, Truncate
-from coffea_sx.testing.faults import Ask
+from coffea_sx.testing.messages import Ask
 
 pytestmark = pytest.mark.usefixtures("s3_store")
 
@@ -46,9 +54,15 @@ def server(s3_store: S3Store, shared_proxy: FaultProxy) -> Iterator[LocalService
         yield running
 
 
+@pytest.fixture(scope="module")
+def secrets(server: LocalServiceX) -> Iterator[SecretsProxy]:
+    with SecretsProxy(server) as running:
+        yield running
+
+
 @pytest.fixture
 def proxy(shared_proxy: FaultProxy) -> Iterator[FaultProxy]:
-    """Between everybody and the store."""
+    """Proxy in front of the store."""
     shared_proxy.requests.clear()
     yield shared_proxy
     shared_proxy.script = ()
@@ -56,11 +70,17 @@ def proxy(shared_proxy: FaultProxy) -> Iterator[FaultProxy]:
 
 @pytest.fixture
 def analysis(
-    server: LocalServiceX, s3_store: S3Store, nano_files: list[str], tmp_path: Path
+    server: LocalServiceX,
+    secrets: SecretsProxy,
+    shared_proxy: FaultProxy,
+    s3_store: S3Store,
+    nano_files: list[str],
+    tmp_path: Path,
 ) -> Iterator[Analysis]:
-    with watched(server) as canaries:
+    with watched(secrets) as canaries:
         canaries.secrets |= {s3_store.access_key, s3_store.secret_key}
-        yield Analysis(server, server.url, nano_files[:3], tmp_path, canaries)
+        canaries.stores.append(shared_proxy)
+        yield Analysis(server, secrets.url, nano_files[:3], tmp_path, canaries)
 
 
 class Stored:
@@ -154,8 +174,9 @@ def test_27_keys_are_changed_while_files_are_read(nano_files: list[str], tmp_pat
             servers.append(serve(port=port, object_store=location(store, proxy)).start())
 
         try:
-            with watched(servers[0]) as canaries:
-                analysis = Analysis(servers[0], servers[0].url, nano_files[:3], tmp_path, canaries)
+            with SecretsProxy(servers[0]) as secrets, watched(secrets) as canaries:
+                analysis = Analysis(servers[0], secrets.url, nano_files[:3], tmp_path, canaries)
+                canaries.stores.append(proxy)
                 proxy.script = [Fault(before(rotate), OF_VICTIM)]
                 analysis.assert_right()
                 assert old | {store.access_key, store.secret_key} <= canaries.secrets
@@ -173,14 +194,14 @@ def test_28_an_object_is_not_there_yet(
     proxy.script = [Fault(after(partial(stored.put, content)), OF_VICTIM)]
     start = time.monotonic()
     analysis.assert_right()
-    assert time.monotonic() - start >= transport.MISSING_PAUSES_S[0]
+    assert time.monotonic() - start >= DEFAULT_POLICY.missing_pauses_s[0]
     assert [request.status for request in requests_for(proxy, OF_VICTIM)] == [404, 200]
 
 
 def test_28_an_object_is_gone(
     analysis: Analysis, proxy: FaultProxy, stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "MISSING_PAUSES_S", (0.01, 0.02))
+    read_with(monkeypatch, ReadPolicy(missing_pauses_s=(0.01, 0.02)))
     stored.remove()
     analysis.assert_raises_for_victim(ObjectGone, "404 NoSuchKey")
     assert [request.status for request in requests_for(proxy, OF_VICTIM)] == [404, 404, 404]
@@ -209,7 +230,7 @@ def expected(analysis: Analysis) -> Any:
 
 
 def test_21_an_object_was_replaced(analysis: Analysis, stored: Stored) -> None:
-    """The store knows better than the row how many bytes there are."""
+    """The size that the store sends counts, not that of the row."""
     content = stored.content()
     other = doubled(content)
     assert len(other) != len(content)
@@ -221,7 +242,7 @@ def test_21_an_object_was_replaced(analysis: Analysis, stored: Stored) -> None:
 def test_24_an_object_is_replaced_while_it_is_read(
     analysis: Analysis, proxy: FaultProxy, stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "BLOCK", 1000)
+    read_with(monkeypatch, ReadPolicy(block_bytes=1000))
     replace = partial(stored.put, doubled(stored.content()))
     proxy.script = [Fault(Truncate(9000), OF_VICTIM), Fault(before(replace), OF_VICTIM)]
     assert analysis.compute()["MET_pt"].to_list() == expected(analysis)

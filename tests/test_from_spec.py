@@ -1,4 +1,4 @@
-"""Many samples at once: the specifications of servicex, and dataset groups of coffea."""
+"""Several samples: the specifications of servicex, and dataset groups of coffea."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ import pytest
 from coffea.dataset_tools.filespec import DataGroupSpec
 from servicex import General, ServiceXSpec, dataset, query
 from servicex import Sample as SXSample
+from support.paces import FAST
 
 from coffea_sx import ServiceXEventsFactory, from_spec
 from coffea_sx.demo.analysis import DimuonProcessor, SelectionSchema, dimuon_query
 from coffea_sx.errors import BadDataset, BadInput, DatasetError, QueryError, UnknownColumn
 from coffea_sx.local import LocalServiceX
 from coffea_sx.testing import Answer, Fault, FaultProxy, Request, When
-from coffea_sx.testing.faults import Ask
+from coffea_sx.testing.messages import Ask
 
 N_EVENTS = 500  # of each input file
 Submit = Callable[..., dict[str, Any]]
@@ -59,13 +60,13 @@ def server(nano_files: list[str]) -> Iterator[LocalServiceX]:
 
 @pytest.fixture
 def submit(server: LocalServiceX, nano_files: list[str]) -> Submit:
-    def submitted(spec: Any, own: Any = None, **options: Any) -> dict[str, Any]:
-        told = {
+    def submitted(spec: Any, default_query: Any = None, **options: Any) -> dict[str, Any]:
+        defaults = {
             "url": server.url,
             "schemaclass": SelectionSchema,
             "input_form": {nano_files[0]: "Events"},
         }
-        return from_spec(spec, own, **{**told, **options})
+        return from_spec(spec, default_query, **{"pace": FAST, **defaults, **options})
 
     return submitted
 
@@ -79,7 +80,8 @@ def nothing_submitted(server: LocalServiceX) -> Iterator[None]:
 
 def n_submitted(server: LocalServiceX) -> int:
     return sum(
-        (one.method, one.path) == ("POST", "/servicex/transformation") for one in server.exchanges
+        (exchange.method, exchange.path) == ("POST", "/servicex/transformation")
+        for exchange in server.exchanges
     )
 
 
@@ -97,12 +99,12 @@ def paths(factory: Any) -> list[str]:
 
 
 def about(factory: Any) -> dict[str, Any]:
-    """What events say of themselves, but for what the schema says."""
+    """Metadata of events without that of the schema."""
     return {key: value for key, value in factory.events().metadata.items() if key != "version"}
 
 
 def files_in(events: Any) -> list[int]:
-    """Tell of which input files of the demo events are, in the order of the partitions."""
+    """Numbers of the input files of events, in the order of the partitions."""
     numbers = events.event.compute(scheduler="synchronous")
     return list(dict.fromkeys((numbers // N_EVENTS).to_list()))
 
@@ -112,12 +114,12 @@ def files_in(events: Any) -> list[int]:
 
 def test_a_dict_keeps_names_and_orders(submit: Submit, nano_files: list[str]) -> None:
     backwards = nano_files[2::-1]
-    given = list(backwards)
-    spec = {"Sample": [sample("z", given), sample("a", nano_files[4:2:-1])]}
+    original = list(backwards)
+    spec = {"Sample": [sample("z", original), sample("a", nano_files[4:2:-1])]}
     samples = submit(spec)
     assert list(samples) == ["z", "a"]
-    assert all(isinstance(one, ServiceXEventsFactory) for one in samples.values())
-    assert paths(samples["z"]) == backwards == given
+    assert all(isinstance(factory, ServiceXEventsFactory) for factory in samples.values())
+    assert paths(samples["z"]) == backwards == original
     assert files_in(samples["z"].events()) == [2, 1, 0]
     assert files_in(samples["a"].events()) == [4, 3]
 
@@ -138,7 +140,7 @@ def test_a_servicexspec(submit: Submit, nano_files: list[str]) -> None:
         ],
     )
     samples = submit(spec)
-    assert [len(paths(one)) for one in samples.values()] == [2, 3]
+    assert [len(paths(factory)) for factory in samples.values()] == [2, 3]
     assert files_in(samples["dy"].events()) == [0, 1]
     assert files_in(samples["three"].events()) == [0, 1, 2]
     names = [file["object_name"] for file in samples["dy"].files]
@@ -158,7 +160,7 @@ def test_a_yaml_file(
     # servicex sorts what YAML lists.
     assert paths(samples["listed"]) == nano_files[:2]
     assert paths(samples["found"]) == nano_files[:2]
-    events = [one.events().MET.pt for one in samples.values()]
+    events = [factory.events().MET.pt for factory in samples.values()]
     listed_pt, found_pt, raw_pt = dask.compute(*events, scheduler="synchronous")
     assert len(listed_pt) == 2 * N_EVENTS
     assert ak.array_equal(listed_pt, found_pt, check_parameters=False)
@@ -197,15 +199,15 @@ def test_nfiles_limits_the_files(submit: Submit, nano_files: list[str]) -> None:
     assert paths(samples["all"]) == nano_files[3:5]
 
 
-def test_a_query_for_samples_that_bring_none(submit: Submit, nano_files: list[str]) -> None:
+def test_a_query_for_samples_without_one(submit: Submit, nano_files: list[str]) -> None:
     spec = {"Sample": [{"Name": "dy", "Dataset": dataset.FileList(nano_files[:1])}]}
     assert files_in(submit(spec, dimuon_query())["dy"].events()) == [0]
 
 
 def test_options_are_those_of_every_sample(submit: Submit, nano_files: list[str]) -> None:
     samples = submit(two_samples(nano_files), on_failure="skip", steps_per_file=2)
-    assert [one.npartitions for one in samples.values()] == [6, 4]
-    assert all(isinstance(one.events(), tuple) for one in samples.values())
+    assert [factory.npartitions for factory in samples.values()] == [6, 4]
+    assert all(isinstance(factory.events(), tuple) for factory in samples.values())
 
 
 # -- submitting
@@ -235,7 +237,7 @@ def test_all_are_submitted_before_any_look_up_ends(
     with FaultProxy(server.url, [looked_up]) as proxy:
         samples = submit(spec, url=proxy.url)
     assert seen == [3, 3]
-    assert [len(paths(one)) for one in samples.values()] == [3, 2, 1]
+    assert [len(paths(factory)) for factory in samples.values()] == [3, 2, 1]
 
 
 @pytest.mark.parametrize("where", ["General", "Sample", "call"])
@@ -243,8 +245,8 @@ def test_ignoring_the_cache_submits_again(
     server: LocalServiceX, submit: Submit, nano_files: list[str], where: str
 ) -> None:
     def spec(ignored: bool) -> dict[str, Any]:
-        one = sample("again", nano_files[:1], IgnoreLocalCache=ignored and where == "Sample")
-        return {"General": {"IgnoreLocalCache": ignored and where == "General"}, "Sample": [one]}
+        again = sample("again", nano_files[:1], IgnoreLocalCache=ignored and where == "Sample")
+        return {"General": {"IgnoreLocalCache": ignored and where == "General"}, "Sample": [again]}
 
     first = submit(spec(False))["again"].request_id
     before = n_submitted(server)
@@ -270,21 +272,19 @@ class TestBadInput:
         with pytest.raises(QueryError, match="Sample 'bad'"):
             submit(spec, ignore_cache=True)
 
-    def test_a_code_generator_that_the_server_does_not_have(
+    def test_a_missing_code_generator_names_its_sample(
         self, submit: Submit, nano_files: list[str]
     ) -> None:
         spec = two_samples(nano_files)
         python = query.PythonFunction().with_uproot_function(about)
         spec["Sample"].append(sample("bad", nano_files[:1], Query=python))
         with (
-            pytest.warns(UserWarning, match="cannot be told from the query"),
+            pytest.warns(UserWarning, match="cannot be derived from the query"),
             pytest.raises(QueryError, match=r"Sample 'bad'.*no code generator 'python'"),
         ):
             submit(spec, ignore_cache=True)
 
-    def test_a_name_that_is_longer_than_titles_may_be(
-        self, submit: Submit, nano_files: list[str]
-    ) -> None:
+    def test_a_name_longer_than_a_title(self, submit: Submit, nano_files: list[str]) -> None:
         spec = two_samples(nano_files)
         spec["Sample"].append(sample("x" * 10_241, nano_files[:1]))
         with pytest.raises(QueryError, match="title is longer"):
@@ -324,7 +324,7 @@ class TestBadInput:
     @pytest.mark.parametrize(
         "spec", [{}, {"Sample": [{"Name": "dy"}]}, 3, "/no/such/spec.yaml", {"Sample": "dy"}]
     )
-    def test_what_is_no_specification(self, submit: Submit, spec: Any) -> None:
+    def test_invalid_specifications(self, submit: Submit, spec: Any) -> None:
         with pytest.raises(BadInput, match="no specification that servicex understands"):
             submit(spec, ignore_cache=True)
 
@@ -342,10 +342,10 @@ class TestBadInput:
 # -- computing
 
 
-def test_all_at_once_gives_what_one_by_one_gives(submit: Submit, nano_files: list[str]) -> None:
+def test_samples_give_the_same_together_and_alone(submit: Submit, nano_files: list[str]) -> None:
     processor = DimuonProcessor()
     samples = submit(two_samples(nano_files))
-    histograms = {name: processor.process(one.events()) for name, one in samples.items()}
+    histograms = {name: processor.process(factory.events()) for name, factory in samples.items()}
     (at_once,) = dask.compute(histograms)
     one_by_one = {name: dask.compute(todo)[0] for name, todo in histograms.items()}
     assert at_once == one_by_one

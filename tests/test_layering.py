@@ -1,4 +1,4 @@
-"""Each room imports only what the table in ARCHITECTURE.md allows it."""
+"""Each room imports only the rooms that the table in ARCHITECTURE.md allows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import coffea_sx
 
 (PACKAGE,) = map(Path, coffea_sx.__path__)
 MODULES = sorted(PACKAGE.rglob("*.py"))
-# Not rooms: the front door and the version, which everybody may read.
+# Not rooms: the public names, and the version, which any room may read.
 ROOT = {"__init__", "__main__", "_version"}
 
 
@@ -57,7 +57,7 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
                 yield node.lineno, target[1] if len(target) > 1 else ""
 
 
-def test_the_table_is_of_the_rooms_that_are():
+def test_the_table_has_every_room():
     assert set(table()) == {room_of(path) for path in MODULES} - ROOT
 
 

@@ -1,8 +1,7 @@
-"""No token, key or signature leaves the process that owns it: canaries, looked for everywhere."""
+"""No token, key or signature leaves the process that owns it: canaries are searched for."""
 
 from __future__ import annotations
 
-import logging
 import pickle
 import shutil
 import traceback
@@ -12,53 +11,53 @@ from typing import Any
 
 import cloudpickle
 import dask
+import httpx
 import pytest
 from coffea.nanoevents import NanoEventsFactory
 from distributed import Client, LocalCluster
-from support.leaks import Canaries
+from support.leaks import Canaries, SecretsProxy, watched
+from support.paces import FAST
 
 from coffea_sx.demo.analysis import SelectionSchema, dimuon_query
 from coffea_sx.local import LocalServiceX
-from coffea_sx.servicex.models import SignedUrl
+from coffea_sx.testing import Fault, S3Error, When
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Running on a single-machine scheduler:UserWarning"),
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
 ]
+EXPIRED = S3Error(403, "AccessDenied", "Request has expired")
+
+
+@pytest.fixture(scope="module")
+def secrets() -> Iterator[SecretsProxy]:
+    with LocalServiceX(tokens=True) as server, SecretsProxy(server) as proxy:
+        yield proxy
 
 
 @pytest.fixture
-def canaries(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[Canaries, LocalServiceX]]:
-    with LocalServiceX(tokens=True) as server:
-        (tmp_path / "servicex.yaml").write_text(server.servicex_yaml())
-        found = Canaries(server, monkeypatch)
-        handler = logging.StreamHandler(found.log)
-        root = logging.getLogger()
-        level = root.level
-        root.addHandler(handler)
-        root.setLevel(logging.DEBUG)
-        yield found, server
-        root.removeHandler(handler)
-        root.setLevel(level)
+def canaries(secrets: SecretsProxy) -> Iterator[Canaries]:
+    with watched(secrets) as canaries:
+        yield canaries
 
 
-def submitted(directory: Path, files: list[str], **options: Any) -> Any:
+def submitted(secrets: SecretsProxy, directory: Path, files: list[str], **options: Any) -> Any:
+    config = directory / "servicex.yaml"
+    config.write_text(secrets.server.servicex_yaml().replace(secrets.server.url, secrets.url))
     return NanoEventsFactory.from_servicex(
         dimuon_query(),
         files,
-        config_path=directory / "servicex.yaml",
+        config_path=config,
         schemaclass=SelectionSchema,
-        **options,
+        ignore_cache=True,
+        **{"pace": FAST, **options},
     )
 
 
 def test_success_on_a_cluster(
-    canaries: tuple[Canaries, LocalServiceX], tmp_path: Path, nano_files: list[str]
+    canaries: Canaries, secrets: SecretsProxy, tmp_path: Path, nano_files: list[str]
 ) -> None:
-    found, _ = canaries
-    factory = submitted(tmp_path, nano_files)
+    factory = submitted(secrets, tmp_path, nano_files)
     events = factory.events()
     with (
         LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=":0") as cluster,
@@ -68,58 +67,63 @@ def test_success_on_a_cluster(
         worker_logs = str(client.get_worker_logs()) + str(client.get_scheduler_logs())
     factory.status()
     graph = dask.optimize(events)[0].dask
-    # as dask pickles it: coffea's behaviours hold functions that plain pickle does not take
-    found.assert_absent("the pickled graph", cloudpickle.dumps(events.dask))
-    found.assert_absent("the optimised graph", cloudpickle.dumps(graph))
-    found.assert_absent("the pickled factory", cloudpickle.dumps(factory))
-    for thing in (factory, events, events.dask, factory.files, factory.status(), factory._poller):
-        found.assert_absent(f"repr of {type(thing).__name__}", repr(thing))
+    # The minimum: a refresh token, an access token, and a signature for each object.
+    assert len(canaries.secrets) >= 2 + len(nano_files)
+    # As dask pickles it: coffea's behaviours hold functions that plain pickle does not take.
+    canaries.assert_absent("the pickled graph", cloudpickle.dumps(events.dask))
+    canaries.assert_absent("the optimised graph", cloudpickle.dumps(graph))
+    canaries.assert_absent("the pickled factory", cloudpickle.dumps(factory))
+    names = [file["object_name"] for file in factory.files]
+    signed = factory._source.poller.signed_urls(names).values()
+    things = (factory, events, events.dask, factory.files, factory.status(), factory._source.poller)
+    for thing in (*things, *signed):
+        canaries.assert_absent(f"repr of {type(thing).__name__}", repr(thing))
         html = getattr(thing, "_repr_html_", str)()
-        found.assert_absent(f"HTML of {type(thing).__name__}", html)
-    for thing in factory._poller.url_provider._grants.values():
-        found.assert_absent("repr of a grant", repr(thing))
-    found.assert_absent("the logs of workers", worker_logs)
-    found.assert_absent("our log", found.log.getvalue())
-    assert "/results" in found.log.getvalue()  # the log does say what was asked
+        canaries.assert_absent(f"HTML of {type(thing).__name__}", html)
+    canaries.assert_absent("the logs of workers", worker_logs)
+    canaries.assert_absent("our log", canaries.log.getvalue())
+    assert "/results" in canaries.log.getvalue()  # requests are logged
 
 
 @pytest.mark.parametrize("fault", ["expired", "gone", "corrupt", "failed"])
 def test_faults(
-    canaries: tuple[Canaries, LocalServiceX],
+    canaries: Canaries,
+    secrets: SecretsProxy,
     tmp_path: Path,
     nano_files: list[str],
     fault: str,
 ) -> None:
-    found, server = canaries
-    files = [shutil.copy(path, tmp_path) for path in nano_files[:3]]
+    files = [str(shutil.copy(path, tmp_path)) for path in nano_files[:3]]
     if fault == "failed":
         Path(files[1]).write_bytes(b"root" + bytes(2000))
-    factory = submitted(tmp_path, files)
+    factory = submitted(secrets, tmp_path, files)
     events = factory.events()
     if fault != "failed":
         events.event.compute(scheduler="synchronous")
-        _provoke(fault, server, factory)
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - any: what it says is tested
-        events.Muon.pt.compute(scheduler="synchronous")
+        _provoke(fault, secrets, factory.request_id)
+    try:
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - any: its text is tested
+            events.Muon.pt.compute(scheduler="synchronous")
+    finally:
+        secrets.proxy.script = [secrets.rule]
     text = "".join(traceback.format_exception(caught.value))
     assert "coffea_sx.errors" in text
-    found.assert_absent("the traceback", text)
-    found.assert_absent("the pickled error", pickle.dumps(caught.value))
-    found.assert_absent("our log", found.log.getvalue())
+    canaries.assert_absent("the traceback", text)
+    canaries.assert_absent("the pickled error", pickle.dumps(caught.value))
+    canaries.assert_absent("our log", canaries.log.getvalue())
 
 
-def _provoke(fault: str, server: LocalServiceX, factory: Any) -> None:
-    objects = sorted((server.directory / "objects" / factory.request_id).iterdir())
-    access = factory._poller.url_provider
+def _provoke(fault: str, secrets: SecretsProxy, request_id: str) -> None:
+    server = secrets.server
     if fault == "gone":
-        client = factory._poller.client
-        client._request("DELETE", f"/servicex/transformation/{factory.request_id}")
+        bearer = {"Authorization": f"Bearer {server.refresh_token}"}
+        answer = httpx.post(f"{server.url}/token/refresh", headers=bearer)
+        bearer = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+        url = f"{server.url}/servicex/transformation/{request_id}"
+        httpx.delete(url, headers=bearer).raise_for_status()
     elif fault == "corrupt":
-        objects[0].write_bytes(bytes(objects[0].stat().st_size))
+        first = min((server.directory / "objects" / request_id).iterdir())
+        first.write_bytes(bytes(first.stat().st_size))
     else:
-        stale = {
-            name: SignedUrl(grant.url.replace("Signature=", "Signature=0"), {}, 2e9)
-            for name, grant in access._grants.items()
-        }
-        access._grants.update(stale)
-        access._make = lambda names: {name: stale[name] for name in names}
+        objects = When(f"^/{request_id}/")
+        secrets.proxy.script = [Fault(EXPIRED, objects, times=None), secrets.rule]

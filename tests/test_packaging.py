@@ -1,4 +1,4 @@
-"""What the package imports is declared in setup.cfg, and every bound says why it is there."""
+"""Imports are declared in setup.cfg, and every lower bound has a reason."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ REQUIRED = "install_requires"
 EXTRAS = {
     "demo": "demo",
     "local": "local",
+    "_upstream/uvicorn.py": "local",
     "testing": "test",
     "forms/xaod.py": "xaod",
+    "_upstream/func_adl.py": "xaod",
 }
-# Tools and tests take what is newest.
-FREE = {"benchmark", "notebook", "test"}
+# Tools and tests take the newest versions.
+FREE = {"benchmark", "dev", "notebook", "test"}
 
 
 class Declared(NamedTuple):
@@ -47,7 +49,7 @@ class Declared(NamedTuple):
 
 @lru_cache
 def declared() -> dict[str, list[Declared]]:
-    """Read what is required in any case, and for each extra."""
+    """Read the requirements, and those of each extra."""
     if not SETUP.is_file():
         pytest.skip(f"there is no {SETUP.name} next to the installed package")
     options = ConfigParser(comment_prefixes=(), inline_comment_prefixes=())
@@ -70,13 +72,13 @@ def _entries(text: str) -> Iterator[Declared]:
 
 
 def available(name: str) -> set[str]:
-    """Return the distributions that are there with an extra."""
+    """Return the distributions that are installed with an extra."""
     found: set[str] = set()
-    for one in declared()[name]:
-        if one.name == "coffea-sx":
-            found.update(*map(available, one.requirement.extras))
+    for entry in declared()[name]:
+        if entry.name == "coffea-sx":
+            found.update(*map(available, entry.requirement.extras))
         else:
-            found.add(one.name)
+            found.add(entry.name)
     return found | (set() if name == REQUIRED else available(REQUIRED))
 
 
@@ -98,7 +100,7 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def needs(path: Path) -> str:
-    """Return what must be installed for a module."""
+    """Return the extra that a module needs."""
     place = path.relative_to(PACKAGE).as_posix()
     return next((extra for part, extra in EXTRAS.items() if place.startswith(part)), REQUIRED)
 
@@ -112,7 +114,7 @@ def distributions() -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_what_is_imported_is_declared(path: Path) -> None:
+def test_imports_are_declared(path: Path) -> None:
     extra = needs(path)
     there = available(extra)
     missing = {f"line {n}: {top}" for n, top in imports(path) if not distributions()[top] & there}
@@ -120,28 +122,28 @@ def test_what_is_imported_is_declared(path: Path) -> None:
 
 
 def test_imports_are_found_in_functions_and_by_name() -> None:
-    assert {"servicex", "func_adl", "func_adl_servicex"} <= {
-        top for _, top in imports(PACKAGE / "compat.py")
+    assert {"servicex", "func_adl_servicex"} == {
+        top for _, top in imports(PACKAGE / "_upstream" / "func_adl_servicex.py")
     }
     assert "starlette" in {top for _, top in imports(PACKAGE / "local" / "rest.py")}
     assert "starlette" not in {canonicalize_name(name) for name in available(REQUIRED)}
 
 
-def test_what_is_declared_is_imported() -> None:
+def test_declared_packages_are_imported() -> None:
     imported = {top for path in MODULES for _, top in imports(path)}
     used = {name for top in imported for name in distributions()[top]}
     for extra in set(declared()) - FREE:
-        assert {one.name for one in declared()[extra]} - {"coffea-sx"} <= used, extra
+        assert {entry.name for entry in declared()[extra]} - {"coffea-sx"} <= used, extra
 
 
 @pytest.mark.parametrize("extra", [REQUIRED, "demo", "local", "xaod"])
-def test_every_requirement_has_a_lower_bound_that_says_why(extra: str) -> None:
+def test_every_requirement_has_a_lower_bound_with_a_reason(extra: str) -> None:
     assert set(declared()) == {REQUIRED, "demo", "local", "xaod"} | FREE
-    for one in declared()[extra]:
-        if one.name != "coffea-sx":
-            assert ">=" in str(one.requirement.specifier), one
-            assert one.reason, one
+    for entry in declared()[extra]:
+        if entry.name != "coffea-sx":
+            assert ">=" in str(entry.requirement.specifier), entry
+            assert entry.reason, entry
 
 
-def test_the_demo_extra_holds_what_the_demo_runs_on() -> None:
+def test_the_demo_extra_holds_the_local_extra() -> None:
     assert available("local") < available("demo") <= available("test")

@@ -1,4 +1,4 @@
-"""The form of the input, from a ServiceX that can read it."""
+"""Form of the input, read by ServiceX."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import awkward as ak
+import httpx
 import numpy as np
 import pytest
 import uproot
 from support.unreadable import write_unreadable
 
-from coffea_sx import probe
 from coffea_sx.dataset import Dataset, InputFiles, identify
 from coffea_sx.errors import BadDataset, EmptyDataset, FormError, QueryError, Unreachable
 from coffea_sx.forms.input_form import form_of_tree, sample_forms
 from coffea_sx.forms.writers import write
 from coffea_sx.local import LocalServiceX
-from coffea_sx.probe import probe_forms, run_query
+from coffea_sx.probe import first_file, parse_forms, probe_forms, run_query
 
 
 @pytest.fixture(scope="module")
 def odd_file(tmp_path_factory):
-    """Two trees, one in a folder, and a histogram; of one column nobody knows the type."""
+    """Two trees, the second in a folder, and a histogram; a column has an unknown type."""
     path = tmp_path_factory.mktemp("odd") / "odd.root"
     with uproot.recreate(path, compression=None) as file:
         jagged = ak.Array([[1.5], [], [2.5, 3.5]])
@@ -89,9 +89,15 @@ def test_several_trees_and_odd_columns(client, odd_file):
 def test_a_dataset_that_is_looked_up(client, server, odd_file):
     found = probe_forms(client, Dataset("rucio://user:odd", None), ["Events"])
     assert found == sample_forms(odd_file, ["Events"])
-    newest = max(client.transforms(), key=lambda status: status.submitted_at)
-    assert newest.did == "rucio://user:odd?files=1"
-    assert newest.n_files == 1
+    (*_, listed) = requests(server)
+    assert listed["did"] == "rucio://user:odd?files=1"
+    assert listed["files"] == 1
+
+
+def requests(server):
+    """List the requests that a server has, in the order of their submission."""
+    rows = httpx.get(f"{server.url}/servicex/transformation").json()["requests"]
+    return sorted(rows, key=lambda row: row["submit-time"])
 
 
 @pytest.mark.parametrize(
@@ -105,10 +111,10 @@ def test_a_dataset_that_is_looked_up(client, server, odd_file):
     ],
 )
 def test_the_first_file_of_a_dataset(did, first):
-    assert probe._first_of(Dataset(did, None)) == Dataset(first, None)
+    assert first_file(Dataset(did, None)) == Dataset(first, None)
 
 
-def test_asked_again_it_runs_no_transform(client, server, nano_files):
+def test_a_second_probe_submits_nothing(client, server, nano_files):
     first = probe_forms(client, files(nano_files[2]), ["Events"])
     before = len(submitted(server))
     assert probe_forms(client, files(nano_files[2], nano_files[3]), ["Events"]) == first
@@ -157,7 +163,7 @@ def test_a_server_without_python(servicex, client_of, nano_files):
     assert len(submitted(servicex)) == before
 
 
-def test_a_server_that_is_not_there(client_of, closed_port, nano_files):
+def test_an_unreachable_server_is_reported(client_of, closed_port, nano_files):
     with pytest.raises(Unreachable):
         probe_forms(
             client_of(f"http://127.0.0.1:{closed_port}", 0.1), files(nano_files[0]), ["Events"]
@@ -176,23 +182,22 @@ def test_a_transform_that_stalls(nano_files, client_of):
             probe_forms(client, files(nano_files[0]), ["Events"], patience_s=0.5)
 
 
-@pytest.mark.parametrize("said", ["no JSON", "[]", '{"Events": {"form": {"class": "Nonsense"}}}'])
-def test_a_server_that_tells_nonsense(said):
+@pytest.mark.parametrize("forms", ["no JSON", "[]", '{"Events": {"form": {"class": "Nonsense"}}}'])
+def test_a_result_without_forms(forms):
     file = io.BytesIO()
-    write(ak.Array([{"found": said}]), file, "parquet")
+    write(ak.Array([{"forms": forms}]), file, "parquet")
     for content in (file.getvalue(), b"PAR1"):
-        with pytest.raises(FormError, match="told no forms"):
-            probe._forms(content, ["Events"])
+        with pytest.raises(FormError, match="sent no forms"):
+            parse_forms(content, ["Events"])
 
 
-def test_what_is_sent_is_the_same_for_everybody(client, server, nano_files, odd_file):
+def test_the_selection_is_the_same_for_all_files(client, server, nano_files, odd_file):
     for path, tree in [(nano_files[4], "Events"), (odd_file, "deep/Runs")]:
         probe_forms(client, files(path), [tree])
-    rows = client._get("/servicex/transformation")["requests"]
-    assert len({row["selection"] for row in rows}) == 1
+    assert len({row["selection"] for row in requests(server)}) == 1
 
 
-def test_it_needs_nothing_of_this_package(odd_file):
+def test_the_probe_needs_nothing_of_this_package(odd_file):
     namespace: dict[str, Any] = {}
     exec("from __future__ import annotations\n" + inspect.getsource(run_query), namespace)
     found = namespace["run_query"](odd_file)
@@ -201,16 +206,16 @@ def test_it_needs_nothing_of_this_package(odd_file):
     write(found, file, "parquet")
     with uproot.open(odd_file) as opened:
         expected = {"Events;1": form_of_tree(opened["Events"])}
-    assert probe._forms(file.getvalue(), ["Events;1"]) == expected
+    assert parse_forms(file.getvalue(), ["Events;1"]) == expected
 
 
 def test_the_replicas_of_a_file_go_together():
     dataset = Dataset(None, InputFiles(("/a.root,/b.root", "/c.root")))
-    first = probe._first_of(dataset)
+    first = first_file(dataset)
     assert first == replace(dataset, files=InputFiles(("/a.root,/b.root",)))
 
 
-def test_columns_that_cannot_be_read_are_known(client, tmp_path):
+def test_unreadable_columns_are_marked(client, tmp_path):
     path = write_unreadable(tmp_path / "things.root")
     found = probe_forms(client, files(path), ["Events"])
     assert found == sample_forms(path, ["Events"])

@@ -18,6 +18,7 @@ import pytest
 from coffea.nanoevents import NanoEventsFactory
 from rich.console import Console
 from servicex import dataset
+from support.paces import FAST
 from support.spoiled import spoil, spoil_result
 from support.strategies import submit_dimuons
 
@@ -27,7 +28,7 @@ from coffea_sx.errors import BadInput
 from coffea_sx.local import LocalServiceX
 from coffea_sx.progress import TransformProgress
 from coffea_sx.testing import Answer, Fault, FaultProxy, Request, When
-from coffea_sx.testing.faults import Ask
+from coffea_sx.testing.messages import Ask
 
 DID = "user:nano"
 
@@ -99,7 +100,7 @@ def test_failed_files_are_counted(
     assert re.search(r"mine read 3/4 .*1 failed", read)
 
 
-def test_a_look_up_shows_how_many_files_were_found(
+def test_a_look_up_shows_the_number_of_files(
     server: LocalServiceX, nano_files: list[str], progress: TransformProgress
 ) -> None:
     seen: list[str] = []
@@ -135,6 +136,7 @@ def test_a_look_up_shows_how_many_files_were_found(
             input_form={nano_files[0]: "Events"},
             schemaclass=SelectionSchema,
             progress=noting,
+            pace=FAST,
         )
         assert len(seen) == 2
         assert all(line.startswith("dimuons looking up, 8 files") for line in seen)
@@ -152,7 +154,9 @@ def test_every_sample_has_its_bars(
         ]
     }
     with progress:
-        samples = from_spec(spec, url=server.url, schemaclass=SelectionSchema, progress=progress)
+        samples = from_spec(
+            spec, url=server.url, schemaclass=SelectionSchema, progress=progress, pace=FAST
+        )
         samples["ttbar"].events().event.compute(scheduler="synchronous")
         lines = last(progress, 4)
     assert len(lines) == 4
@@ -164,7 +168,7 @@ def test_every_sample_has_its_bars(
 
 
 @pytest.mark.parametrize("by_name", [True, False])
-def test_bars_for_factories_that_are_there(
+def test_bars_for_existing_factories(
     server: LocalServiceX, nano_files: list[str], by_name: bool
 ) -> None:
     factory = submit(server, nano_files[:2])
@@ -198,7 +202,7 @@ def test_a_name_with_brackets_is_no_markup(
         assert "ttbar[/2018]" in drawn(progress)
 
 
-def test_showing_asks_nobody(
+def test_drawing_makes_no_request(
     server: LocalServiceX, nano_files: list[str], progress: TransformProgress
 ) -> None:
     factory = submit(server, nano_files[:1], ignore_cache=True)
@@ -225,7 +229,7 @@ def test_bars_move_while_files_arrive(nano_files: list[str]) -> None:
     assert {0, 8} < counts
 
 
-def test_what_is_disabled_prints_nothing(server: LocalServiceX, nano_files: list[str]) -> None:
+def test_disabled_bars_print_nothing(server: LocalServiceX, nano_files: list[str]) -> None:
     console = Console(file=io.StringIO(), force_terminal=True)
     with TransformProgress(console=console, disable=True) as progress:
         factory = submit(server, nano_files[:2], progress=progress)

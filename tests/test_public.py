@@ -1,4 +1,4 @@
-"""What `import coffea_sx` gives, and what it does not do."""
+"""Public names of `coffea_sx`, and imports that they need."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_installing_twice_changes_nothing():
     assert NanoEventsFactory.from_servicex == before
 
 
-def test_names_are_imported_when_they_are_asked_for():
+def test_names_are_imported_when_they_are_used():
     done = fresh(
         "import coffea_sx\n"
         "assert set(coffea_sx.__all__) <= set(dir(coffea_sx))\n"
@@ -76,7 +76,7 @@ def test_names_are_imported_when_they_are_asked_for():
     assert done.stdout.strip() == "ServiceXEventsFactory"
 
 
-def test_a_name_that_is_not_there():
+def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="'coffea_sx' has no attribute 'Paces'"):
         _ = coffea_sx.Paces
 
@@ -96,7 +96,7 @@ def test_importing_adds_nothing_to_coffea_but_itself():
 
 @pytest.fixture(scope="module")
 def used() -> set[str]:
-    """What is imported when all names were asked for."""
+    """Modules that are imported when all names were used."""
     return imported_by("from coffea_sx import *")
 
 
@@ -114,6 +114,6 @@ def test_the_logger_is_silent():
     assert done.stderr == ""
 
 
-def test_the_address_is_known_to_fsspec_without_importing_coffea_sx():
+def test_fsspec_finds_the_filesystem_without_importing_coffea_sx():
     done = fresh("import fsspec; print(fsspec.get_filesystem_class('servicex').__name__)")
     assert done.stdout.strip() == "ServiceXFileSystem"

@@ -1,4 +1,4 @@
-"""From a query to a selection, or to an error that says what is wrong."""
+"""Selections of queries, and errors with advice."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from servicex.models import ResultFormat
 from support.strategies import columns
 
 from coffea_sx.errors import QueryError
-from coffea_sx.query import RESULT_FORMATS, select, unreadable
+from coffea_sx.query import RESULT_FORMATS, advice_on_writing, select
 
 
 def test_func_adl_query():
@@ -22,7 +22,7 @@ def test_func_adl_query():
     assert selection.title
 
 
-def test_text_is_sent_as_it_is():
+def test_text_is_sent_unchanged():
     text = columns("MET_pt")
     selection = select(text, codegen="uproot", title="mine")
     assert (selection.text, selection.tree, selection.title) == (text, "Events", "mine")
@@ -74,7 +74,7 @@ def test_text_without_tree(text):
         select(text, codegen="uproot")
 
 
-def test_text_that_reads_nothing():
+def test_text_without_a_dataset():
     with pytest.raises(QueryError, match="EventDataset"):
         select("(list 1 2)", codegen="uproot")
 
@@ -86,9 +86,9 @@ def test_not_qastle(text):
 
 
 @pytest.mark.parametrize(
-    ("body", "what_to_change"),
+    ("body", "advice"),
     [
-        ("f'{e.x}'", "f-strings are not for ServiceX"),
+        ("f'{e.x}'", "ServiceX has no f-strings"),
         ("e.xs[:2]", r"write \.First\(\)"),
         ("e.x not in [1, 2]", r"Write not \(\.\.\. in \[\.\.\.\]\)"),
         ("e.x is 1", "Compare with =="),
@@ -99,44 +99,44 @@ def test_not_qastle(text):
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*is. with:SyntaxWarning")
-def test_what_cannot_be_sent_says_what_to_change(body, what_to_change):
+def test_unsendable_queries_come_with_advice(body, advice):
     query = q.FuncADL_Uproot().FromTree("Events").Select(f"lambda e: {{'a': {body}}}")
-    with pytest.raises(QueryError, match=what_to_change):
+    with pytest.raises(QueryError, match=advice):
         select(query)
 
 
-def test_limits_of_func_adl_say_what_to_change():
-    """They are met while a query is written, before it can be given to anybody."""
+def test_limits_of_func_adl_come_with_advice():
+    """func_adl raises these errors while a query is made."""
     events = q.FuncADL_Uproot().FromTree("Events")
     with pytest.raises(KeyError) as minus:
         events.Select(lambda e: {"a": -e.x})
-    assert 'e["x"] in place of e.x' in unreadable(minus.value)
+    assert 'e["x"] in place of e.x' in advice_on_writing(minus.value)
     with pytest.raises(ValueError, match="on same line") as twice:
         events.Select(lambda e: {"a": e.x}).Select(lambda e: {"b": e.a})
-    assert "Call the argument differently" in unreadable(twice.value)
+    assert "Call the argument differently" in advice_on_writing(twice.value)
     with pytest.raises(ValueError, match="boolean") as no_condition:
         events.Where(lambda e: e.x)
-    assert "e.x > 0" in unreadable(no_condition.value)
-    assert "lines of its own" in unreadable(AssertionError())
+    assert "e.x > 0" in advice_on_writing(no_condition.value)
+    assert "lines of its own" in advice_on_writing(AssertionError())
 
 
 def test_formats_as_text_and_as_enum():
     text = columns("MET_pt")
-    for given in ("root-file", ResultFormat.root_ttree):
-        assert select(text, codegen="uproot", result_format=given).result_format == "root-file"
+    for value in ("root-file", ResultFormat.root_ttree):
+        assert select(text, codegen="uproot", result_format=value).result_format == "root-file"
 
 
-@pytest.mark.parametrize("given", ["arrow", "", None, "ROOT-FILE", 3])
-def test_unknown_formats(given):
+@pytest.mark.parametrize("value", ["arrow", "", None, "ROOT-FILE", 3])
+def test_unknown_formats(value):
     with pytest.raises(QueryError, match="ServiceX delivers no") as caught:
-        select(columns("MET_pt"), codegen="uproot", result_format=given)
+        select(columns("MET_pt"), codegen="uproot", result_format=value)
     assert all(name in str(caught.value) for name in RESULT_FORMATS)
 
 
-@pytest.mark.parametrize("given", [None, 3, ["Events"], {"a": 1}, b"(call EventDataset)", object])
-def test_not_a_query(given):
+@pytest.mark.parametrize("value", [None, 3, ["Events"], {"a": 1}, b"(call EventDataset)", object])
+def test_not_a_query(value):
     with pytest.raises(QueryError, match=r"servicex\.query"):
-        select(given)
+        select(value)
 
 
 def test_a_selection_is_a_value():

@@ -1,4 +1,4 @@
-"""What became of all input files: it adds up, whatever is known and whatever has failed."""
+"""Reports: every input file is counted once, in every state."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from support.strategies import submit_dimuons
 
 from coffea_sx.errors import BadInput, TransformFailed
 from coffea_sx.local import LocalServiceX
-from coffea_sx.policy import LENIENT
 from coffea_sx.report import InputReport, Report
 
 BAD, UNREADABLE = 1, 2
@@ -35,7 +34,7 @@ def server() -> Iterator[LocalServiceX]:
 
 @pytest.fixture
 def files(nano_files: list[str], tmp_path: Path) -> list[str]:
-    """Four files of one's own, which may be spoiled."""
+    """Copies of four files, which a test may spoil."""
     return [str(shutil.copy(path, tmp_path)) for path in nano_files[:4]]
 
 
@@ -46,15 +45,16 @@ def submit(server: LocalServiceX) -> Submit:
 
 def computed(factory: Any) -> tuple[Any, Any]:
     events, rows = factory.events()
-    found: tuple[Any, Any] = dask.compute(events.event, rows, scheduler="synchronous")
-    return found
+    result: tuple[Any, Any] = dask.compute(events.event, rows, scheduler="synchronous")
+    return result
 
 
-def told(factory: Any) -> None:
-    """Let the watch learn what became of every file, reading the first only."""
+def wait_for_all(factory: Any) -> None:
+    """Wait for the outcomes of all files, and read the first partition only."""
     events, _ = factory.events()
-    for index in range(factory.counts.total):
-        factory._poller.wait(index, failure_policy=LENIENT)
+    (resolve,) = (layer for layer in events.dask.layers if layer.startswith("resolve-"))
+    keys = [(resolve, i) for i in range(factory.npartitions)]
+    dask.get(dict(events.dask.cull(set(keys))), keys)
     events.partitions[0].event.compute(scheduler="synchronous")
 
 
@@ -63,15 +63,15 @@ def assert_adds_up(report: Report) -> None:
     assert sum(parts) == report.n_inputs == len(report.inputs)
     assert report.n_read <= report.n_delivered
     assert report.n_failed == len(report.failed)
-    assert report.n_events == sum(one.n_events for one in report.inputs)
+    assert report.n_events == sum(entry.n_events for entry in report.inputs)
     assert report.fraction == pytest.approx(report.n_delivered / report.n_inputs)
     stages = {"failed": {"transform", "read"}}
-    assert all(one.failed_at in stages.get(one.status, {None}) for one in report.inputs)
+    assert all(entry.failed_at in stages.get(entry.status, {None}) for entry in report.inputs)
 
 
 def statuses(report: Report) -> list[str]:
     assert_adds_up(report)
-    return [one.status for one in report.inputs]
+    return [entry.status for entry in report.inputs]
 
 
 # -- every state
@@ -81,15 +81,15 @@ def test_before_computing_every_file_waits(submit: Submit, files: list[str]) -> 
     factory = submit(files)
     report = factory.report()
     assert statuses(report) == ["waiting"] * 4
-    assert [one.input_file for one in report.inputs] == files
-    assert {one.request_id for one in report.inputs} == {factory.request_id}
+    assert [entry.input_file for entry in report.inputs] == files
+    assert {entry.request_id for entry in report.inputs} == {factory.request_id}
     assert (report.fraction, report.n_events, report.n_events_delivered) == (0.0, 0, 0)
     assert str(report) == ("0 of 4 input files delivered, 4 waiting; 0 events read from 0 files")
 
 
 def test_files_may_be_delivered_and_not_read(submit: Submit, files: list[str]) -> None:
     factory = submit(files)
-    told(factory)
+    wait_for_all(factory)
     report = factory.report()
     assert statuses(report) == ["read", *["delivered"] * 3]
     assert (report.fraction, report.n_read) == (1.0, 1)
@@ -107,7 +107,9 @@ def test_after_computing_every_file_is_read(
     report = factory.report(rows if has_rows else None)
     assert statuses(report) == ["read"] * 4
     assert report.n_events == report.n_events_delivered == len(numbers) > 100
-    assert [one.n_events for one in report.inputs] == [file["n_events"] for file in factory.files]
+    assert [entry.n_events for entry in report.inputs] == [
+        file["n_events"] for file in factory.files
+    ]
 
 
 @pytest.mark.parametrize("steps", [1, 3])
@@ -116,7 +118,7 @@ def test_files_fail_at_transform_and_at_read(
 ) -> None:
     spoil(files[BAD])
     factory = submit(files, steps_per_file=steps)
-    told(factory)
+    wait_for_all(factory)
     spoil_result(server, factory, UNREADABLE)
     numbers, rows = computed(factory)
     report = factory.report(rows)
@@ -142,7 +144,7 @@ def test_files_fail_at_transform_and_at_read(
 
 def test_a_file_is_read_when_all_its_steps_are(submit: Submit, files: list[str]) -> None:
     factory = submit(files, steps_per_file=3)
-    told(factory)
+    wait_for_all(factory)
     events, _ = factory.events()
     report = factory.report()
     assert statuses(report) == ["delivered"] * 4
@@ -152,26 +154,26 @@ def test_a_file_is_read_when_all_its_steps_are(submit: Submit, files: list[str])
     assert statuses(factory.report()) == ["read", *["delivered"] * 3]
 
 
-def test_after_retry_failed_the_other_transform_counts(
+def test_after_retry_failed_rows_of_the_first_transform_are_ignored(
     server: LocalServiceX, submit: Submit, files: list[str]
 ) -> None:
     good = Path(files[BAD]).read_bytes()
     spoil(files[BAD])
     factory = submit(files)
-    told(factory)
+    wait_for_all(factory)
     spoil_result(server, factory, UNREADABLE)
     _, rows = computed(factory)
     Path(files[BAD]).write_bytes(good)
 
     retried = factory.retry_failed(rows)
-    # Rows of the older request say nothing of the files that the new one does.
+    # Rows of the first request are ignored for files of the second.
     waiting = retried.report(rows)
     assert statuses(waiting) == ["read", "waiting", "waiting", "read"]
     numbers, new_rows = computed(retried)
     report = retried.report(new_rows)
     assert statuses(report) == ["read"] * 4
     assert report.n_events == report.n_events_delivered == len(numbers)
-    requests = [one.request_id for one in report.inputs]
+    requests = [entry.request_id for entry in report.inputs]
     assert requests == [
         {BAD: retried.request_id, UNREADABLE: retried.request_id}.get(i, factory.request_id)
         for i in range(4)
@@ -182,7 +184,7 @@ def test_after_retry_failed_the_other_transform_counts(
 @pytest.mark.parametrize(
     "options", [{"on_failure": "raise"}, {"on_failure": "skip", "max_failed": 0}], ids=str
 )
-def test_what_failed_and_is_done_again_fails_no_more(
+def test_retried_files_are_no_failures(
     submit: Submit, files: list[str], options: dict[str, Any]
 ) -> None:
     good = Path(files[BAD]).read_bytes()
@@ -198,11 +200,11 @@ def test_what_failed_and_is_done_again_fails_no_more(
     assert statuses(retried.report()) == ["read"] * 4
 
 
-def test_what_can_be_read_again_counts_no_more(
+def test_files_that_can_be_read_again_are_no_failures(
     server: LocalServiceX, submit: Submit, files: list[str]
 ) -> None:
     factory = submit(files, max_failed=1)
-    told(factory)
+    wait_for_all(factory)
     mended = spoil_result(server, factory, 1)
     _, rows = computed(factory)
     assert rows.failed_at.to_list() == [None, "read", None, None]
@@ -217,7 +219,7 @@ def test_a_failed_read_is_forgotten_when_its_file_is_transformed_again(
     server: LocalServiceX, submit: Submit, files: list[str]
 ) -> None:
     factory = submit(files)
-    told(factory)
+    wait_for_all(factory)
     spoil_result(server, factory, UNREADABLE)
     _, rows = computed(factory)
     retried = factory.retry_failed(rows)
@@ -243,11 +245,11 @@ def test_factories_of_one_transform_count_their_own_partitions(
 def test_rows_of_other_events_are_refused(submit: Submit, files: list[str]) -> None:
     factory, other = submit(files[:2]), submit(files[2:])
     rows, strange = computed(factory)[1], computed(other)[1]
-    for told in (strange, ak.concatenate([rows, strange])):
+    for refused in (strange, ak.concatenate([rows, strange])):
         with pytest.raises(BadInput, match=f"of request {other.request_id}, and not of"):
-            factory.report(told)
+            factory.report(refused)
         with pytest.raises(BadInput, match="another sample"):
-            factory.retry_failed(told)
+            factory.retry_failed(refused)
     with pytest.raises(BadInput, match="another sample"):
         factory.retry_failed(other.report(strange))
     assert factory.report(rows).n_read == 2
@@ -256,9 +258,9 @@ def test_rows_of_other_events_are_refused(submit: Submit, files: list[str]) -> N
 def test_rows_that_are_not_computed_are_refused(submit: Submit, files: list[str]) -> None:
     factory = submit(files[:1])
     _, rows = factory.events()
-    for told in (rows, (rows,), [], "rows"):
+    for refused in (rows, (rows,), [], "rows"):
         with pytest.raises(BadInput, match=r"dask\.compute"):
-            factory.report(told)
+            factory.report(refused)
 
 
 # -- how it looks
@@ -300,8 +302,8 @@ def test_only_links_of_the_web_become_links() -> None:
 
 
 def test_html_of_many_failures_is_short() -> None:
-    one = made().failed[0]
-    shown = Report((one,) * 1000)._repr_html_()
+    failed = made().failed[0]
+    shown = Report((failed,) * 1000)._repr_html_()
     assert shown.count("<tr>") == 1 + 20 + 1
     assert "and 980 more" in shown
 
@@ -323,7 +325,7 @@ def test_the_table_has_a_row_for_each_failed_file() -> None:
 
 
 def test_the_table_shows_brackets_as_they_are() -> None:
-    """A reason of a server has brackets now and then, which are no markup."""
+    """Reasons of servers may have brackets, which are no markup."""
     shown = printed(made("/data[red].root", "cannot open [/data/x.root]").table())
     assert "/data[red].root" in shown
     assert "cannot open [/data/x.root]" in shown

@@ -1,4 +1,4 @@
-"""What `factory.status()` makes of a status that is not complete."""
+"""`factory.status()`: optional, missing and invalid values in the response."""
 
 from __future__ import annotations
 
@@ -27,36 +27,36 @@ def factory(proxy: FaultProxy, nano_files: list[str]) -> Any:
     return submit_dimuons(proxy, nano_files)  # type: ignore[arg-type]
 
 
-def saying(proxy: FaultProxy, change: Callable[[dict[str, Any]], Any]) -> None:
+def change_status(proxy: FaultProxy, change: Callable[[dict[str, Any]], Any]) -> None:
     proxy.script = [Fault(Rewrite(change), STATUS, times=None)]
 
 
 def without(key: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    return lambda said: {name: value for name, value in said.items() if name != key}
+    return lambda response: {name: value for name, value in response.items() if name != key}
 
 
 @pytest.mark.parametrize("key", ["submit-time", "title", "finish-time", "minio-secret-key"])
-def test_what_need_not_be_said(proxy: FaultProxy, factory: Any, key: str) -> None:
-    saying(proxy, without(key))
+def test_optional_keys(proxy: FaultProxy, factory: Any, key: str) -> None:
+    change_status(proxy, without(key))
     status = factory.status()
     assert status.n_files == 8
     assert status.submitted_at == "" or key != "submit-time"
 
 
 @pytest.mark.parametrize("key", ["status", "files", "files-completed", "files-failed"])
-def test_what_must_be_said(proxy: FaultProxy, factory: Any, key: str) -> None:
-    saying(proxy, without(key))
+def test_required_keys(proxy: FaultProxy, factory: Any, key: str) -> None:
+    change_status(proxy, without(key))
     with pytest.raises(ProtocolError, match=f"'{key}'"):
         factory.status()
 
 
 @pytest.mark.parametrize("value", ["many", [], {}, float("inf")])
-def test_numbers_that_are_none(proxy: FaultProxy, factory: Any, value: Any) -> None:
-    saying(proxy, lambda said: {**said, "files": value or [1]})
+def test_invalid_numbers(proxy: FaultProxy, factory: Any, value: Any) -> None:
+    change_status(proxy, lambda response: {**response, "files": value or [1]})
     with pytest.raises(ProtocolError, match="'files': "):
         factory.status()
 
 
-def test_a_number_that_is_not_known_yet(proxy: FaultProxy, factory: Any) -> None:
-    saying(proxy, lambda said: {**said, "files": None})
+def test_a_number_that_the_server_does_not_have_yet(proxy: FaultProxy, factory: Any) -> None:
+    change_status(proxy, lambda response: {**response, "files": None})
     assert factory.status().n_files == 0

@@ -56,3 +56,13 @@ def has_task_group(scheduler: Any, names: Iterable[str]) -> bool:
     """
     groups = getattr(scheduler, "task_groups", ())
     return any(name in groups for name in names)
+
+
+def heartbeats(worker: Any) -> Any:
+    """Return the periodic callback that sends the heartbeats of a worker.
+
+    Its attribute ``callback`` is what it calls, and ``stop()`` ends it.
+    ``Worker.periodic_callbacks`` and ``Worker.heartbeat`` are not documented. A public replacement
+    would be a worker that awaits its last heartbeat before it closes its connections.
+    """
+    return worker.periodic_callbacks["heartbeat"]

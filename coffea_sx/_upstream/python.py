@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import importlib.machinery
+import multiprocessing
+import multiprocessing.process
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 
 def call_before_executors_end(function: Callable[[], None]) -> None:
@@ -21,3 +27,40 @@ def call_before_executors_end(function: Callable[[], None]) -> None:
         If the interpreter is ending already.
     """
     getattr(threading, "_register_atexit", atexit.register)(function)
+
+
+def is_starting_as_child() -> bool:
+    """Return True while a child of multiprocessing imports the main module of its parent.
+
+    ``multiprocessing`` sets ``current_process()._inheriting`` for its own check of scripts without
+    a ``__main__`` guard. There is no public equivalent.
+    """
+    return bool(getattr(multiprocessing.current_process(), "_inheriting", False))
+
+
+def forget_child_processes(pids: set[int | None]) -> None:
+    """Drop processes of the parent in a forked child, which would fail to join them at its exit.
+
+    ``multiprocessing.process._children`` holds the processes that this one joins. A child of
+    ``os.fork`` inherits the set; children of multiprocessing start with an empty one. A public
+    replacement would be a reset of multiprocessing after a fork.
+    """
+    children: set[Any] = getattr(multiprocessing.process, "_children", set())
+    children -= {process for process in children if process.pid in pids}
+
+
+@contextlib.contextmanager
+def main_module_not_imported(name: str) -> Iterator[None]:
+    """Keep processes that start meanwhile from importing the main module of this one.
+
+    ``multiprocessing.spawn.get_preparation_data`` has them import it, unless it is the
+    ``__main__`` of a package: so it is declared as that of the package `name`. A public
+    replacement would be an option of the start method. Not safe for use by several threads.
+    """
+    main: Any = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    main.__spec__ = importlib.machinery.ModuleSpec(f"{name}.__main__", None)
+    try:
+        yield
+    finally:
+        main.__spec__ = spec

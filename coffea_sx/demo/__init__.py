@@ -1,1 +1,1 @@
-"""The main job, small but whole: sample files, a query, a processor, a picture."""
+"""The demo: a small but complete analysis with sample files, a query, a processor and a plot."""

@@ -1,6 +1,6 @@
-"""The demo's analysis: a query and a coffea processor.
+"""Analysis of the demo: a query and a coffea processor.
 
-Nothing in the processor knows where the events come from.
+The processor is independent of the source of the events.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from coffea.nanoevents import NanoAODSchema
 
 
 class SelectionSchema(NanoAODSchema):
-    """NanoAOD of which only a selection is there: says nothing of collections that are not."""
+    """NanoAOD without warnings of collections that the selection does not contain."""
 
     warn_missing_crossrefs = False
 
@@ -38,7 +38,7 @@ def dimuon_query() -> Any:
                 "Muon_phi": event["Muon_phi"],
                 "Muon_mass": event["Muon_mass"],
                 "Muon_charge": event["Muon_charge"],
-                "nJet": event["nJet"],  # the schema makes Jet.charge of it
+                "nJet": event["nJet"],  # the schema needs it for Jet.charge
                 "Jet_pt": event["Jet_pt"],
                 "Jet_eta": event["Jet_eta"],
                 "Jet_phi": event["Jet_phi"],

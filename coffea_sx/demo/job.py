@@ -1,4 +1,4 @@
-"""The main job: make files, submit a query, analyse while results arrive, draw a picture."""
+"""Job of the demo: write files, submit a query, analyse while results arrive, draw a plot."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from .samples import make_samples
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What the demo did.
+    """Results of the demo.
 
     Attributes
     ----------
     histograms : dict of str to hist.Hist
     reference : dict of str to hist.Hist
-        The same processor on the input files, without ServiceX.
+        Of the same processor on the input files, without ServiceX.
     timeline : dict of str to float
-        When things happened, seconds after the query was submitted.
+        Times of events, in seconds after the submission.
     """
 
     histograms: dict[str, Any]
@@ -40,33 +40,33 @@ class Job:
 
     @property
     def agrees(self) -> bool:
-        """Whether both ways give the same histograms, bin by bin."""
+        """True if the histograms with and without ServiceX are equal, bin by bin."""
         return self.histograms == self.reference
 
 
 def run(n_files: int, n_workers: int, n_events: int, picture: str | None = None) -> Job:
-    """Run the main job on this machine.
+    """Run the demo on this machine.
 
     Parameters
     ----------
     n_files : int
     n_workers : int
-        Processes that transform, and as many dask workers that read.
+        Worker processes of ServiceX, and dask workers.
     n_events : int
-        Events an input file.
+        Events in each input file.
     picture : str, optional
-        Where to save the plot.
+        Path of the plot.
 
     Raises
     ------
     BadInput
-        If no plot can be saved there.
+        If no plot can be saved at `picture`.
     """
     if picture is not None:
         check_picture(picture)
     with tempfile.TemporaryDirectory(prefix="coffea_sx-demo-") as directory:
         files = make_samples(Path(directory) / "input", n_files, n_events)
-        reference = _computed_directly(files)
+        reference = _analyse_without_servicex(files)
         with LocalServiceX(workers=n_workers, tokens=True) as servicex, _cluster(n_workers):
             factory = ServiceXEventsFactory.from_servicex(
                 dimuon_query(),
@@ -76,17 +76,17 @@ def run(n_files: int, n_workers: int, n_events: int, picture: str | None = None)
                 config_path=servicex.config_path,
                 metadata={"dataset": "demo"},
                 title="coffea_sx demo",
-                # A server of one's own may be asked more often than those that many share.
+                # The server has no other users, so that it may be polled often.
                 pace=PollPolicy(busy_s=0.25),
             )
-            histograms, timeline = _analysed(factory)
+            histograms, timeline = _analyse(factory)
     if picture is not None:
         title = f"Dimuon events of {n_files} files, delivered by ServiceX"
         draw_histograms(histograms, title).savefig(picture, dpi=120)
     return Job(histograms, reference, timeline)
 
 
-def _analysed(factory: ServiceXEventsFactory) -> tuple[dict[str, Any], dict[str, float]]:
+def _analyse(factory: ServiceXEventsFactory) -> tuple[dict[str, Any], dict[str, float]]:
     import dask
 
     histograms = DimuonProcessor().process(factory.events())
@@ -95,7 +95,7 @@ def _analysed(factory: ServiceXEventsFactory) -> tuple[dict[str, Any], dict[str,
         (histograms,) = dask.compute(histograms)
     done_at = time()
     delivered = [_seconds(file["created_at"]) for file in factory.files]
-    moments = {
+    times = {
         "submitted": _seconds(factory.status().submitted_at),
         "graph built": built_at,
         "first file delivered": min(delivered),
@@ -103,11 +103,10 @@ def _analysed(factory: ServiceXEventsFactory) -> tuple[dict[str, Any], dict[str,
         "last file delivered": max(delivered),
         "result": done_at,
     }
-    start = moments["submitted"]
-    return histograms, {name: moment - start for name, moment in moments.items()}
+    return histograms, {name: at - times["submitted"] for name, at in times.items()}
 
 
-def _computed_directly(files: list[str]) -> dict[str, Any]:
+def _analyse_without_servicex(files: list[str]) -> dict[str, Any]:
     import dask
     from coffea.nanoevents import NanoEventsFactory
 
@@ -124,11 +123,11 @@ def _cluster(n_workers: int) -> Iterator[None]:
     from .cluster import local_cluster
 
     with local_cluster(n_workers) as client:
-        client.run(import_module, DimuonProcessor.__module__)  # as on workers that are in use
+        client.run(import_module, DimuonProcessor.__module__)  # as on workers of a running analysis
         yield
 
 
-def _seconds(moment: str) -> float:
-    """Read a moment as servers write it: ISO 8601, in UTC even where they do not say so."""
-    parsed = datetime.fromisoformat(moment.replace("Z", "+00:00"))
+def _seconds(text: str) -> float:
+    """Parse a time of a server: ISO 8601, in UTC also without an offset."""
+    parsed = datetime.fromisoformat(text.replace("Z", "+00:00"))
     return (parsed if parsed.tzinfo else parsed.replace(tzinfo=timezone.utc)).timestamp()

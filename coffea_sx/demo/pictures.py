@@ -1,8 +1,9 @@
-"""Pictures: of histograms, and of what a graph is made of."""
+"""Plots of histograms, and of the layers of a graph."""
 
 from __future__ import annotations
 
 import os
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +11,19 @@ from ..errors import BadInput
 
 
 def check_picture(path: str) -> None:
-    """Find out early whether a picture can be saved.
+    """Check early that a picture can be saved.
 
     Raises
     ------
     BadInput
-        If there is no such folder, it cannot be written to, or the format is unknown.
+        If the folder does not exist or cannot be written to, or the format is unknown.
     """
     from matplotlib.figure import Figure
 
-    place, formats = Path(path), Figure().canvas.get_supported_filetypes()
-    if place.suffix[1:].lower() not in formats:
+    target, formats = Path(path), Figure().canvas.get_supported_filetypes()
+    if target.suffix[1:].lower() not in formats:
         raise BadInput(f"{path} is not the name of a picture: let it end in .png or .pdf.")
-    if not os.access(place.parent, os.W_OK):
+    if not os.access(target.parent, os.W_OK):
         raise BadInput(f"{path} cannot be written: there is no such folder, or it is not yours.")
 
 
@@ -32,7 +33,7 @@ def draw_histograms(histograms: dict[str, Any], title: str) -> Any:
     Parameters
     ----------
     histograms : dict of str to hist.Hist
-        Of one axis each.
+        Histograms of one axis.
     title : str
 
     Returns
@@ -56,7 +57,7 @@ def draw_histograms(histograms: dict[str, Any], title: str) -> Any:
 
 
 def draw_layers(events: Any) -> Any:
-    """Draw the layers of a graph as rows of tasks, one column a partition.
+    """Draw the layers of a graph as rows of tasks, with a column for each partition.
 
     Parameters
     ----------
@@ -69,7 +70,7 @@ def draw_layers(events: Any) -> Any:
     from matplotlib.figure import Figure
 
     layers = events.dask.layers
-    names = events.dask._toposort_layers()
+    names = list(TopologicalSorter(events.dask.dependencies).static_order())
     figure = Figure(figsize=(9, 1.2 + 0.9 * len(names)), layout="constrained")
     axes = figure.subplots()
     row = {name: len(names) - 1 - i for i, name in enumerate(names)}

@@ -19,17 +19,17 @@ def make_samples(directory: str | Path, n_files: int, n_events: int, seed: int =
     Parameters
     ----------
     directory : path
-        Made if it does not exist.
+        Created if it does not exist.
     n_files : int
     n_events : int
-        Events a file.
+        Events in each file.
     seed : int
         The same seed gives the same events.
 
     Returns
     -------
     list of str
-        Paths in order.
+        Paths in the order of their numbers.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -52,10 +52,10 @@ def write_sample(path: Path, n_events: int, rng: np.random.Generator, first_even
 
 
 def sample_events(n_events: int, rng: np.random.Generator, first_event: int = 0) -> dict[str, Any]:
-    """Make events: columns and collections of a NanoAOD file.
+    """Return random events: columns and collections of a NanoAOD file.
 
-    Energies in GeV. Six of ten events have a pair of muons from a Z boson or the continuum below
-    it; the others have jets and noise only.
+    Energies are in GeV. Six of ten events have a pair of muons from a Z boson or the continuum
+    below it; the others have jets and noise only.
     """
     import awkward as ak
 
@@ -83,7 +83,7 @@ def _muons(rng: np.random.Generator, has_pair: NDArray[np.bool_]) -> Any:
 
 
 def _z_decays(rng: np.random.Generator, n: int) -> dict[str, Any]:
-    """Decay bosons into two muons, isotropically in their rest frame; rows of two."""
+    """Return two muons for each of n bosons, which decay isotropically in their rest frame."""
     mass = np.where(
         rng.random(n) < 0.8,
         np.clip(Z_MASS + 0.5 * Z_WIDTH * rng.standard_cauchy(n), 20.0, 160.0),
@@ -120,7 +120,7 @@ def _z_decays(rng: np.random.Generator, n: int) -> dict[str, Any]:
 
 
 def _boosted(energy: Floats, momentum: Floats, boson: Floats, mass: Floats) -> Floats:
-    """Take a momentum from the rest frame of a boson to the laboratory."""
+    """Transform a momentum from the rest frame of a boson to the laboratory."""
     along = (boson[1:] * momentum).sum(axis=0)
     return momentum + boson[1:] * (along / (mass * (boson[0] + mass)) + energy / mass)
 
@@ -146,12 +146,7 @@ def _particles(
     if charged:
         columns["charge"] = rng.choice([-1, 1], n).astype(np.int32)
     jagged = {name: ak.unflatten(column, counts) for name, column in columns.items()}
-    return _sorted_by_pt(ak.zip(jagged))
-
-
-def _sorted_by_pt(particles: Any) -> Any:
-    import awkward as ak
-
+    particles = ak.zip(jagged)
     return particles[ak.argsort(particles.pt, ascending=False)]
 
 

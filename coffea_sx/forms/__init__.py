@@ -1,5 +1,6 @@
-"""What a query delivers, known before it is delivered."""
+"""Forms: of the input, of the files that a query delivers, and of the events made of them."""
 
-from .output_form import OutputForm, derive_form
+from .derivation import derive_form
+from .output_form import OutputForm
 
 __all__ = ["OutputForm", "derive_form"]

@@ -1,9 +1,9 @@
-"""Whether the lists of a result have the entries of the input, each in its place.
+"""Alignment of the lists of a result with those of the input.
 
-An index of NanoAOD is a position in the lists of another collection. Where a query leaves out or
-moves entries of that collection, and delivers the index as it is, the index leads to others. What
-a query does with lists is read from its syntax tree: not the values decide it, but which lists are
-filtered or sorted. What is not understood counts as unknown, and nothing is said of it.
+An index of NanoAOD is a position in the lists of another collection. Where a query drops or moves
+entries of that collection, and delivers the index as it is, the index points to wrong entries. The
+syntax tree of the query shows which lists are filtered or sorted; no values are needed. Expressions
+that are not understood have an unknown alignment, and cause no warning.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 _Node = Any
-# Functions of uproot-raw queries by what they do with lists.
+# Functions of uproot-raw queries: those that drop or move entries, those that keep entries, and
+# those whose results have other lists.
 _REARRANGING = frozenset({"sort", "drop_none"})
 _KEEPING = frozenset({"fill_none", "mask"})
 _OF_OTHER_SHAPE = frozenset(
@@ -30,16 +31,16 @@ _OF_OTHER_SHAPE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """What is known of a column of a result.
+    """Alignment of a column of a result with the input.
 
     Attributes
     ----------
     origin : str or None
-        The input column whose values these are, if they are not computed.
+        The input column whose values these are; None if they are calculated.
     is_list : bool
-        Whether it is known to be a list for each event.
+        True if it certainly is a list for each event.
     is_cut : bool
-        Whether entries of the lists are left out or moved.
+        True if entries of the lists are dropped or moved.
     """
 
     origin: str | None = None
@@ -47,18 +48,18 @@ class Column:
     is_cut: bool = False
 
     def cut(self) -> Column:
-        """Return the same with entries left out or moved."""
+        """Return the column with entries dropped or moved."""
         return replace(self, is_cut=self.is_list)
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Values side by side: an event, a dict, or lists that are zipped."""
+    """Several values: an event, a dict, or lists that are zipped."""
 
     fields: Mapping[str, Value]
 
     def cut(self) -> Record:
-        """Return the same with entries of all lists left out or moved."""
+        """Return the record with entries of all lists dropped or moved."""
         return Record({name: value.cut() for name, value in self.fields.items()})
 
 
@@ -66,15 +67,8 @@ Value = Column | Record
 UNKNOWN = Column()
 
 
-@dataclass(frozen=True, slots=True)
-class _Stream:
-    """The events of a dataset, whatever is left out of them."""
-
-    event: Value
-
-
 def func_adl_columns(selection: str, form: Any) -> dict[str, Column]:
-    """Return what is known of the columns that a func_adl query gives.
+    """Return the alignment of each column of a func_adl query.
 
     Parameters
     ----------
@@ -86,17 +80,17 @@ def func_adl_columns(selection: str, form: Any) -> dict[str, Column]:
     Returns
     -------
     dict of str to Column
-        Records are taken apart, as in a TTree: the pt of a record GenPart is GenPart_pt.
+        By the names that columns of records have in a TTree: GenPart_pt for pt of GenPart.
     """
     import qastle
 
     tree: _Node = qastle.insert_linq_nodes(qastle.text_ast_to_python_ast(selection))
-    result = _FuncADL(Record(_input(form))).stream(tree.body[0].value)
-    return _columns(result.event) if result is not None else {}
+    event = _FuncADL(Record(_input(form))).event(tree.body[0].value)
+    return _columns(event) if event is not None else {}
 
 
 def raw_columns(query: Mapping[str, Any], form: Any, names: Iterable[str]) -> dict[str, Column]:
-    """Return what is known of the columns that an item of an uproot-raw query gives.
+    """Return the alignment of each column of an item of an uproot-raw query.
 
     Parameters
     ----------
@@ -105,7 +99,7 @@ def raw_columns(query: Mapping[str, Any], form: Any, names: Iterable[str]) -> di
     form : awkward.forms.RecordForm
         Form of the input tree.
     names : iterable of str
-        Of the columns that it gives.
+        Names of the columns.
     """
     expressions = _Expressions(_input(form), query.get("aliases") or {})
     columns = {name: expressions.column(name) for name in names}
@@ -122,7 +116,7 @@ def _input(form: Any) -> dict[str, Column]:
 
 
 def _columns(result: Value, name: str = "") -> dict[str, Column]:
-    """Return the columns of a result, named as uproot names the branches of records in a TTree."""
+    """Return the columns of a result, with the names that uproot gives to branches of records."""
     if isinstance(result, Column):
         return {name: result}
     columns: dict[str, Column] = {}
@@ -132,35 +126,33 @@ def _columns(result: Value, name: str = "") -> dict[str, Column]:
 
 
 def _lists_of(value: Value) -> Column:
-    """Return the lists of a value, of which records have many of the same lengths."""
+    """Return the alignment of the lists of a value; those of a record have the same lengths."""
     if isinstance(value, Column):
         return replace(value, origin=None)
     return _joined(_lists_of(field) for field in value.fields.values())
 
 
 def _joined(columns: Iterable[Column]) -> Column:
-    """Return what is known of a column that is computed of others, entry by entry."""
+    """Return the alignment of a column that is calculated from others, entry by entry."""
     lists = [column for column in columns if column.is_list]
     return Column(None, bool(lists), any(column.is_cut for column in lists))
 
 
 class _FuncADL:
-    """Follows lists through a func_adl query, as func_adl_uproot translates it."""
+    """Alignment of lists in a func_adl query, as func_adl_uproot translates it."""
 
     def __init__(self, event: Record) -> None:
         self._event = event
 
-    def stream(self, node: _Node) -> _Stream | None:
-        """Return the events that a query gives; None if it gives something else."""
+    def event(self, node: _Node) -> Value | None:
+        """Return an event of the result; None if the result is no sequence of events."""
         kind = type(node).__name__
         if kind == "Call" and getattr(node.func, "id", None) == "EventDataset":
-            return _Stream(self._event)
-        source = self.stream(node.source) if hasattr(node, "source") else None
-        if source is None:
+            return self._event
+        source = self.event(node.source) if hasattr(node, "source") else None
+        if source is None or kind not in ("Select", "Where"):
             return None
-        if kind == "Select":
-            return _Stream(self._applied(node.selector, source.event, {}))
-        return source if kind == "Where" else None
+        return self._applied(node.selector, source, {}) if kind == "Select" else source
 
     def _applied(self, function: _Node, argument: Value, names: Mapping[str, Value]) -> Value:
         (parameter,) = function.args.args
@@ -215,7 +207,7 @@ class _FuncADL:
     def _where(self, node: _Node, names: Mapping[str, Value]) -> Value:
         source = self._value(node.source, names)
         passes = _lists_of(self._applied(node.predicate, source, names))
-        return source.cut() if passes.is_list or _asks_entry(node.predicate) else source
+        return source.cut() if passes.is_list or _uses_entry(node.predicate) else source
 
     def _select(self, node: _Node, names: Mapping[str, Value]) -> Value:
         source = self._value(node.source, names)
@@ -223,15 +215,15 @@ class _FuncADL:
         return _entry(self._applied(node.selector, source, names), lists)
 
 
-def _asks_entry(predicate: _Node) -> bool:
-    """Whether a condition has an answer for each entry: else it has one for each event."""
+def _uses_entry(predicate: _Node) -> bool:
+    """Return True if a condition is on each entry, not on each event."""
     (parameter,) = predicate.args.args
     nodes = ast.walk(predicate.body)
     return any(isinstance(node, ast.Name) and node.id == parameter.arg for node in nodes)
 
 
 def _entry(value: Value, lists: Column) -> Value:
-    """Return lists of what a Select makes of each of their entries."""
+    """Return the lists that a Select makes of lists, from the value for an entry."""
     if isinstance(value, Record):
         return Record({name: _entry(field, lists) for name, field in value.fields.items()})
     return value if replace(value, origin=None) == lists else lists
@@ -244,24 +236,24 @@ def _field(value: Value, name: Any) -> Value:
 
 
 class _Expressions:
-    """Follows lists through the expressions of an uproot-raw query."""
+    """Alignment of lists in the expressions of an uproot-raw query."""
 
     def __init__(self, columns: Mapping[str, Column], aliases: Mapping[str, str]) -> None:
         self._columns = columns
         self._aliases = aliases
-        self._followed: set[str] = set()
+        self._open_aliases: set[str] = set()
 
     def column(self, text: str) -> Column:
-        """Return what is known of an expression, an alias, or a column of the input."""
+        """Return the alignment of an expression, an alias, or a column of the input."""
         if text in self._columns:
             return self._columns[text]
         if text in self._aliases:
-            if text in self._followed:
+            if text in self._open_aliases:  # it refers to itself
                 return UNKNOWN
-            self._followed.add(text)
-            found = self.column(self._aliases[text])
-            self._followed.discard(text)
-            return found
+            self._open_aliases.add(text)
+            column = self.column(self._aliases[text])
+            self._open_aliases.discard(text)
+            return column
         try:
             return self._value(ast.parse(text, mode="eval").body)
         except SyntaxError:
@@ -269,37 +261,33 @@ class _Expressions:
 
     def _value(self, node: ast.AST) -> Column:
         if isinstance(node, (ast.Name, ast.Attribute)):
-            name = ast.unparse(node)
-            return self.column(name) if self._is_known(name) else UNKNOWN
+            return self._named(ast.unparse(node))
         if isinstance(node, ast.Subscript):
             return self._sliced(self._value(node.value), node.slice)
         if isinstance(node, ast.Call):
             return self._called(node)
         return _joined(map(self._value, ast.iter_child_nodes(node)))
 
-    def _is_known(self, name: str) -> bool:
-        return name in self._columns or name in self._aliases
+    def _named(self, name: str) -> Column:
+        exists = name in self._columns or name in self._aliases
+        return self.column(name) if exists else UNKNOWN
 
-    def _sliced(self, value: Column, where: ast.AST) -> Column:
-        if isinstance(where, ast.Tuple):
-            return value.cut() if isinstance(where.elts[-1], ast.Slice) else UNKNOWN
-        if isinstance(where, ast.Slice):
+    def _sliced(self, value: Column, index: ast.AST) -> Column:
+        if isinstance(index, ast.Tuple):
+            return value.cut() if isinstance(index.elts[-1], ast.Slice) else UNKNOWN
+        if isinstance(index, ast.Slice):
             return value  # of events
-        if isinstance(where, ast.Constant):
+        if isinstance(index, ast.Constant):
             return UNKNOWN
-        return value.cut() if self._value(where).is_list else value
+        return value.cut() if self._value(index).is_list else value
 
     def _called(self, node: ast.Call) -> Column:
         name = getattr(node.func, "id", "")
         if name == "get" and node.args and isinstance(node.args[0], ast.Constant):
-            text = str(node.args[0].value)
-            return self.column(text) if self._is_known(text) else UNKNOWN
+            return self._named(str(node.args[0].value))
         if name in _OF_OTHER_SHAPE or not node.args:
-            is_list = any(keyword.arg == "keepdims" for keyword in node.keywords)
-            return Column(None, is_list)
+            return Column(is_list=any(keyword.arg == "keepdims" for keyword in node.keywords))
         first = self._value(node.args[0])
         if name in _REARRANGING:
             return first.cut()
-        if name in _KEEPING:
-            return first
-        return _joined(map(self._value, node.args))
+        return first if name in _KEEPING else _joined(map(self._value, node.args))

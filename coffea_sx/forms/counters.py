@@ -1,16 +1,18 @@
-"""Counters: the columns that say how many entries a list has in each event.
+"""Counters: columns with the number of entries that a list has in each event.
 
-A TTree has one for every jagged column, RNTuples and Parquet files have none. Schemas want them,
-and events should not depend on the format of a file, so readers count where a file does not.
+A TTree has one for every jagged column; RNTuples and Parquet files have none. Schemas need them,
+and events should not depend on the format of a file, so readers add those that a file lacks.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from awkward.forms import NumpyForm
+
 
 def counted_columns(form: Any) -> dict[str, str]:
-    """Return the columns to be counted in a file that has no counters.
+    """Return the counters that a file lacks.
 
     Parameters
     ----------
@@ -20,16 +22,14 @@ def counted_columns(form: Any) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        Names of counters, as a TTree would have them, to names of the columns they count.
+        Each counter, named as in a TTree, with the column whose entries it counts.
     """
     lists = {f"n{name}": name for name in form.fields if _is_jagged(form.content(name))}
     return {counter: name for counter, name in lists.items() if counter not in form.fields}
 
 
 def with_counters(form: Any) -> Any:
-    """Add to the form of a file the counters that a TTree would have, each before its column."""
-    from awkward.forms import NumpyForm
-
+    """Add the counters that a TTree would have to the form of a file, each before its column."""
     counters = {name: counter for counter, name in counted_columns(form).items()}
     fields, contents = [], []
     for name, content in zip(form.fields, form.contents, strict=True):

@@ -1,19 +1,23 @@
-"""The forms in a file that exists: one written here without rows, or one that was delivered."""
+"""Forms of the trees in a file: a delivered file, or a result without rows."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import awkward as ak
+import uproot
+
+from .._upstream.coffea import is_interpretable
 from ..errors import FormError
 
-# What coffea's mapping asks uproot to say of every column.
+# Parameters that coffea adds to the form of every column, from these attributes of branches.
 DOCUMENTATION = {"__doc__": "title", "typename": "typename"}
-# Parquet has columns, but no tree to hold them.
+# Name of the tree in a Parquet file, which has columns only.
 NO_TREE = ""
 
 
-def observed_forms(source: Any, result_format: str) -> dict[str, Any]:
-    """Read the forms of all trees in a file, as coffea asks for them.
+def read_forms(source: Any, result_format: str) -> dict[str, Any]:
+    """Read the forms of all trees in a file, with the parameters that coffea adds.
 
     Parameters
     ----------
@@ -36,8 +40,8 @@ def observed_forms(source: Any, result_format: str) -> dict[str, Any]:
     return _root_forms(source)
 
 
-def documented(form: Any) -> Any:
-    """Give every column of a form the parameters that coffea's mapping expects."""
+def with_documentation(form: Any) -> Any:
+    """Add the parameters that coffea's mapping needs to every column of a form."""
     contents = [
         content.copy(parameters={"__doc__": "", "typename": "", **(content.parameters or {})})
         for content in form.contents
@@ -46,8 +50,6 @@ def documented(form: Any) -> Any:
 
 
 def _root_forms(source: Any) -> dict[str, Any]:
-    import uproot
-
     is_path = isinstance(source, str)
     with uproot.open({source: None} if is_path else source) as file:
         trees = file.keys(cycle=False, filter_classname=["TTree", "ROOT::RNTuple"])
@@ -55,15 +57,11 @@ def _root_forms(source: Any) -> dict[str, Any]:
 
 
 def _form_of(tree: Any) -> Any:
-    import uproot
-
     if isinstance(tree, uproot.behaviors.RNTuple.HasFields):
         return _rntuple_form(tree)
-    from coffea.util import _is_interpretable
-
     try:
         form = uproot_form(
-            tree, full_paths=True, ak_add_doc=DOCUMENTATION, filter_branch=_is_interpretable
+            tree, full_paths=True, ak_add_doc=DOCUMENTATION, filter_branch=is_interpretable
         )
     except ValueError as error:
         raise FormError(
@@ -72,12 +70,8 @@ def _form_of(tree: Any) -> Any:
     return _with_strings(form, tree)
 
 
-class _FormSeen(Exception):
-    """Ends `uproot.dask` as soon as it knows a form."""
-
-    def __init__(self, form: Any) -> None:
-        super().__init__()
-        self.form = form
+class _FormMade(Exception):
+    """Ends `uproot.dask` as soon as it has made a form, which is the argument."""
 
 
 def uproot_form(tree: Any, **options: Any) -> Any:
@@ -87,24 +81,22 @@ def uproot_form(tree: Any, **options: Any) -> Any:
     ----------
     tree : uproot.TTree or uproot.models.RNTuple
     **options
-        Of ``uproot.dask``.
+        Options of ``uproot.dask``.
     """
-    import uproot
 
     def end(form: Any) -> Any:
-        # Going on, dask would name the graph by pickling the open tree, which recurses until
-        # Python ends it.
-        raise _FormSeen(form)
+        # After this, dask would name the graph by pickling the open tree, in endless recursion.
+        raise _FormMade(form)
 
     try:
         uproot.dask(tree, form_mapping=end, **options)
-    except _FormSeen as seen:
-        return seen.form
-    raise AssertionError("uproot.dask asks its mapping for a form")
+    except _FormMade as made:
+        return made.args[0]
+    raise AssertionError("uproot.dask calls its form_mapping=")
 
 
 def _with_strings(form: Any, tree: Any) -> Any:
-    """Put back what uproot drops when it documents a column: that lists of characters are texts."""
+    """Add the parameters that mark strings: uproot drops them when it documents a column."""
     contents = [
         content.copy(
             parameters={
@@ -151,10 +143,8 @@ def parquet_form(schema: Any) -> Any:
     ----------
     schema : pyarrow.Schema
     """
-    import awkward as ak
-
     form = ak.from_arrow_schema(schema)
     if not form.is_record:
-        # The one column of a query that names none.
+        # The column of a query that names none.
         form = ak.forms.RecordForm([form], [""])
-    return documented(form)
+    return with_documentation(form)

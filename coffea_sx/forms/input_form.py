@@ -9,36 +9,41 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import uproot
+from awkward.forms import Form, RecordForm, from_dict
+
+from .._upstream.coffea import is_interpretable
 from ..errors import FormError
-from ..query import said
+from ..query import describe_error
 from .file_forms import uproot_form
 
-# A few corrupt files at the head of a list should not hide the form of the rest.
+# Input files that are opened: the first of a list may be corrupt.
 SAMPLES_TRIED = 3
 _SERVERS_TOO = (
     "func_adl_uproot reads trees in the same way, so such a tree fails on the server too; give a "
     "sample of another kind, or what is delivered as form=."
 )
-# Marks a column that no server can read, and that filters of uproot-raw queries find.
+# Marks a column that no server can read, though filters of uproot-raw queries select it.
 _UNREADABLE = "unreadable"
 _CLASSNAMES = ("TTree", "TNtuple*", "ROOT::RNTuple")
 
-Form_ = TypeVar("Form_")
+Result = TypeVar("Result")
+_TREES = (uproot.behaviors.TBranch.HasBranches, uproot.behaviors.RNTuple.HasFields)
 
 
-def input_form(given: Any, tree: str | None, paths: Sequence[str] = ()) -> Any:
+def input_form(source: Any, tree: str | None, paths: Sequence[str] = ()) -> Any:
     """Return the form of the input events, as the server's own reader sees it.
 
     Parameters
     ----------
-    given : None, str, Path, mapping, uproot tree, awkward Form
+    source : None, str, Path, mapping, uproot tree, awkward Form
         ``None`` stands for the first of ``paths`` that can be opened. A mapping is
         ``{file: tree}`` or a form as a dict; a path that ends in ``.json`` is a saved form, any
         other path a sample file.
     tree : str or None
-        Tree that the query reads, used where ``given`` does not name one.
+        Tree that the query reads, used where ``source`` does not name a tree.
     paths : sequence of str
-        The input files, if they are known.
+        The input files, if they are given.
 
     Returns
     -------
@@ -47,66 +52,63 @@ def input_form(given: Any, tree: str | None, paths: Sequence[str] = ()) -> Any:
     Raises
     ------
     FormError
-        If no form can be had; it says which file was tried and what happened.
+        If there is no form; the error names the files that were tried.
     """
-    from awkward.forms import Form
-
-    if given is None:
+    if source is None:
         return _first_sample(partial(form_of_file, tree=tree), paths)
-    if isinstance(given, Form):
-        return record_form(given, "input_form")
-    if isinstance(given, _trees()):  # which are mappings too
-        return form_of_tree(given)
-    if isinstance(given, (str, Path)):
-        if str(given).endswith(".json"):
-            return saved_form(given)
-        return form_of_file(str(given), tree)
-    if isinstance(given, Mapping):
-        if "class" in given:
-            return record_form(given, "input_form")
-        if len(given) != 1:
-            raise FormError(f"One sample file is enough, input_form names {len(given)}.")
-        ((path, name),) = given.items()
-        _check_tree(str(path), name, tree)
-        return form_of_file(str(path), tree or name)
-    return form_of_tree(given)
+    if isinstance(source, (str, Path)):
+        is_saved = str(source).endswith(".json")
+        return saved_form(source) if is_saved else form_of_file(str(source), tree)
+    is_mapping = isinstance(source, Mapping) and not isinstance(source, _TREES)
+    if isinstance(source, Form) or (is_mapping and "class" in source):
+        return record_form(source, "input_form")
+    if not is_mapping:
+        return form_of_tree(source)
+    if len(source) != 1:
+        raise FormError(f"One sample file is enough, input_form names {len(source)}.")
+    ((path, name),) = source.items()
+    _check_tree(str(path), name, tree)
+    return form_of_file(str(path), tree or name)
 
 
-def sample_forms(given: Any, trees: Sequence[str], paths: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the forms of several trees of the input, of those that are there.
+def sample_forms(source: Any, trees: Sequence[str], paths: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the forms of those of several trees that the input has.
 
     Parameters
     ----------
-    given : object
+    source : object
         As for `input_form`. A form or an open tree is that of the first of ``trees``; a mapping
         may also be ``{tree: form}``.
     trees : sequence of str
         Trees that the query reads.
     paths : sequence of str
-        The input files, if they are known.
+        The input files, if they are given.
 
     Raises
     ------
     FormError
-        If no form can be had.
+        If there is no form.
     """
-    from awkward.forms import Form
-
-    if isinstance(given, Mapping) and all(isinstance(form, Form) for form in given.values()):
-        return {name: form for name, form in given.items() if name in trees}
-    if isinstance(given, Mapping) and "class" not in given and len(given) == 1:
-        ((given, _),) = given.items()
-    is_file = isinstance(given, (str, Path)) and not str(given).endswith(".json")
-    if given is None:
+    if isinstance(source, Mapping) and all(isinstance(form, Form) for form in source.values()):
+        return {name: form for name, form in source.items() if name in trees}
+    if isinstance(source, Mapping) and "class" not in source and len(source) == 1:
+        ((source, _),) = source.items()
+    if source is None:
         return _first_sample(partial(_forms_of_file, trees=trees), paths)
-    if is_file:
-        return _forms_of_file(str(given), trees)
-    return {trees[0]: input_form(given, trees[0])}
+    if isinstance(source, (str, Path)) and not str(source).endswith(".json"):
+        return _forms_of_file(str(source), trees)
+    return {trees[0]: input_form(source, trees[0])}
 
 
 def _check_tree(path: str, name: str | None, tree: str | None) -> None:
-    """Refuse a sample of another tree than that of the query."""
-    if name and tree and _without_cycle(name) != _without_cycle(tree):
+    """Refuse a sample of another tree than that of the query.
+
+    Raises
+    ------
+    FormError
+    """
+    plain = [each.lstrip("/").partition(";")[0] for each in (name, tree) if each]
+    if len(set(plain)) > 1:
         raise FormError(
             f"The query reads the tree {tree!r}, and input_form= names {name!r} of {path}. Correct "
             "the one that is wrong; if the sample's tree has another name than that of the input "
@@ -115,15 +117,18 @@ def _check_tree(path: str, name: str | None, tree: str | None) -> None:
         )
 
 
-def _without_cycle(name: str) -> str:
-    return name.lstrip("/").partition(";")[0]
-
-
 def _forms_of_file(path: str, trees: Sequence[str]) -> dict[str, Any]:
     with _opened(path) as file:
-        if not any(name in file for name in trees):
-            raise _no_tree(path, file, trees)
-        return {name: form_of_tree(file[name]) for name in trees if name in file}
+        existing = [name for name in trees if name in file]
+        if not existing:
+            all_trees = dict.fromkeys(file.keys(cycle=False, filter_classname=_CLASSNAMES))
+            raise FormError(
+                f"There is no tree {' or '.join(map(repr, trees))} in the sample file {path}; its "
+                f"trees are {', '.join(map(repr, all_trees)) or 'none'}. Is the tree of the query "
+                "spelt as there?",
+                path=path,
+            )
+        return {name: form_of_tree(file[name]) for name in existing}
 
 
 def saved_form(path: str | Path) -> Any:
@@ -135,26 +140,30 @@ def saved_form(path: str | Path) -> Any:
     return record_form(saved, str(path))
 
 
-def record_form(given: Any, origin: str) -> Any:
-    """Check that a form, or a form as a dict, is that of a record of columns."""
-    from awkward.forms import Form, RecordForm, from_dict
+def record_form(form: Any, origin: str) -> Any:
+    """Check that a form, or a form as a dict, is the form of a record of columns.
 
-    if not isinstance(given, (Form, Mapping)):
+    Raises
+    ------
+    FormError
+        With ``origin`` as its subject.
+    """
+    if not isinstance(form, (Form, Mapping)):
         raise FormError(
             f"{origin} must be an awkward form, one as a dict, or the path of a saved one; it is "
-            f"{type(given).__name__}."
+            f"{type(form).__name__}."
         )
-    if not isinstance(given, Form):
+    if not isinstance(form, Form):
         try:
-            given = from_dict(given)
+            form = from_dict(form)
         except Exception as error:
-            # awkward asserts more than it raises.
+            # awkward raises many kinds of errors, AssertionError among them.
             raise FormError(
                 f"{origin} does not hold an awkward form: {type(error).__name__}: {error}"
             ) from None
-    if not isinstance(given, RecordForm) or given.is_tuple:
-        raise FormError(f"{origin} must be the form of a record of columns; it is {given.type}.")
-    return given
+    if not isinstance(form, RecordForm) or form.is_tuple:
+        raise FormError(f"{origin} must be the form of a record of columns; it is {form.type}.")
+    return form
 
 
 def form_of_file(path: str, tree: str | None) -> Any:
@@ -163,25 +172,11 @@ def form_of_file(path: str, tree: str | None) -> Any:
         raise FormError(
             f'Which tree of {path} is meant? Write input_form={{"{path}": "Events"}}.', path=path
         )
-    with _opened(path) as file:
-        if tree not in file:
-            raise _no_tree(path, file, [tree])
-        return form_of_tree(file[tree])
-
-
-def _no_tree(path: str, file: Any, wanted: Sequence[str]) -> FormError:
-    there = dict.fromkeys(file.keys(cycle=False, filter_classname=_CLASSNAMES))
-    return FormError(
-        f"There is no tree {' or '.join(map(repr, wanted))} in the sample file {path}; its trees "
-        f"are {', '.join(map(repr, there)) or 'none'}. Is the tree of the query spelt as there?",
-        path=path,
-    )
+    return _forms_of_file(path, [tree])[tree]
 
 
 @contextmanager
 def _opened(path: str) -> Iterator[Any]:
-    import uproot
-
     try:
         with uproot.open({path: None}) as file:
             yield file
@@ -190,54 +185,46 @@ def _opened(path: str) -> Iterator[Any]:
     except FileNotFoundError:
         raise FormError(f"There is no sample file {path}.{_hint(path)}", path=path) from None
     except Exception as error:
-        # uproot reports unreadable bytes with whatever its parsers meet first.
+        # Parsers of uproot raise many kinds of errors for unreadable bytes.
         raise FormError(
             f"The sample file {path} cannot be read: {type(error).__name__}: {error}", path=path
         ) from error
 
 
 def form_of_tree(tree: Any) -> Any:
-    """Return the form that ``uproot.dask`` gives to a tree, less what no reader understands."""
-    import uproot
-    from coffea.util import _is_interpretable
-
-    if isinstance(tree, uproot.behaviors.RNTuple.HasFields):
+    """Return the form that ``uproot.dask`` gives to a tree, without unreadable columns."""
+    branches, fields = _TREES
+    if isinstance(tree, fields):
         raise FormError(
-            f"The {_named(tree)} is an RNTuple, which func_adl_uproot does not read: give a TTree. "
+            f"The {_title(tree)} is an RNTuple, which func_adl_uproot does not read: give a TTree. "
             "For UprootRaw, which does, give what it delivers as form=."
         )
-    if not isinstance(tree, uproot.behaviors.TBranch.HasBranches):
+    if not isinstance(tree, branches):
         raise FormError(
             "Expected a sample file {path: tree}, an open TTree, an awkward form or the path of a "
             f"saved form; got {type(tree).__name__}."
         )
-    is_understood = partial(_is_interpretable, emit_warning=False)
+    is_understood = partial(is_interpretable, warns=False)
     try:
         # The events that the server reads have no list of type names, unlike the form.
         form = uproot_form(tree, filter_branch=is_understood).copy(parameters={})
     except Exception as error:
-        # Interpretations of columns raise whatever their parsers meet first.
+        # Parsers of uproot raise many kinds of errors.
         raise _not_understood(tree, is_understood, error) from error
     return _with_unreadable(form, tree)
 
 
 def _with_unreadable(form: Any, tree: Any) -> Any:
-    """Add the columns that uproot cannot make arrays of, and tries to if a filter finds them."""
-    from awkward.forms import RecordForm
-
-    fields, contents = list(form.fields), list(form.contents)
-    there = set(fields)
+    """Add the columns of which uproot cannot make arrays, though a filter may select them."""
+    columns = dict(zip(form.fields, form.contents, strict=True))
     for name, branch in tree.iteritems(full_paths=False):
-        if name not in there and _cannot_be_array(branch):
+        if name not in columns and _cannot_be_array(branch):
             about = {"__record__": branch.typename, "typename": branch.typename, _UNREADABLE: True}
-            fields.append(name)
-            contents.append(RecordForm([], [], parameters=about))
-    return form.copy(fields=fields, contents=contents)
+            columns[name] = RecordForm([], [], parameters=about)
+    return form.copy(fields=list(columns), contents=list(columns.values()))
 
 
 def _cannot_be_array(branch: Any) -> bool:
-    import uproot
-
     if not isinstance(branch.interpretation, uproot.AsObjects):
         return False
     try:
@@ -247,39 +234,41 @@ def _cannot_be_array(branch: Any) -> bool:
     return False
 
 
-def readable(form: Any) -> Any:
-    """Return the form of a tree less the columns that uproot cannot make arrays of."""
+def readable_columns(form: Any) -> Any:
+    """Return the form of a tree without the columns of which uproot cannot make arrays."""
     columns = zip(form.fields, form.contents, strict=True)
     kept = {name: content for name, content in columns if not content.parameter(_UNREADABLE)}
     return form.copy(fields=list(kept), contents=list(kept.values()))
 
 
 def _not_understood(tree: Any, is_understood: Callable[[Any], bool], error: Exception) -> FormError:
-    """Say which column of a tree has no form, if it is one."""
+    """Return an error that names the column of a tree that has no form, if it is a column."""
     understood = []
     for column, branch in tree.items():
         try:
             understood.append(is_understood(branch))
         except Exception as reason:
             return FormError(
-                f"The column {column!r} of the {_named(tree)} is not understood: "
-                f"{said(reason)} {_SERVERS_TOO}",
+                f"The column {column!r} of the {_title(tree)} is not understood: "
+                f"{describe_error(reason)} {_SERVERS_TOO}",
                 column=column,
             )
     if not any(understood):
         return FormError(
-            f"The {_named(tree)} has no column that uproot understands: it has "
+            f"The {_title(tree)} has no column that uproot understands: it has "
             f"{', '.join(map(repr, tree.keys())) or 'none'}. {_SERVERS_TOO}"
         )
-    return FormError(f"The {_named(tree)} cannot be read with dask: {said(error)} {_SERVERS_TOO}")
+    return FormError(
+        f"The {_title(tree)} cannot be read with dask: {describe_error(error)} {_SERVERS_TOO}"
+    )
 
 
-def _named(tree: Any) -> str:
+def _title(tree: Any) -> str:
     return f"tree {tree.name!r} of {tree.file.file_path}"
 
 
 def _hint(path: str) -> str:
-    """Say what may be meant by a path that is none."""
+    """Return advice on a path of no file."""
     if "*" in path:
         return " Patterns are not expanded: list the files, as glob.glob() does."
     if ".root:" in path:
@@ -287,8 +276,8 @@ def _hint(path: str) -> str:
     return ""
 
 
-def _first_sample(read: Callable[[str], Form_], paths: Sequence[str]) -> Form_:
-    """Read the first of a few files that can be opened."""
+def _first_sample(read: Callable[[str], Result], paths: Sequence[str]) -> Result:
+    """Read the first file that can be opened, out of a few."""
     if not paths:
         raise FormError(
             "The form of the events is derived from the form of the input, and a dataset that "
@@ -306,9 +295,3 @@ def _first_sample(read: Callable[[str], Form_], paths: Sequence[str]) -> Form_:
         "cannot be opened from here; give input_form=, for example {'sample.root': 'Events'}.\n"
         + "\n".join(failures)
     )
-
-
-def _trees() -> tuple[Any, ...]:
-    import uproot
-
-    return (uproot.behaviors.TBranch.HasBranches, uproot.behaviors.RNTuple.HasFields)

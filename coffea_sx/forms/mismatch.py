@@ -1,8 +1,8 @@
-"""Compare what a delivered file holds with what its form promised, before anything is read.
+"""Mismatch between the columns of a delivered file and the derived form.
 
-A reader that is told a wrong type makes garbage of a column without saying so, and the garbage
-ends up in a histogram. So nothing is read of a file that differs, but for one case: numbers that
-fit into the promised type without loss are converted to it.
+A reader with a wrong type makes garbage of a column without an error, and the garbage ends up in a
+histogram. So nothing is read from a file that differs, with one exception: numbers that fit into
+the expected type without loss are converted to it.
 """
 
 from __future__ import annotations
@@ -15,29 +15,30 @@ import numpy as np
 from ..errors import FormMismatch
 
 
-def check(
-    found: Mapping[str, Any],
-    columns: Iterable[str],
-    promised: Any,
+def check_columns(
+    columns: Mapping[str, Any],
+    names: Iterable[str],
+    expected: Any,
     input_file: str,
     object_name: str = "",
 ) -> dict[str, Any]:
-    """Make sure that the columns of a file are what the form says.
+    """Check that the columns of a file have the expected types.
 
     Parameters
     ----------
-    found : mapping of str to awkward.forms.Form
+    columns : mapping of str to awkward.forms.Form
         The columns of the file.
-    columns : iterable of str
-        Those that will be read.
-    promised : awkward.forms.RecordForm
+    names : iterable of str
+        The columns that will be read.
+    expected : awkward.forms.RecordForm
+        The derived form.
     input_file, object_name : str
         Named in the error.
 
     Returns
     -------
     dict of str to numpy.dtype
-        Columns whose numbers are to be converted to a wider type, which holds them without loss.
+        Wider type of each column whose numbers have to be converted, without loss.
 
     Raises
     ------
@@ -45,41 +46,33 @@ def check(
         At the first column that is missing or has another type.
     """
     wider: dict[str, Any] = {}
-    for column in sorted(columns):
-        expected = promised.content(column)
-        form = found.get(column)
-        if form is not None and _bare_type(form) == _bare_type(expected):
+    for name in sorted(names):
+        form = columns.get(name)
+        expected_type = _bare_type(expected.content(name))
+        type_ = "no such column" if form is None else _bare_type(form)
+        if type_ == expected_type:
             continue
-        if form is None or not _holds(expected, form):
-            raise _mismatch(column, expected, form, input_file, object_name)
-        wider[column] = np.dtype(_leaf(expected).primitive)
+        if form is None or not _holds(expected.content(name), form):
+            raise FormMismatch(
+                f"The file made of {input_file} does not have the expected form: column {name!r} "
+                f"should be {expected_type}, found {type_}. Nothing was read from it. If the "
+                "sample in input_form= is of another kind than the input files, use an input file.",
+                input_file=input_file,
+                object_name=object_name,
+                column=name,
+                expected=expected_type,
+                found=type_,
+            )
+        wider[name] = np.dtype(_numbers(expected.content(name)).primitive)
     return wider
 
 
-def _mismatch(
-    column: str, expected: Any, found: Any, input_file: str, object_name: str
-) -> FormMismatch:
-    expected_type = _bare_type(expected)
-    found_type = "no such column" if found is None else _bare_type(found)
-    return FormMismatch(
-        f"The file made of {input_file} does not have the form that the query promised: column "
-        f"{column!r} should be {expected_type}, found {found_type}. Nothing was read from it. If "
-        "the sample given as input_form= is of another kind than the input files, give one of "
-        "theirs.",
-        input_file=input_file,
-        object_name=object_name,
-        column=column,
-        expected=expected_type,
-        found=found_type,
-    )
-
-
-def _holds(expected: Any, found: Any) -> bool:
-    """Whether the promised type holds every value of the one that was found."""
-    wide, narrow = _leaf(expected), _leaf(found)
+def _holds(expected: Any, form: Any) -> bool:
+    """Return True if the expected type holds every value of the type in the file."""
+    wide, narrow = _numbers(expected), _numbers(form)
     if wide is None or narrow is None:
         return False
-    same_lists = _bare_type(expected).replace(wide.primitive, narrow.primitive) == _bare_type(found)
+    same_lists = _bare_type(expected).replace(wide.primitive, narrow.primitive) == _bare_type(form)
     return same_lists and _is_wider(np.dtype(wide.primitive), np.dtype(narrow.primitive))
 
 
@@ -92,15 +85,15 @@ def _is_wider(wide: Any, narrow: Any) -> bool:
     return bool(np.can_cast(narrow, wide, "safe"))
 
 
-def _leaf(form: Any) -> Any:
-    """Return the form of the numbers in lists of lists of numbers; None of anything else."""
+def _numbers(form: Any) -> Any:
+    """Return the form of the numbers in lists of lists of numbers; None for anything else."""
     while form.is_list:
         form = form.content
     return form if form.is_numpy and not form.inner_shape else None
 
 
 def _bare_type(form: Any) -> str:
-    """Write the type of a form without its documentation."""
+    """Return the type of a form without its documentation."""
     return str(_bare(form).type)
 
 

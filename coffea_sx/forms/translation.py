@@ -1,168 +1,90 @@
-"""The form of a func_adl_uproot query: its own translation, run on arrays without data.
-
-The translator that the server runs writes Python that calls dask-awkward. Here the same calls get a
-collection that knows its form and has no data, and nothing is computed: what dask-awkward says of
-the result is what the server will make.
-"""
+"""The Python expression of a func_adl query, as func_adl_uproot writes it on the server."""
 
 from __future__ import annotations
 
-import difflib
-import logging
-import re
-from typing import Any
-from uuid import uuid4
+import ast
 
-from ..errors import QueryError, UnknownColumn
-from ..query import Advice, advice, said
-from .empty import without_rows
-from .program import LIST_METHODS, Program, program
+from .._upstream.func_adl import EndlessTranslation, python_expression
+from ..errors import QueryError
+from ..query import Advice, advice, describe_error
+from .syntax import check_text, check_tree, excerpt
+from .vocabulary import EVENTS
 
-logger = logging.getLogger(__name__)
-
-_MISSING_FIELD = re.compile(r"no field '(?P<a>.+?)' in record|^(?P<b>.+?) not in fields")
-# What dask-awkward says of a query, and what to write instead.
 _ADVICE: Advice = (
     (
-        "jagged slice",
-        "A condition on events has one answer for each event, not a list: count what passes, "
-        'Where(lambda e: e["Muon_pt"].Where(lambda pt: pt > 20).Count() > 0).',
-    ),
-    (
-        r"'(int|float|bool|str)' object has no attribute '_meta'",
-        "Is there a constant column in the Select? func_adl_uproot makes columns of columns only: "
-        'write event["run"] * 0 + 1 for 1.',
-    ),
-    (
-        "Iteration over|Cannot determine length|ConcretizationTypeError|__round__",
-        "Python's own functions take no columns: write .Count() for len, .Sum() for sum, and "
-        "functions of numpy, as np.rint and np.minimum.",
-    ),
-    (
-        "list index out of range",
-        "Numbers in [...] stand for columns: write .First() for the first entry of a list.",
-    ),
-    (
-        "AxisError",
-        f"{LIST_METHODS} are for lists, and this column has one value for each event.",
-    ),
-    (
-        "could not find backend|at least one argument passed",
-        'No column takes part: name one, as in Select(lambda e: {"pt": e["Muon_pt"]}).',
-    ),
-    ("support where=", "Compare with something in the inner Where: pt > 0 in place of pt."),
-    (
-        "no field|not in fields",
-        "A second Select sees only the columns that the first one names.",
-    ),
-    ("from a single dict", 'Give the dict itself, Select(lambda e: {"pt": e["Muon_pt"]}).'),
-    (
-        "",
-        "Columns of numbers have arithmetic, comparisons and the functions of np, and lists have "
-        f"{LIST_METHODS}.",
+        "Unknown id",
+        "It was no variable when the query was written, and is no function of the server: those of "
+        "numpy are called as np.sqrt.",
     ),
 )
-_COLUMNS_SHOWN = 10
-_MESSAGE_LENGTH = 2000
+_LONGEST_REASON = 300
 
 
-def translated_form(selection: str, form: Any) -> Any:
-    """Return the form of the arrays that func_adl_uproot makes of a selection.
+def translate(selection: str) -> tuple[str | None, ast.expr]:
+    """Translate a query to an expression of columns.
 
     Parameters
     ----------
     selection : str
         qastle.
-    form : awkward.forms.RecordForm
-        Form of the input events.
 
     Returns
     -------
-    awkward.forms.Form
+    tree : str or None
+        The input tree of the query, None if it names none.
+    expression : ast.expr
+        In it, ``EventDataset()`` stands for the events. It is not checked.
 
     Raises
     ------
-    UnknownColumn
-        If the query asks for a column that the input does not have.
     QueryError
-        If the query cannot be translated, asks for anything but columns, arithmetic and functions
-        of them, or does not fit the input.
+        If the query is too long, or func_adl_uproot cannot translate it.
     """
-    import dask_awkward as dak
+    import qastle
 
-    query = program(selection)
+    check_text(selection)
     try:
-        result = _evaluate(query, form)
-        _refuse_overflow(result)
-    except QueryError:
+        query = qastle.insert_linq_nodes(qastle.text_ast_to_python_ast(selection))
+        check_tree(query)
+        tree, text = _input_tree(query), python_expression(query, EVENTS)
+    except (QueryError, RecursionError, MemoryError):
         raise
-    except Exception as error:
-        # Whatever dask-awkward raises here it would raise on the server, for every file.
-        explained = _explained(error, query, form)
-        # Pages of awkward say no more than that a column is not there.
-        raise explained from (None if isinstance(explained, UnknownColumn) else error)
-    if not isinstance(result, dak.Array):
+    except EndlessTranslation:
         raise QueryError(
-            f"The query gives {type(result).__name__}, not one row for each event: end it with a "
-            "Select."
-        )
-    return result.layout.form
-
-
-def _evaluate(query: Program, form: Any) -> Any:
-    import awkward as ak
-    import dask_awkward as dak
-
-    events = dak.from_map(
-        lambda _: without_rows(form),
-        [0],
-        label="events",
-        token=uuid4().hex,  # dask-awkward remembers results by name
-        meta=ak.typetracer.typetracer_from_form(form),
-    )
-    return query.run(events)
-
-
-def _refuse_overflow(result: Any) -> None:
-    """Compute a result without rows, for what only numbers tell: literals that do not fit."""
-    import dask
-
-    try:
-        # By function, not by name: dask warns of a name where a cluster is at hand.
-        result.compute(scheduler=dask.get)
-    except OverflowError as error:
-        raise QueryError(
-            f"A number in the query does not fit the type of its column: OverflowError: {error}."
+            "The query cannot be translated: the translation has no end. Nest fewer [...] and "
+            "fewer collections."
         ) from None
     except Exception as error:
-        # Without rows other things fail too, which files with rows need not do.
-        logger.debug("Without rows the query fails: %s", error)
+        if isinstance(error.__context__, (RecursionError, MemoryError)):
+            raise error.__context__ from None
+        raise QueryError(
+            "func_adl_uproot cannot translate the query: "
+            f"{describe_error(error)[:_LONGEST_REASON]} {advice(error, _ADVICE)}".rstrip()
+        ) from error
+    try:
+        return tree, ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError) as error:
+        raise QueryError(
+            f"func_adl_uproot cannot translate the query: it writes no expression: "
+            f"{describe_error(error)}"
+        ) from None
 
 
-def _explained(error: Exception, query: Program, form: Any) -> QueryError:
-    found = _MISSING_FIELD.search(str(error)[:_MESSAGE_LENGTH].strip().strip("'\""))
-    column = (found["a"] or found["b"]) if found else None
-    if column is not None and column not in form.fields:
-        if column in query.methods:
-            return QueryError(
-                f"The query calls {column}(), which func_adl_uproot does not know: {said(error)} "
-                f"Lists have {LIST_METHODS}, and vectors have methods as deltaR."
-            )
-        return unknown_column(column, form.fields)
-    return QueryError(f"The query does not fit the input: {said(error)} {advice(error, _ADVICE)}")
-
-
-def unknown_column(column: str, fields: list[str]) -> UnknownColumn:
-    """Make the error for a column that is not there, with the names that come nearest."""
-    nearest = difflib.get_close_matches(column, fields, n=3, cutoff=0.6)
-    hint = (
-        f"Did you mean {' or '.join(map(repr, nearest))}?"
-        if nearest
-        else f"It has {', '.join(map(repr, fields[:_COLUMNS_SHOWN]))}"
-        f"{', and others' if len(fields) > _COLUMNS_SHOWN else ''}."
-    )
-    return UnknownColumn(
-        f"The query asks for the column {column!r}, which the input does not have. {hint}",
-        column=column,
-        nearest=nearest,
-    )
+def _input_tree(query: ast.AST) -> str | None:
+    trees: dict[str | None, None] = {}
+    for node in ast.walk(query):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", None) == EVENTS:
+            arguments = [ast.literal_eval(argument) for argument in node.args]
+            tree = arguments[1] if len(arguments) > 1 else None
+            if len(arguments) > 2 or not isinstance(tree, (str, type(None))):
+                raise QueryError(
+                    f"The query cannot be translated: {excerpt(node)!r} does not name files and a "
+                    "tree."
+                )
+            trees[tree] = None
+    if len(trees) != 1:
+        names = ", ".join(map(repr, trees)) or "none"
+        raise QueryError(
+            f"The query cannot be translated: it must read one tree, it reads {names}."
+        )
+    return next(iter(trees))

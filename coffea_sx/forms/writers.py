@@ -1,7 +1,7 @@
-"""How the server's transformers write their results.
+"""Files in the formats of ServiceX, written as the server's transformers write them.
 
-The same code writes what the embedded ServiceX delivers and, for arrays without rows, what a query
-will deliver from any other.
+The same functions write the results of the embedded ServiceX and, from arrays without rows, the
+files from which forms are derived.
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import awkward as ak
+import uproot
+
 from ..query import RESULT_FORMATS
 
 TREE = "servicex"
-# The column of Parquet files that says which tree a row is of.
+# Column of Parquet files with the name of the tree that a row belongs to.
 TREENAME = "treename"
 
 
@@ -30,19 +33,16 @@ def write(array: Any, destination: Any, result_format: str) -> int:
     Returns
     -------
     int
-        Events written.
+        Number of events.
 
     Raises
     ------
     ValueError
         For another format, and for a ``root-file`` of an array without fields.
     TypeError
-        When the format has no place for a column's type, or uproot would misplace its values.
+        If the format has no place for a column's type, or uproot would misplace its values.
     """
-    import awkward as ak
-    import uproot
-
-    _check(result_format)
+    _check_format(result_format)
     if result_format == "parquet":
         _write_tables([ak.to_arrow_table(array)], destination)
     else:
@@ -59,29 +59,27 @@ def write_trees(
     Parameters
     ----------
     arrays : mapping of str to awkward.Array
-        By the names of their trees.
+        By the names of the trees.
     objects : mapping of str to object
-        What else goes into the file, by name.
+        Other objects for the file, by name.
     destination : str or seekable binary file
     result_format : {"root-file", "root-rntuple", "parquet"}
 
     Returns
     -------
     int
-        Rows of all trees.
+        Number of rows of all trees.
 
     Raises
     ------
     ValueError
         For another format; for objects, or trees of different structure, in ``parquet``.
     TypeError
-        When the format has no place for a column's type.
+        If the format has no place for a column's type.
     """
-    import awkward as ak
     import pyarrow
-    import uproot
 
-    _check(result_format)
+    _check_format(result_format)
     if result_format == "parquet":
         if objects:
             raise ValueError(f"a Parquet file has no place for the objects {', '.join(objects)}")
@@ -97,7 +95,7 @@ def write_trees(
     return sum(len(array) for array in arrays.values())
 
 
-def _check(result_format: str) -> None:
+def _check_format(result_format: str) -> None:
     if result_format not in RESULT_FORMATS:
         raise ValueError(f"results cannot be written as {result_format!r}")
 
@@ -105,7 +103,7 @@ def _check(result_format: str) -> None:
 def _add_tree(file: Any, name: str, array: Any, result_format: str) -> None:
     if result_format == "root-rntuple":
         _refuse_masks(array)
-        # The array, not a mapping of its fields: those would be sorted by name.
+        # A mapping of the fields would be sorted by name; an array keeps their order.
         file.mkrntuple(name, array)
         return
     tree = file.mktree(name, {field: array[field].type for field in array.fields})
@@ -113,9 +111,9 @@ def _add_tree(file: Any, name: str, array: Any, result_format: str) -> None:
 
 
 def _refuse_masks(array: Any) -> None:
-    """Refuse missing values that are a mask over others: uproot 5.7 writes those into other rows.
+    """Refuse values under a mask, which uproot 5.7 writes into other rows.
 
-    It writes the entries that there are one after the other, and counts the masked ones as well.
+    It writes the entries that are not masked one after the other, but counts all of them.
     """
     masked = [name for name in array.fields if _has_masks(array.layout.form.content(name))]
     if masked:
@@ -125,8 +123,6 @@ def _refuse_masks(array: Any) -> None:
 
 
 def _has_masks(form: Any) -> bool:
-    import awkward as ak
-
     if isinstance(form, (ak.forms.ByteMaskedForm, ak.forms.BitMaskedForm)):
         return True
     if form.is_record or form.is_union:
@@ -135,7 +131,7 @@ def _has_masks(form: Any) -> bool:
 
 
 def _write_tables(tables: list[Any], destination: Any) -> None:
-    """Write tables of one structure one after the other."""
+    """Write tables of the same structure, one after the other."""
     import pyarrow.parquet
 
     with pyarrow.parquet.ParquetWriter(destination, tables[0].schema) as writer:

@@ -17,7 +17,7 @@ from dask.highlevelgraph import HighLevelGraph, Layer, MaterializedLayer
 from .._upstream.dask import CoroutineTask, make_task
 from .._upstream.dask_awkward import DependentInputLayer, input_layer_name, with_graph
 from ..forms import OutputForm
-from ..forms.schema import collections
+from ..forms.schema import collection_columns
 from ..readers.partition import blockwise_reader
 from .load import LoadPartition
 from .resolve import resolve_on_worker, resolve_partition
@@ -52,7 +52,7 @@ def _worker_here() -> Any | None:
 
 
 class ResolveLayer(Layer):
-    """One task a partition, which waits for the outcome of its input file.
+    """A task for each partition, which waits for the outcome of its input file.
 
     Not a Blockwise, so that no optimisation fuses waiting with reading.
     """
@@ -136,7 +136,7 @@ def build(
     npartitions = n_files * steps
     skips = routing.handles[0].failure_policy.skips
     reader = blockwise_reader(delivered, form_mapping)
-    together = collections(reader.expected_form)
+    together = collection_columns(reader.expected_form)
     load = LoadPartition(delivered, reader, steps, npartitions, skips, together)
     parts = (delivered.tree, delivered.result_format, delivered.base_form, load.expected_form)
     token = tokenize(routing, steps, *map(str, parts))

@@ -1,4 +1,4 @@
-"""A ServiceX for one machine: the same REST interface, transforms in local processes."""
+"""The embedded ServiceX: its REST interface on this machine, transforms in local processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where delivered files are kept: a bucket for each request, an object for each file."""
+"""Buckets of delivered files: one for each request, with an object for each input file."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from typing import Protocol
 from urllib.parse import quote
 
 from .database import Database
+from .records import to_text
+from .settings import utc_now
 from .signatures import Keys
-from .state import now, to_text
 
 
 @dataclass(frozen=True)
-class Location:
-    """Where clients find the buckets, and with which keys.
+class StoreAddress:
+    """Address and keys of an object store.
 
     Attributes
     ----------
     endpoint : str
         ``host:port``, or only a host.
     is_secured : bool
-        Whether it is reached by https.
+        True for https.
     keys : Keys
     """
 
@@ -34,39 +35,39 @@ class Location:
     keys: Keys
 
     def sign(self, bucket: str, name: str, expires_s: int) -> tuple[str, int]:
-        """Return a URL of an object that needs no keys, and when it ends (epoch)."""
+        """Return a signed URL of an object, and when it expires (seconds since the epoch)."""
         scheme = "https" if self.is_secured else "http"
         url = f"{scheme}://{self.endpoint}/{bucket}/{quote(name, safe='-_.~')}"
         return self.keys.presign(url, expires_s)
 
 
 class BucketError(Exception):
-    """The store did not do what it was asked for."""
+    """The object store failed."""
 
 
 class Buckets(Protocol):
-    """What the server does with a store of objects. Every method may raise BucketError."""
+    """An object store as the server uses it. Every method may raise BucketError."""
 
     @property
-    def location(self) -> Location:
-        """What the status of a request tells its clients."""
+    def address(self) -> StoreAddress:
+        """Address and keys for clients, which are in the status of each request."""
 
     async def make(self, bucket: str) -> None:
-        """Make an empty bucket."""
+        """Create an empty bucket."""
 
     async def put(self, bucket: str, name: str, written: Path, md5: str) -> None:
-        """Make an object of a file, which may be gone afterwards."""
+        """Create an object from a file, which may be moved."""
 
     async def drop(self, bucket: str) -> None:
-        """Remove a bucket with everything in it; one that is gone already is no error."""
+        """Remove a bucket with its objects, if it exists."""
 
     def close(self) -> None:
-        """Give up what is held while the server runs."""
+        """Close the connections."""
 
 
 @dataclass(frozen=True)
-class StoredObject:
-    """A delivered file: its name in the bucket, and where its bytes are."""
+class BucketObject:
+    """An object of a bucket, and the file with its bytes."""
 
     name: str
     path: Path
@@ -75,8 +76,8 @@ class StoredObject:
     modified: datetime
 
 
-class OwnBuckets:
-    """Buckets that are directories of the server; `Objects` serves them.
+class DirectoryBuckets:
+    """Buckets that are directories of the server. `ObjectStore` serves them.
 
     Parameters
     ----------
@@ -84,26 +85,26 @@ class OwnBuckets:
         Has a row for each object.
     directory : Path
         Has a directory for each bucket.
-    location : Location
+    address : StoreAddress
         Of the server itself.
     """
 
-    def __init__(self, database: Database, directory: Path, location: Location) -> None:
-        self.location = location
+    def __init__(self, database: Database, directory: Path, address: StoreAddress) -> None:
+        self.address = address
         self._database = database
         self._directory = directory
         directory.mkdir(mode=0o700, exist_ok=True)
 
     async def make(self, bucket: str) -> None:
-        """Make an empty bucket."""
+        """Create an empty bucket."""
         (self._directory / bucket).mkdir(mode=0o700)
 
     async def put(self, bucket: str, name: str, written: Path, md5: str) -> None:
-        """Make an object of a file, which is moved."""
+        """Create an object from a file, which is moved."""
         file_name = hashlib.sha256(name.encode()).hexdigest()
         nbytes = written.stat().st_size
         written.replace(self._directory / bucket / file_name)
-        row = (bucket, name, file_name, nbytes, md5, to_text(now()))
+        row = (bucket, name, file_name, nbytes, md5, to_text(utc_now()))
         await self._database.persist(lambda: self._record(row))
 
     def _record(self, row: tuple[str | int, ...]) -> None:
@@ -111,36 +112,36 @@ class OwnBuckets:
             connection.execute("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?, ?)", row)
 
     async def drop(self, bucket: str) -> None:
-        """Remove a bucket with everything in it."""
-        # First: on a disk that is full there is no space to record anything before.
+        """Remove a bucket with its objects."""
+        # Files first: on a full disk nothing can be recorded before.
         shutil.rmtree(self._directory / bucket, ignore_errors=True)
         with self._database.transaction() as connection:
             connection.execute("DELETE FROM objects WHERE request_id = ?", (bucket,))
 
     def close(self) -> None:
-        """Do nothing: the database is closed by who opened it."""
+        """Do nothing: the server itself closes the database."""
 
     def exists(self, bucket: str) -> bool:
-        """Whether there is a request with objects."""
+        """Return True if there is a request with this id and a bucket."""
         row = self._database.first("SELECT 1 FROM requests WHERE request_id = ?", bucket)
         return row is not None and (self._directory / bucket).is_dir()
 
-    def stored_object(self, bucket: str, name: str) -> StoredObject | None:
-        """Return one object of a bucket."""
+    def find_object(self, bucket: str, name: str) -> BucketObject | None:
+        """Return an object, None if the bucket does not have it."""
         row = self._database.first(
             "SELECT * FROM objects WHERE request_id = ? AND name = ?", bucket, name
         )
-        return None if row is None else self._stored(row)
+        return None if row is None else self._object(row)
 
-    def stored_objects(self, bucket: str) -> list[StoredObject]:
+    def list_objects(self, bucket: str) -> list[BucketObject]:
         """Return the objects of a bucket in the order of their names."""
         rows = self._database.all(
             "SELECT * FROM objects WHERE request_id = ? ORDER BY name", bucket
         )
-        return [self._stored(row) for row in rows]
+        return [self._object(row) for row in rows]
 
-    def _stored(self, row: sqlite3.Row) -> StoredObject:
-        return StoredObject(
+    def _object(self, row: sqlite3.Row) -> BucketObject:
+        return BucketObject(
             name=row["name"],
             path=self._directory / row["request_id"] / row["file_name"],
             nbytes=row["nbytes"],

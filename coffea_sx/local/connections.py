@@ -1,4 +1,4 @@
-"""The connections of clients: how many there may be, and how long they may do nothing."""
+"""Connections of clients: limits of their number, and of the time that they may be idle."""
 
 from __future__ import annotations
 
@@ -10,124 +10,135 @@ import math
 import select
 import socket
 import time
-from functools import partial
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
-# A connection that has sent no whole request for so long is closed, as is one whose client has
-# not read anything of its answer.
-REQUEST_S, READING_S = 10.0, 120.0
-# The most that are open at once, and the part of all open files that they may be: an answer may
-# need a file, too, and the process has files of its own.
-MOST, SHARE = 1000, 2
-# Where nobody says how many files may be open.
+from .._upstream.uvicorn import HTTPProtocol, protocol_factory
+from .settings import ServerSettings
+
+# Part of all open files that connections may be: a response may need a file, too, and the process
+# has files of its own.
+SHARE = 2
+# Open files where the system has no limit to read.
 USUAL_FILES = 1024
-# While there are so many, the operating system holds others. One that has asked for nothing for so
-# long then makes room for them; one that has had its answer does so at once.
-QUEUE, PATIENCE_S = 2048, 2.0
-# Until there may be open files again.
+# Connections that the operating system holds while `max_connections` are open.
+BACKLOG = 2048
+# Seconds until the process may have open files again.
 EXHAUSTED_S = 0.1
 
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
-# uvicorn warns of every request that is none; failures of the server itself are errors.
+# uvicorn warns of every malformed request; failures of the server itself are errors.
 logger = logging.getLogger(__name__)
 logger.setLevel(logging.ERROR)
 
 
-def most_connections() -> int:
-    """Return how many connections there may be, from the open files that this process may have."""
+def limit_connections(max_connections: int) -> int:
+    """Return how many connections may be open, at most `max_connections`.
+
+    The number depends on the open files that this process may have.
+    """
     try:
         import resource
     except ImportError:
         return USUAL_FILES // SHARE
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MOST if files == resource.RLIM_INFINITY else min(MOST, max(files // SHARE, 1))
+    if files == resource.RLIM_INFINITY:
+        return max_connections
+    return min(max_connections, max(files // SHARE, 1))
 
 
 class Connections:
-    """The connections of one server.
+    """The connections of a server.
+
+    While `max_connections` are open, new ones wait in the operating system. A connection without
+    a request makes room for them after a while, one that has its response does so at once.
+
+    Parameters
+    ----------
+    settings : ServerSettings
 
     Attributes
     ----------
-    most : int
-        How many there may be.
+    max_connections : int
+        How many may be open.
     """
 
-    def __init__(self) -> None:
-        self.most = most_connections()
+    def __init__(self, settings: ServerSettings) -> None:
+        self.settings = settings
+        self.max_connections = limit_connections(settings.max_connections)
         self._open: set[Connection] = set()
-        # Those that wait for a request, the first one for longest; and those that had an answer.
-        self._fresh: dict[Connection, float] = {}
+        # Connections without a request yet and since when, oldest first; and those with a response.
+        self._new: dict[Connection, float] = {}
         self._answered: dict[Connection, None] = {}
         self._is_less = asyncio.Event()
 
     def accept(self, listener: socket.socket, server: uvicorn.Server) -> asyncio.Task[None]:
-        """Listen from now on, and take connections in for as long as the server runs."""
+        """Listen from now on, and accept connections for as long as the server runs."""
         listener.setblocking(False)
-        listener.listen(QUEUE)
+        listener.listen(BACKLOG)
         return asyncio.ensure_future(self._accept(listener, server))
 
     async def _accept(self, listener: socket.socket, server: uvicorn.Server) -> None:
         loop = asyncio.get_running_loop()
-        make = partial(Connection, self, config=server.config, server_state=server.server_state)
+        make_connection = protocol_factory(Connection, server, self)
         while True:
-            await self._room()
+            await self._make_room()
             try:
                 accepted, _ = await loop.sock_accept(listener)
                 if server.should_exit:
                     accepted.close()
                     return
-                await loop.connect_accepted_socket(partial(make, app_state={}), accepted)
+                await loop.connect_accepted_socket(make_connection, accepted)
             except OSError as error:
-                # The client has gone already, or there are no more open files: the operating
-                # system says so even if nobody asks for a connection.
-                if error.errno in _EXHAUSTED and _is_asked(listener):
+                # The client has gone already, or there are no more open files. The operating
+                # system reports the latter even if no client waits.
+                if error.errno in _EXHAUSTED and _has_client_waiting(listener):
                     self._drop_idle()
                 await asyncio.sleep(EXHAUSTED_S)
 
-    async def _room(self) -> None:
-        """Wait until there may be another connection."""
-        while len(self._open) >= self.most and not self._drop_idle():
-            left_s = next(iter(self._fresh.values()), math.inf) + PATIENCE_S - time.monotonic()
+    async def _make_room(self) -> None:
+        """Wait until another connection may be opened."""
+        idle_s = self.settings.idle_s
+        while len(self._open) >= self.max_connections and not self._drop_idle():
+            left_s = next(iter(self._new.values()), math.inf) + idle_s - time.monotonic()
             self._is_less.clear()
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._is_less.wait(), min(max(left_s, 0), PATIENCE_S))
+                await asyncio.wait_for(self._is_less.wait(), min(max(left_s, 0), idle_s))
 
     def _drop_idle(self) -> bool:
-        """Close a connection that has had its answer, or sent nothing for long; False if none."""
-        unsent = (one for one in self._answered if not one.transport.get_write_buffer_size())
-        late = (one for one, at in self._fresh.items() if at + PATIENCE_S <= time.monotonic())
-        idle = next(unsent, None) or next(late, None)
+        """Close a connection that has its response, or no request for long; False if none."""
+        sent = (c for c in self._answered if not c.transport.get_write_buffer_size())
+        latest = time.monotonic() - self.settings.idle_s
+        silent = (connection for connection, at in self._new.items() if at <= latest)
+        idle = next(sent, None) or next(silent, None)
         if idle is not None:
             idle.drop()
         return idle is not None
 
     def add(self, connection: Connection) -> None:
-        """Count a new connection."""
+        """Record a new connection."""
         self._open.add(connection)
-        self._fresh[connection] = time.monotonic()
+        self._new[connection] = time.monotonic()
 
     def remove(self, connection: Connection) -> None:
-        """Count a connection no more."""
+        """Record that a connection is closed."""
         self._open.discard(connection)
-        self._fresh.pop(connection, None)
+        self._new.pop(connection, None)
         self._answered.pop(connection, None)
         self._is_less.set()
 
-    def note(self, connection: Connection, is_idle: bool) -> None:
-        """Learn that a connection has a request, or has had its answer."""
-        self._fresh.pop(connection, None)
+    def update(self, connection: Connection, is_idle: bool) -> None:
+        """Record that a connection has a request, or has its response."""
+        self._new.pop(connection, None)
         self._answered.pop(connection, None)
         if is_idle and connection in self._open:
             self._answered[connection] = None
             self._is_less.set()
 
 
-def _is_asked(listener: socket.socket) -> bool:
-    """Return True if a client waits to be connected."""
+def _has_client_waiting(listener: socket.socket) -> bool:
     # Neither of the two needs an open file, as an epoll does.
     if not hasattr(select, "poll"):
         return bool(select.select([listener], [], [], 0)[0])
@@ -136,46 +147,46 @@ def _is_asked(listener: socket.socket) -> bool:
     return bool(poll.poll(0))
 
 
-class Connection(H11Protocol):
-    """A connection that does not wait for ever."""
+class Connection(HTTPProtocol):
+    """One connection, which is closed when its client is silent for too long."""
 
-    def __init__(self, connections: Connections, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(self, connections: Connections, **options: Any) -> None:
+        super().__init__(**options)
         self.logger = logger
         self._all = connections
         self._timer: asyncio.TimerHandle | None = None
-        self._is_idle = True
+        self._was_idle = True
         self._n_unread = 0
 
     def connection_made(self, transport: Any) -> None:
-        """Begin."""
+        """Wait for the first request."""
         super().connection_made(transport)
         self._all.add(self)
-        self._wait(REQUEST_S)
+        self._close_in(self._all.settings.request_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End."""
-        self._wait(None)
+        """Free what the connection held."""
+        self._close_in(None)
         self._all.remove(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read a part of a request, or the whole."""
+        """Read a part of a request."""
         super().data_received(data)
-        self._look()
+        self._update()
 
     def on_response_complete(self) -> None:
-        """Read the next request."""
+        """Wait for the next request."""
         super().on_response_complete()
-        self._look()
+        self._update()
 
     def pause_writing(self) -> None:
-        """Wait for a client that does not read."""
+        """Wait until the client reads."""
         super().pause_writing()
-        self._wait(READING_S)
+        self._close_in(self._all.settings.reading_s)
 
     def resume_writing(self) -> None:
-        """Go on: the client reads."""
+        """Continue, as the client reads."""
         super().resume_writing()
         self._wait_for_client()
 
@@ -184,27 +195,27 @@ class Connection(H11Protocol):
         self._all.remove(self)
         self.transport.abort()
 
-    def _look(self) -> None:
-        was_idle, self._is_idle = self._is_idle, self.cycle is None or self.cycle.response_complete
-        if was_idle != self._is_idle:
-            self._all.note(self, self._is_idle)
-            if not self.flow.write_paused:
+    def _update(self) -> None:
+        was_idle, self._was_idle = self._was_idle, self.is_idle
+        if was_idle != self._was_idle:
+            self._all.update(self, self._was_idle)
+            if not self.is_write_paused:
                 self._wait_for_client()
 
     def _wait_for_client(self) -> None:
-        self._wait(REQUEST_S if self._is_idle else None)
+        self._close_in(self._all.settings.request_s if self._was_idle else None)
 
-    def _wait(self, seconds: float | None) -> None:
-        """Close the connection in some seconds, unless something else is waited for by then."""
+    def _close_in(self, seconds: float | None) -> None:
+        """Replace the timer that closes the connection; None for no timer."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = None if seconds is None else self.loop.call_later(seconds, self._end)
+        self._timer = None if seconds is None else self.loop.call_later(seconds, self._time_out)
 
-    def _end(self) -> None:
+    def _time_out(self) -> None:
         n_unread = self.transport.get_write_buffer_size()
         if n_unread and n_unread != self._n_unread:
-            # The client still reads the answer, or may begin to.
+            # The client still reads the response, or may begin to.
             self._n_unread = n_unread
-            self._wait(READING_S)
+            self._close_in(self._all.settings.reading_s)
         else:
             self.drop()

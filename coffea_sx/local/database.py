@@ -1,4 +1,4 @@
-"""The one SQLite file in which a server remembers what must survive it."""
+"""The SQLite file of a server: its tables, and transactions that survive a full disk."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..errors import ConfigurationError
-from . import forks, private
+from . import private_files
+from .fork_safety import never_finalize, run_in_forked_children
 
 logger = logging.getLogger(__name__)
 
 NAME = "servicex.sqlite"
-# Between attempts to write while the disk is full: the first pause, and the longest.
+# Seconds between attempts to write while the disk is full: at first, and at most.
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.1, 2.0
 
 Written = TypeVar("Written")
@@ -49,7 +50,7 @@ CREATE TABLE IF NOT EXISTS objects (
     nbytes INTEGER NOT NULL, etag TEXT NOT NULL, modified TEXT NOT NULL,
     PRIMARY KEY (request_id, name));
 """
-# Columns of requests that directories of earlier servers do not have.
+# Columns of requests that are missing in the directories of earlier servers.
 _ADDED = {
     "result_destination": "TEXT NOT NULL DEFAULT 'object-store'",
     "tree_name": "TEXT",
@@ -58,25 +59,25 @@ _ADDED = {
 
 
 class Database:
-    """The tables below one directory.
+    """The tables of the server of a directory.
 
     Parameters
     ----------
     directory : Path
-        Made when it does not exist.
+        Created if it does not exist.
 
     Raises
     ------
     ConfigurationError
-        When another server uses the directory, it cannot be made or written to, others can write
+        If another server uses the directory, it cannot be created or written to, others can write
         to it, or the database in it is damaged.
     """
 
     def __init__(self, directory: Path) -> None:
-        private.make_directory(directory)
+        private_files.make_directory(directory)
         self._path = directory / NAME
         self._depth = 0
-        self._turn = asyncio.Lock()
+        self._writing = asyncio.Lock()
         self._is_writable = asyncio.Event()
         self._is_writable.set()
         try:
@@ -88,11 +89,11 @@ class Database:
         _open.add(self)
 
     def close(self) -> None:
-        """Write everything and let other servers use the directory."""
+        """Write everything and release the directory for other servers."""
         self._connection.close()
 
     def secret(self, name: str) -> str:
-        """Return a random string that stays the same in this directory."""
+        """Return a random text that stays the same in this directory."""
         with self.transaction() as connection:
             connection.execute(
                 "INSERT OR IGNORE INTO secrets VALUES (?, ?)", (name, secrets.token_hex(20))
@@ -101,7 +102,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Write all or nothing; a transaction within another one is a part of it."""
+        """Commit all or nothing; a transaction within another one is a part of it."""
         if self._depth:
             yield self._connection
             return
@@ -110,7 +111,7 @@ class Database:
             with self._connection:
                 yield self._connection
         except sqlite3.Error:
-            # Before Python 3.11 a transaction stays open whose end could not be written.
+            # Before Python 3.11 a transaction stays open if its commit fails.
             if self._connection.in_transaction:
                 self._connection.rollback()
             raise
@@ -118,8 +119,8 @@ class Database:
             self._depth = 0
 
     async def persist(self, write: Callable[[], Written]) -> Written:
-        """Do what writes, again until the disk has space for it. Others wait for their turn."""
-        async with self._turn:
+        """Call a function that writes, again until the disk has space; one at a time."""
+        async with self._writing:
             pause_s = FIRST_PAUSE_S
             while True:
                 try:
@@ -139,7 +140,7 @@ class Database:
                     return written
 
     async def until_writable(self) -> None:
-        """Wait while something waits for space on the disk."""
+        """Wait while a write waits for space on the disk."""
         await self._is_writable.wait()
 
     def all(self, query: str, *values: object) -> list[sqlite3.Row]:
@@ -154,9 +155,9 @@ class Database:
 
 def _connect(directory: Path) -> sqlite3.Connection:
     path = directory / NAME
-    private.make_file(path)
+    private_files.make_file(path)
     for suffix in ("-wal", "-shm", "-journal"):
-        private.check_file(directory / f"{NAME}{suffix}")
+        private_files.check_file(directory / f"{NAME}{suffix}")
     connection = sqlite3.connect(path, timeout=0, check_same_thread=False)
     connection.row_factory = sqlite3.Row
     try:
@@ -167,9 +168,9 @@ def _connect(directory: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
         _add_columns(connection)
-        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if found != "ok":
-            raise sqlite3.DatabaseError(found)
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)
     except sqlite3.DatabaseError as error:
         connection.close()
         raise _unusable(directory, error) from error
@@ -177,7 +178,7 @@ def _connect(directory: Path) -> sqlite3.Connection:
 
 
 def _check_owner(connection: sqlite3.Connection) -> None:
-    """Raise DatabaseError for a database of another program, before anything is written to it."""
+    """Raise DatabaseError if it is the database of another program, before writing to it."""
     rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
     names = {row["name"] for row in rows}
     if names and "secrets" not in names:
@@ -185,15 +186,15 @@ def _check_owner(connection: sqlite3.Connection) -> None:
 
 
 def _add_columns(connection: sqlite3.Connection) -> None:
-    there = {row["name"] for row in connection.execute("PRAGMA table_info(requests)")}
+    present = {row["name"] for row in connection.execute("PRAGMA table_info(requests)")}
     with connection:
         for name, kind in _ADDED.items():
-            if name not in there:
+            if name not in present:
                 connection.execute(f"ALTER TABLE requests ADD COLUMN {name} {kind}")
 
 
 def _unusable(directory: Path, error: sqlite3.DatabaseError) -> ConfigurationError:
-    """Say why a database cannot be used, and what to do."""
+    """Return the error of a database that cannot be used."""
     path = directory / NAME
     if not isinstance(error, sqlite3.OperationalError):
         detail = str(error).splitlines()[-1]
@@ -212,10 +213,10 @@ def _unusable(directory: Path, error: sqlite3.DatabaseError) -> ConfigurationErr
 _open: weakref.WeakSet[Database] = weakref.WeakSet()
 
 
-def _begin_child() -> None:
+def _leave_to_parent() -> None:
     for database in list(_open):
-        forks.keep_for_ever(database._connection)
+        never_finalize(database._connection)
     _open.clear()
 
 
-forks.after_in_child(_begin_child)
+run_in_forked_children(_leave_to_parent)

@@ -1,4 +1,4 @@
-"""What servers of different years have: the table that tells them apart."""
+"""Generations of servers: the capabilities of those of 2026, 2025 and 1.5."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..errors import ConfigurationError
 from ..query import RESULT_FORMATS
 
-# Capabilities as servers name them. Datasets and the deletion of requests came with the first one.
+# Names of capabilities. With the first one came datasets and the deletion of requests.
 RESULTS = "poll_local_transformation_results"
 LONG_TITLES = "long_sample_titles_10240"
 POST_CANCEL = "post_cancel_transform"
@@ -17,19 +17,19 @@ REASONS = "transformation_errors"
 
 @dataclass(frozen=True)
 class Generation:
-    """What the servers of a generation can do.
+    """Capabilities of the servers of a generation.
 
     Attributes
     ----------
     capabilities : tuple of str
-        What they say they can do; those that have none say nothing. A capability is also what
-        there are routes for.
+        Names in the information of the server; without any there is no list. Routes depend on
+        them.
     result_formats : tuple of str
-        What they can write.
+        Formats of results.
     has_bad_datasets : bool
-        Whether they tell a dataset that does not exist from an empty one.
+        True if a dataset that does not exist differs from an empty one.
     times_empty_requests : bool
-        Whether a request without files has a finish time.
+        True if a request without files has a finish time.
     """
 
     capabilities: tuple[str, ...]
@@ -48,8 +48,8 @@ GENERATIONS = {
         times_empty_requests=False,
     ),
 }
-WITH_OWN_STORE = "2026"
-WITH_OBJECT_STORE = "2025"
+DEFAULT = "2026"
+DEFAULT_WITH_STORE = "2025"
 
 
 def find_generation(name: str) -> Generation:
@@ -58,7 +58,7 @@ def find_generation(name: str) -> Generation:
     Raises
     ------
     ConfigurationError
-        If there is none.
+        If there is no such generation.
 
     Examples
     --------

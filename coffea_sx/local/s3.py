@@ -1,4 +1,4 @@
-"""Buckets in an S3 server, as ServiceX of 2025 keeps them in MinIO."""
+"""Buckets in an S3 server, as servers of 2025 use MinIO."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from typing import Any, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from ..errors import ConfigurationError
-from .buckets import BucketError, Location
+from .buckets import BucketError, StoreAddress
 from .signatures import REGION, Keys
 
-# Asking for it tells whether the store is there and knows the keys.
+# A request for it checks the address and the keys.
 NO_BUCKET = "00000000-0000-4000-8000-000000000000"
 DROP_ATTEMPTS = 3
 
 _ENDPOINT = re.compile(r"([A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\])(:[0-9]+)?")
 
-Answer = TypeVar("Answer")
+Returned = TypeVar("Returned")
 
 
-def parse_object_store(url: str, environment: Mapping[str, str] | None = None) -> Location:
-    """Understand ``s3://KEY:SECRET@host:port``.
+def parse_object_store(url: str, environment: Mapping[str, str] | None = None) -> StoreAddress:
+    """Parse ``s3://KEY:SECRET@host:port``.
 
     Parameters
     ----------
     url : str
-        Without keys in it, those of the environment are taken. A store on this machine is reached
-        by http, any other one by https.
+        Without keys, those of the environment are used. A store on this machine is reached by
+        http, any other one by https.
     environment : mapping of str to str, optional
         That of this process by default.
 
     Returns
     -------
-    Location
+    StoreAddress
 
     Raises
     ------
     ConfigurationError
-        If it is anything else, or if there are no keys.
+        If the URL is malformed, or there are no keys.
 
     Examples
     --------
@@ -54,16 +54,16 @@ def parse_object_store(url: str, environment: Mapping[str, str] | None = None) -
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
     except ValueError:
-        raise _not_understood() from None
+        raise _malformed() from None
     endpoint = parts.netloc.rpartition("@")[2]
     has_more = parts.path not in ("", "/") or parts.query or parts.fragment
     if parts.scheme != "s3" or has_more or port == 0 or not _ENDPOINT.fullmatch(endpoint):
-        raise _not_understood()
-    return Location(endpoint, not _is_loopback(host), _keys(parts, environment))
+        raise _malformed()
+    return StoreAddress(endpoint, not _is_loopback(host), _keys(parts, environment))
 
 
-def _not_understood() -> ConfigurationError:
-    # The URL itself is not shown: where it is malformed, nobody knows which part is the secret.
+def _malformed() -> ConfigurationError:
+    # Without the URL itself: any part of a malformed one may be the secret.
     return ConfigurationError(
         "object_store= must name an S3 server as s3://host:port, with or without KEY:SECRET@ "
         "before the host; / and @ in keys are written as %2F and %40."
@@ -96,38 +96,38 @@ class S3Buckets:
 
     Parameters
     ----------
-    location : Location
+    address : StoreAddress
 
     Raises
     ------
     ConfigurationError
-        If the store does not answer, or does not know the keys.
+        If the store does not respond, or refuses the keys.
     """
 
-    def __init__(self, location: Location) -> None:
+    def __init__(self, address: StoreAddress) -> None:
         import minio
         import urllib3
 
-        self.location = location
+        self.address = address
         self._pool = urllib3.PoolManager(
             timeout=urllib3.Timeout(connect=5, read=15),
             retries=urllib3.Retry(total=1, backoff_factor=0.2, status_forcelist=[500, 502, 503]),
         )
         try:
-            self._client = _tried(
+            self._client = _call(
                 minio.Minio,
-                location.endpoint,
-                access_key=location.keys.access_key,
-                secret_key=location.keys.secret_key,
-                secure=location.is_secured,
+                address.endpoint,
+                access_key=address.keys.access_key,
+                secret_key=address.keys.secret_key,
+                secure=address.is_secured,
                 region=REGION,
                 http_client=self._pool,
             )
-            _tried(self._client.bucket_exists, NO_BUCKET)
+            _call(self._client.bucket_exists, NO_BUCKET)
         except BucketError as error:
             self.close()
             raise ConfigurationError(
-                f"The object store at {location.endpoint} cannot be used: {error}"
+                f"The object store at {address.endpoint} cannot be used: {error}"
             ) from None
 
     def close(self) -> None:
@@ -135,26 +135,26 @@ class S3Buckets:
         self._pool.clear()
 
     async def make(self, bucket: str) -> None:
-        """Make an empty bucket."""
-        await asyncio.to_thread(_tried, self._client.make_bucket, bucket)
+        """Create an empty bucket."""
+        await asyncio.to_thread(_call, self._client.make_bucket, bucket)
 
     async def put(self, bucket: str, name: str, written: Path, md5: str) -> None:
-        """Make an object of a file."""
-        await asyncio.to_thread(_tried, self._client.fput_object, bucket, name, str(written))
+        """Create an object from a file."""
+        await asyncio.to_thread(_call, self._client.fput_object, bucket, name, str(written))
 
     async def drop(self, bucket: str) -> None:
-        """Remove a bucket with everything in it."""
-        await asyncio.to_thread(_tried, self._drop, bucket)
+        """Remove a bucket with its objects, if it exists."""
+        await asyncio.to_thread(_call, self._drop, bucket)
 
     def _drop(self, bucket: str) -> None:
         from minio.deleteobjects import DeleteObject
         from minio.error import S3Error
 
-        # An upload that was on its way may end between the listing and the removal.
+        # An upload may end between the listing and the removal.
         for attempt in range(1, DROP_ATTEMPTS + 1):
             try:
-                names = [found.object_name for found in self._client.list_objects(bucket)]
-                # What could not be removed is noticed by the removal of the bucket.
+                names = [entry.object_name for entry in self._client.list_objects(bucket)]
+                # An object that could not be removed makes the removal of the bucket fail.
                 list(self._client.remove_objects(bucket, map(DeleteObject, names)))
                 self._client.remove_bucket(bucket)
                 return
@@ -165,8 +165,8 @@ class S3Buckets:
                     raise
 
 
-def _tried(call: Callable[..., Answer], *arguments: Any, **options: Any) -> Answer:
-    """Call a method of the S3 client; its errors become one kind, without what it asked for."""
+def _call(call: Callable[..., Returned], *arguments: Any, **options: Any) -> Returned:
+    """Call a method of the S3 client; its errors become BucketError, without the arguments."""
     from xml.etree.ElementTree import ParseError
 
     from minio.error import MinioException, S3Error

@@ -1,4 +1,4 @@
-"""Who may read objects: signatures of requests and of URLs, as S3 defines them."""
+"""Signatures of requests and of URLs to objects, as S3 defines them."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _CREDENTIAL = re.compile(r"(?P<key>[^/]+)/(?P<day>\d{8})/(?P<region>[^/]+)/s3/aw
 
 
 class SignatureError(Exception):
-    """A request may not read.
+    """A request without a valid signature.
 
     Attributes
     ----------
     code, message : str
-        What S3 says.
+        Those of S3.
     status : int
-        The HTTP status.
+        HTTP status of the response.
     """
 
     def __init__(self, code: str, message: str, status: int = 403) -> None:
@@ -53,7 +53,7 @@ _MISMATCH = (
 
 @dataclass(frozen=True)
 class SignedRequest:
-    """The parts of a request that signatures cover.
+    """Parts of a request that signatures cover.
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ class SignedRequest:
 
 @dataclass(frozen=True)
 class Keys:
-    """The key pair of a server: checks signatures, and signs URLs."""
+    """Key pair of an object store, which checks signatures and signs URLs."""
 
     access_key: str
     secret_key: str = field(repr=False)
@@ -102,24 +102,24 @@ class Keys:
             raise SignatureError("AccessDenied", "Access Denied.")
 
     def presign(self, url: str, expires_s: int) -> tuple[str, int]:
-        """Return a URL that anyone can GET for some seconds, and when it ends (epoch).
+        """Return a URL that anyone can GET, and when it expires (seconds since the epoch).
 
-        It has a signature of version 2, as those of real servers: one of version 4 lasts a week at
-        most, and theirs a year.
+        The signature is of version 2, as on real servers, whose URLs are valid for a year: those
+        of version 4 expire after a week at most.
         """
         parts = urlsplit(url)
-        ends_at = int(time.time()) + expires_s
+        expires_at = int(time.time()) + expires_s
         query = urlencode(
             {
                 "AWSAccessKeyId": self.access_key,
-                "Signature": self._sign_v2("GET", parts.path, str(ends_at)),
-                "Expires": ends_at,
+                "Signature": self._sign_v2("GET", parts.path, str(expires_at)),
+                "Expires": expires_at,
             }
         )
-        return urlunsplit(parts._replace(query=query)), ends_at
+        return urlunsplit(parts._replace(query=query)), expires_at
 
-    def _sign_v2(self, method: str, path: str, ends_at: str) -> str:
-        text = f"{method}\n\n\n{ends_at}\n{_canonical_path(path)}"
+    def _sign_v2(self, method: str, path: str, expires_at: str) -> str:
+        text = f"{method}\n\n\n{expires_at}\n{_canonical_path(path)}"
         digest = hmac.new(self.secret_key.encode(), text.encode(), hashlib.sha1).digest()
         return base64.b64encode(digest).decode()
 
@@ -131,46 +131,46 @@ class Keys:
             )
 
     def _check_header_v4(self, request: SignedRequest) -> None:
-        given = _AUTHORIZATION.fullmatch(request.headers["authorization"].strip())
-        if given is None:
+        header = _AUTHORIZATION.fullmatch(request.headers["authorization"].strip())
+        if header is None:
             raise SignatureError(
                 "AuthorizationHeaderMalformed", "The authorization header is malformed.", 400
             )
-        self._check_key(given["key"])
-        date = _amz_date(request.headers.get("x-amz-date", ""), given["day"])
+        self._check_key(header["key"])
+        date = _amz_date(request.headers.get("x-amz-date", ""), header["day"])
         if abs(datetime.now(timezone.utc) - date) > MAX_SKEW:
             raise SignatureError(
                 "RequestTimeTooSkewed",
                 "The difference between the request time and the server's time is too large.",
             )
-        signed = given["signed"].split(";")
+        signed = header["signed"].split(";")
         if "host" not in signed or not set(signed) <= set(request.headers):
             raise SignatureError(*_MISMATCH)
         computed = signer.sign_v4_s3(
             method=request.method,
             url=_canonical_url(request, request.query),
-            region=given["region"],
+            region=header["region"],
             headers={name: request.headers[name] for name in signed},
             credentials=Credentials(self.access_key, self.secret_key),
             content_sha256=request.headers.get("x-amz-content-sha256", "UNSIGNED-PAYLOAD"),
             date=date,
         )["Authorization"]
-        _compare(given["signature"], computed.rpartition("=")[2])
+        _compare(header["signature"], computed.rpartition("=")[2])
 
     def _check_presigned_v4(self, request: SignedRequest, parameters: dict[str, str]) -> None:
-        given = _CREDENTIAL.fullmatch(parameters.get("X-Amz-Credential", ""))
+        credential = _CREDENTIAL.fullmatch(parameters.get("X-Amz-Credential", ""))
         expires = parameters.get("X-Amz-Expires", "")
-        if given is None or not expires.isdigit() or int(expires) > MAX_EXPIRES_S:
+        if credential is None or not expires.isdigit() or int(expires) > MAX_EXPIRES_S:
             raise SignatureError(
                 "AuthorizationQueryParametersError", "The signature's parameters are wrong.", 400
             )
-        self._check_key(given["key"])
-        date = _amz_date(parameters.get("X-Amz-Date", ""), given["day"])
+        self._check_key(credential["key"])
+        date = _amz_date(parameters.get("X-Amz-Date", ""), credential["day"])
         own = "&".join(pair for pair in request.query.split("&") if not pair.startswith("X-Amz-"))
         signed = signer.presign_v4(
             method=request.method,
             url=_canonical_url(request, own),
-            region=given["region"],
+            region=credential["region"],
             credentials=Credentials(self.access_key, self.secret_key),
             date=date,
             expires=int(expires),
@@ -189,8 +189,8 @@ class Keys:
             raise SignatureError("AccessDenied", "Request has expired")
 
 
-def _compare(given: str, computed: str) -> None:
-    if not hmac.compare_digest(given.encode(), computed.encode()):
+def _compare(signature: str, computed: str) -> None:
+    if not hmac.compare_digest(signature.encode(), computed.encode()):
         raise SignatureError(*_MISMATCH)
 
 
@@ -205,7 +205,7 @@ def _amz_date(text: str, day: str) -> datetime:
 
 
 def _canonical_path(path: str) -> str:
-    # HTTP clients differ in which characters they encode; what is signed does not.
+    # HTTP clients encode different characters of the same path; it is signed in one encoding.
     return quote(unquote(path), safe="/-_.~")
 
 

@@ -1,9 +1,7 @@
-"""What a pool process does: run a query over one input file and write the result."""
+"""Transformer: runs a query over one input file and writes the result."""
 
 from __future__ import annotations
 
-import ast
-import base64
 import hashlib
 import os
 import threading
@@ -12,34 +10,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import QueryError
 from ..redact import redact
-from .resources import limit_file, limit_process
+from .codegen import PYTHON
+from .process_limits import limit_file, limit_process
 
-REASON_LENGTH = 1000
-CODEGENS = ("uproot", "uproot-raw")
-# Runs the client's own code, so a server offers it only when its owner says so.
-PYTHON = "python"
-# What a column is called that has no name.
+MAX_REASON = 1000
+# Name of a column without a name.
 BRANCH = "branch"
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of one input file.
+class TransformResult:
+    """Result or failure of one input file.
 
     Attributes
     ----------
     input_path : str
-        The replica that worked, or the first one when none did.
+        The replica that could be read, or the first one if none could.
     reason : str or None
-        Why it failed; None when it did not.
+        Reason of the failure, None for a result.
     n_events, nbytes : int
         Events and bytes of the result.
     md5 : str
-        Of the result's bytes, in hexadecimal digits.
+        Of the bytes of the result, in hexadecimal digits.
     seconds : float
-        Wall time.
+        Wall time, in seconds.
     """
 
     input_path: str
@@ -50,55 +45,13 @@ class Outcome:
     seconds: float = 0.0
 
 
-def generate_source(selection: str, codegen: str = "uproot") -> str:
-    """Check a selection, and return what the transformer runs.
-
-    Parameters
-    ----------
-    selection : str
-        qastle for ``uproot``, JSON for ``uproot-raw``, base64 of a Python source for ``python``.
-    codegen : str
-        One of `CODEGENS`, or `PYTHON`.
-
-    Returns
-    -------
-    str
-        The Python source of ``run_query`` for ``python``, and the selection itself otherwise: where
-        it is run, it is checked again.
-
-    Raises
-    ------
-    QueryError
-        If it asks for anything but columns, arithmetic and functions of them.
-    Exception
-        Whatever the translation raises, with its own message.
-    """
-    if len(selection) == 0:
-        raise ValueError("Requested codegen for an empty string.")
-    if codegen == "uproot-raw":
-        from ..forms.uproot_raw import check
-
-        check(selection)
-        return selection
-    if codegen == PYTHON:
-        return _decode_python(selection)
-    from ..forms.program import program
-
-    try:
-        program(selection)
-    except QueryError as error:
-        # What the translator refuses, a server refuses in its words.
-        raise error.__cause__ or error from None
-    return selection
-
-
 def transform_file(
     codegen: str, source: str, replicas: list[str], output_path: str, result_format: str
-) -> Outcome:
-    """Run a query over the first replica that works and write the result.
+) -> TransformResult:
+    """Run a query over the first replica that can be read, and write the result.
 
-    With ``python`` this runs the code of whoever submitted it, with the rights of the server's
-    owner. Nothing confines it but that it runs in a process of its own.
+    With ``python`` this runs the code of the client with the rights of the server's owner, confined
+    only by its own process.
 
     Parameters
     ----------
@@ -109,14 +62,14 @@ def transform_file(
     replicas : list of str
         Paths or URLs of the same input file, tried in order.
     output_path : str
-        Where the result goes; nothing is left there after a failure.
+        Path of the result; there is no file after a failure.
     result_format : str
-        One that `coffea_sx.forms.writers.write` knows.
+        One of `coffea_sx.forms.writers.write`.
 
     Returns
     -------
-    Outcome
-        Failures of the query and of the input file are outcomes too.
+    TransformResult
+        Also for failures of the query and of the input file.
     """
     start = time.perf_counter()
     reasons = []
@@ -124,28 +77,28 @@ def transform_file(
         try:
             n_events = _TRANSFORMS[codegen](source, path, output_path, result_format)
         except BaseException as error:
-            # A client's function may raise what would end the server that waits for this.
+            # The client's function may raise SystemExit, which would end the process.
             Path(output_path).unlink(missing_ok=True)
             reasons.append(describe_error(error))
             continue
-        return Outcome(
+        return TransformResult(
             input_path=path,
             n_events=n_events,
             nbytes=Path(output_path).stat().st_size,
             md5=_md5(output_path),
             seconds=time.perf_counter() - start,
         )
-    return Outcome(
+    return TransformResult(
         input_path=replicas[0],
-        reason="; ".join(reasons)[:REASON_LENGTH],
+        reason="; ".join(reasons)[:MAX_REASON],
         seconds=time.perf_counter() - start,
     )
 
 
 def transform_within_limits(
     codegen: str, source: str, replicas: list[str], output_path: str, result_format: str
-) -> Outcome:
-    """Do `transform_file` in a pool process, which ends when it takes too long."""
+) -> TransformResult:
+    """Call `transform_file` with limited processor time, as in a worker process."""
     limit_file()
     return transform_file(codegen, source, replicas, output_path, result_format)
 
@@ -153,35 +106,32 @@ def transform_within_limits(
 def describe_error(error: BaseException) -> str:
     """Return the type and the message of an error, without secrets of URLs."""
     text = f"{type(error).__name__}: {error}".strip()
-    # Twice, as a secret that is cut is not known any more.
-    return redact(text[: 10 * REASON_LENGTH])[:REASON_LENGTH]
+    # Cut twice, as a secret that is cut in the middle is not recognized.
+    return redact(text[: 10 * MAX_REASON])[:MAX_REASON]
 
 
 def begin_process() -> None:
-    """Prepare a pool process: within limits, and ended with the one that started it.
-
-    It ends even when that one is killed.
-    """
+    """Set the limits of a worker process, and end it with its parent, even if that is killed."""
     import multiprocessing
     import signal
     from multiprocessing.connection import wait
 
-    # Ctrl-C in the terminal goes to every process: only the one that started us decides.
+    # Ctrl-C in the terminal goes to every process, but only the parent decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     limit_process()
     parent = multiprocessing.parent_process()
     if parent is None:
         return
 
-    def poller() -> None:
+    def exit_with_parent() -> None:
         wait([parent.sentinel])
         os._exit(1)
 
-    threading.Thread(target=poller, name="parent watch", daemon=True).start()
+    threading.Thread(target=exit_with_parent, name="exit with parent", daemon=True).start()
 
 
 def process_id() -> int:
-    """Return the id of the pool process that runs this."""
+    """Return the id of this process."""
     return os.getpid()
 
 
@@ -208,7 +158,7 @@ def _first_tree(path: str) -> str:
 
 
 def _is_interpretable(branch: Any) -> bool:
-    """Say whether a branch can be read as an array; the others are not there for a query."""
+    """Return True if a branch can be read as an array; queries do not see the others."""
     from uproot.interpretation.identify import UnknownInterpretation
     from uproot.interpretation.objects import CannotBeAwkward
 
@@ -235,15 +185,15 @@ def _transform_raw(selection: str, path: str, output_path: str, result_format: s
 
 
 def _transform_python(source: str, path: str, output_path: str, result_format: str) -> int:
-    """Run a client's function and write what it returns, as the real transformer does.
+    """Run a client's function and write the arrays that it returns, as a real transformer does.
 
-    An array becomes the tree ``servicex``, a dict one tree for each key; the events counted are
-    those of the last tree. Without events every branch is of float64. Parquet has no place for
-    more than the first key.
+    An array becomes the tree ``servicex``, a dict one tree for each key. The number of events is
+    that of the last tree. Without events every branch is of float64. Parquet holds the first key
+    only.
     """
     from ..forms.writers import TREE, write, write_trees
 
-    # A new one for each file: what an earlier one left in its globals is not this one's.
+    # Compiled for each file, so that files share no globals.
     returned = _run_query(source)(path)
     arrays = returned if isinstance(returned, dict) else {TREE: returned}
     _check_arrays(arrays)
@@ -272,7 +222,7 @@ def _check_arrays(arrays: dict[str, Any]) -> None:
 
 
 def _with_branches(array: Any) -> Any:
-    """Return a record of columns, as a TTree needs it."""
+    """Return an array of records, as a TTree needs it."""
     import awkward as ak
     import numpy as np
 
@@ -288,20 +238,9 @@ _TRANSFORMS = {
 }
 
 
-def _decode_python(selection: str) -> str:
-    """Return the source in a selection of ``python``, which is what PythonFunction writes."""
-    source = base64.b64decode(selection, validate=True).decode("ascii")
-    for node in ast.parse(source).body:
-        targets = node.targets if isinstance(node, ast.Assign) else [node]
-        for target in targets:
-            if "run_query" in (getattr(target, "name", None), getattr(target, "id", None)):
-                return source
-    raise ValueError("the source defines no function run_query")
-
-
 def _run_query(source: str) -> Any:
     namespace: dict[str, Any] = {}
-    # The source of a client that was let in to run its own code.
+    # The owner of the server allows its clients to run their own code.
     code = compile(source, "<generated query>", "exec", dont_inherit=True)
     exec(code, namespace)  # noqa: S102
     return namespace["run_query"]

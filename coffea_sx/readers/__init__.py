@@ -1,1 +1,1 @@
-"""Read the columns of a delivered file."""
+"""Readers of delivered files: the columns of a ROOT or Parquet file, and partitions of events."""

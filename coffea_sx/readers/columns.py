@@ -1,12 +1,16 @@
-"""What a delivered file holds, whatever its format: columns, as coffea's mapping reads them."""
+"""Columns of an open file of any format, in the shape of an open tree of uproot."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
+
+import awkward as ak
+import numpy as np
 
 from ..errors import CorruptFile, FormMismatch, ServiceXError
 
@@ -14,11 +18,36 @@ FormsOf = Callable[[Sequence[str]], Mapping[str, Any]]
 Read = Callable[[Sequence[str], int, int], dict[str, Any]]
 
 
-@contextmanager
-def understanding(object_name: str) -> Iterator[None]:
-    """Take what goes wrong for bytes that cannot be understood.
+@dataclass(frozen=True, slots=True)
+class MetadataSizes:
+    """Bytes to fetch at first, to find the columns of a file without a further request.
 
-    Only for what parses the bytes of an object: never around code of coffea or of users, whose
+    Attributes
+    ----------
+    block : int
+        Bytes that hold the list of columns of a file without columns: at the beginning of the ROOT
+        files of uproot's writer, at the end of Parquet files, and both in RNTuples, which have
+        their lists of pages at the end.
+    per_column : int
+        Additional bytes for each column.
+    """
+
+    block: int = 64 << 10
+    per_column: int = 1 << 10
+
+    def of(self, n_columns: int) -> int:
+        """Return the bytes that hold the list of columns."""
+        return self.block + self.per_column * n_columns
+
+
+METADATA_SIZES = MetadataSizes()
+
+
+@contextmanager
+def parsing(object_name: str) -> Iterator[None]:
+    """Convert errors of a parser into errors of the file.
+
+    Only for code that parses the bytes of an object: never around code of coffea or of users, whose
     errors are no errors of the file.
 
     Raises
@@ -30,7 +59,7 @@ def understanding(object_name: str) -> Iterator[None]:
     except (ServiceXError, MemoryError):
         raise
     except Exception as error:
-        # Parsers report bytes that they do not understand with whatever they meet first.
+        # Parsers raise many kinds of errors for bytes that they cannot read.
         raise CorruptFile(
             f"The object {object_name!r} cannot be read: {type(error).__name__}: {error}.",
             object_name=object_name,
@@ -38,23 +67,28 @@ def understanding(object_name: str) -> Iterator[None]:
 
 
 class Columns:
-    """The columns of one file.
-
-    Looks to uproot's reader and to coffea's mapping as an open tree does.
+    """The columns of a file, for uproot's reader and coffea's mapping instead of an open tree.
 
     Parameters
     ----------
     name : str
-        Of the file.
+        Name of the file.
     n_events : int
     names : collection of str
-        The columns that the file has.
+        The columns of the file.
     forms_of : callable
-        Gives the forms of columns by their names, of those that the file has.
+        Returns the forms of those of some columns that the file has, by name.
     read : callable
         Reads columns from one event to another.
     counted : mapping of str to str
-        Counters that the file does not have, to the columns they count.
+        Counters that the file lacks, each with the column whose entries it counts.
+
+    Attributes
+    ----------
+    wider : mapping of str to numpy.dtype
+        Types to which numbers are converted.
+    collections : sequence of sequence of str
+        Columns that must have the same numbers of entries.
     """
 
     def __init__(
@@ -74,13 +108,13 @@ class Columns:
         self._name = name
         self._names = names
         self._read = read
-        # What coffea's mapping asks of a tree, to name the arrays that it keeps.
+        # Attributes of a tree from which coffea's mapping makes the keys of its arrays.
         self.object_path = ""
         self.file = SimpleNamespace(uuid=uuid5(NAMESPACE_URL, name), file_path=name)
         self.source = SimpleNamespace(performance_counters=None)
 
-    def real(self, names: Sequence[str]) -> list[str]:
-        """Return the columns of the file that are read for some columns or counters."""
+    def in_file(self, names: Sequence[str]) -> list[str]:
+        """Return the columns of the file from which some columns and counters are made."""
         return list(dict.fromkeys(self.counted.get(name, name) for name in names))
 
     def __contains__(self, name: str) -> bool:
@@ -94,40 +128,31 @@ class Columns:
         Raises
         ------
         CorruptFile
-            If the bytes of the file cannot be understood.
+            If the bytes of the file cannot be parsed.
         FormMismatch
             If columns of one collection do not have the same numbers of entries.
         ReadError
-            If the bytes cannot be had.
+            If the bytes cannot be fetched.
         """
-        with understanding(self._name):
-            return self._arrays(names, entry_start, entry_stop)
+        with parsing(self._name):
+            columns = self._read(self.in_file(names), entry_start, entry_stop)
+            arrays = {name: self._array(name, columns) for name in names}
+            for name, array in arrays.items():
+                _check_structure(name, array)
+            for group in self.collections:
+                _check_lengths({name: arrays[name] for name in group if name in arrays})
+            # Lists of a part of a file may begin after other entries, which coffea does not expect.
+            return {name: ak.to_packed(_with_indices(array)) for name, array in arrays.items()}
 
-    def _arrays(self, names: Sequence[str], entry_start: int, entry_stop: int) -> dict[str, Any]:
-        import awkward as ak
-        import numpy as np
-
-        found = self._read(self.real(names), entry_start, entry_stop)
-        arrays = {}
-        for name in names:
-            if name in self.counted:
-                counts = ak.num(found[self.counted[name]], axis=1)
-                arrays[name] = ak.values_astype(counts, np.int32)
-            elif name in self.wider:
-                arrays[name] = ak.values_astype(found[name], self.wider[name])
-            else:
-                arrays[name] = found[name]
-        for name, array in arrays.items():
-            _check_structure(name, array)
-        for columns in self.collections:
-            _check_lengths({name: arrays[name] for name in columns if name in arrays})
-        # Of a part of a file lists may have entries before theirs, which coffea does not expect.
-        return {name: ak.to_packed(_with_indices(array)) for name, array in arrays.items()}
+    def _array(self, name: str, columns: Mapping[str, Any]) -> Any:
+        if name in self.counted:
+            return ak.values_astype(ak.num(columns[self.counted[name]], axis=1), np.int32)
+        array = columns[name]
+        return ak.values_astype(array, self.wider[name]) if name in self.wider else array
 
 
 def _with_indices(array: Any) -> Any:
-    """Make missing values an array of indices, in which way events have them."""
-    import awkward as ak
+    """Convert missing values to an array of indices, as in the form of events."""
 
     def indexed(layout: Any, **options: Any) -> Any:
         return layout.to_IndexedOptionArray64() if layout.is_option else None
@@ -136,41 +161,41 @@ def _with_indices(array: Any) -> Any:
 
 
 def _check_structure(name: str, array: Any) -> None:
-    """Make sure that lists begin and end within their entries: coffea takes that for granted."""
-    import awkward as ak
+    """Check that lists begin and end within their entries: coffea does not check that.
 
-    wrong = ak.validity_error(array)
-    if wrong:
-        raise ValueError(f"column {name!r}: {wrong}")
+    Raises
+    ------
+    ValueError
+    """
+    error = ak.validity_error(array)
+    if error:
+        raise ValueError(f"column {name!r}: {error}")
 
 
 def _check_lengths(columns: Mapping[str, Any]) -> None:
-    """Make sure that columns of one collection have the same number of entries in each event.
+    """Check that columns of one collection have the same number of entries in each event.
 
     Raises
     ------
     FormMismatch
     """
-    import numpy as np
-
     counts = {name: _counts(array) for name, array in columns.items()}
+    first = next(iter(counts), "")
     for name, count in counts.items():
-        first = next(iter(counts))
         if not np.array_equal(counts[first], count):
             event = int(np.flatnonzero(counts[first] != count)[0])
+            expected, number = counts[first][event], count[event]
             raise FormMismatch(
-                f"The columns {first!r} and {name!r} are of one collection, and have "
-                f"{counts[first][event]} and {count[event]} entries in event {event} of those that "
-                "were read together. The query cuts one of them: apply the same Where to all "
-                "columns of a collection, and to its counter, or rename what is none of it.",
+                f"The columns {first!r} and {name!r} are of one collection, and have {expected} "
+                f"and {number} entries in event {event} of the partition. The query cuts one of "
+                "them: apply the same Where to all columns of a collection, and to its counter, or "
+                "rename the columns that do not belong to the collection.",
                 column=name,
-                expected=f"{counts[first][event]} entries",
-                found=f"{count[event]} entries",
+                expected=f"{expected} entries",
+                found=f"{number} entries",
             )
 
 
 def _counts(array: Any) -> Any:
-    """Return the numbers of entries: of lists, or as a counter says them."""
-    import awkward as ak
-
+    """Return the numbers of entries: of lists, or those in a counter."""
     return ak.to_numpy(ak.num(array, axis=1) if array.ndim > 1 else array)

@@ -1,4 +1,4 @@
-"""Read one partition: a part of a delivered file, after its form was checked."""
+"""A partition of events: a part of a delivered file, read after a check of the file's form."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
+from .._upstream.uproot import columns_to_read, partition_reader, read_entries
 from ..errors import FormError, ObjectReplaced, ReadError
 from ..forms import OutputForm
-from ..forms.file_forms import DOCUMENTATION, observed_forms
-from ..forms.mismatch import check
+from ..forms.file_forms import DOCUMENTATION, read_forms
+from ..forms.mismatch import check_columns
 from ..polling.outcomes import Delivered
-from ..polling.poller import Poller
 from ..storage.filesystem import address
 from ..storage.stored import StoredObject
-from .columns import understanding
+from .columns import parsing
 from .parquet import open_parquet
 from .root import no_tree, open_root
 
@@ -25,45 +26,36 @@ from .root import no_tree, open_root
 _preparing = threading.Lock()
 
 
-def blockwise_reader(delivered: OutputForm, form_mapping: Any) -> Any:
-    """Return the function with which ``uproot.dask`` reads a partition of this form.
+def blockwise_reader(output_form: OutputForm, form_mapping: Any) -> Any:
+    """Return the function with which ``uproot.dask`` reads a partition of events of this form.
 
-    It implements dask-awkward's protocols for mocking and projection; its ``read_tree`` reads the
-    columns that it was projected to.
+    It implements dask-awkward's protocols for mocking and column projection.
     """
-    import uproot
-
-    events = uproot.dask(
-        {"not opened": delivered.tree or "none"},
-        open_files=False,
-        known_base_form=delivered.events_form,
-        full_paths=True,
-        ak_add_doc=DOCUMENTATION,
-        form_mapping=form_mapping,
-    )
-    (layer,) = events.dask.layers.values()
-    return layer.io_func
+    tree = output_form.tree or "none"
+    return partition_reader(output_form.events_form, tree, form_mapping, DOCUMENTATION)
 
 
-def form_of_first(poller: Poller, result_format: str) -> OutputForm:
-    """Wait for the first delivered file of a transform, and take its form for that of all.
+def form_of_delivered(request_id: str, outcome: Delivered, result_format: str) -> OutputForm:
+    """Read the form of a delivered file, to be taken as the form of all files of a transform.
+
+    Parameters
+    ----------
+    request_id : str
+    outcome : Delivered
+    result_format : {"root-file", "root-rntuple", "parquet"}
 
     Raises
     ------
-    TransformError, ServerError
-        If none is delivered.
     ReadError
-        If it cannot be read.
+        If the file cannot be read.
     FormError
         If it holds no tree.
     """
-    first = poller.wait_for_any()
-    where = address(poller.address.request_id, first.object_name)
-    trees = observed_forms(where, result_format)
+    trees = read_forms(address(request_id, outcome.object_name), result_format)
     if not trees:
         raise FormError(
-            f"The file made of {first.input_file} holds no tree; give the form as form=.",
-            input_file=first.input_file,
+            f"The file made of {outcome.input_file} holds no tree; give the form as form=.",
+            input_file=outcome.input_file,
         )
     return OutputForm(trees, next(iter(trees)), result_format)
 
@@ -71,7 +63,7 @@ def form_of_first(poller: Poller, result_format: str) -> OutputForm:
 def read(
     stored: StoredObject,
     outcome: Delivered,
-    delivered: OutputForm,
+    output_form: OutputForm,
     reader: Any,
     step: int,
     steps: int,
@@ -79,22 +71,22 @@ def read(
 ) -> Any:
     """Read one step of a delivered file.
 
-    Errors of coffea's code and of the user's, which make events of the columns, are no errors of
-    the file: they pass unchanged.
+    Code of coffea and of the user makes events of the columns. Its errors are no errors of the
+    file, and pass unchanged.
 
     Parameters
     ----------
     stored : StoredObject
         The bytes of the file.
     outcome : Delivered
-        What the server says of it.
-    delivered : OutputForm
+        The file, as the server describes it.
+    output_form : OutputForm
     reader : object
         From `blockwise_reader`, projected to the columns to read.
     step, steps : int
-        Which of how many equal parts of the file.
-    collections : sequence
-        Columns that events take for columns of one collection.
+        Number of the step, and number of steps into which the file is divided equally.
+    collections : sequence of sequence of str
+        Columns that must have the same numbers of entries: from `collection_columns`.
 
     Returns
     -------
@@ -103,18 +95,19 @@ def read(
     Raises
     ------
     FormMismatch
-        If the file is not what the query promised.
+        If the columns of the file are not those of the form.
     CorruptFile
-        If its bytes cannot be understood.
+        If the bytes of the file cannot be parsed.
     ReadError
-        If they cannot be had.
+        If they cannot be fetched.
     """
+    attempt = partial(_read, stored, outcome, output_form, reader, step, steps, collections)
     try:
         try:
-            return _read(stored, outcome, delivered, reader, step, steps, collections)
+            return attempt()
         except ObjectReplaced:
             stored.forget()
-            return _read(stored, outcome, delivered, reader, step, steps, collections)
+            return attempt()
     except ReadError as error:
         raise error.about(outcome.input_file, outcome.object_name) from None
 
@@ -122,42 +115,38 @@ def read(
 def _read(
     stored: StoredObject,
     outcome: Delivered,
-    delivered: OutputForm,
+    output_form: OutputForm,
     reader: Any,
     step: int,
     steps: int,
     collections: Sequence[Sequence[str]],
 ) -> Any:
-    share = len(reader.common_keys) / max(1, len(delivered.columns)) / steps
-    open_ = open_parquet if delivered.result_format == "parquet" else open_root
+    names = columns_to_read(reader)
+    share = len(names) / max(1, len(output_form.columns)) / steps
+    open_ = open_parquet if output_form.result_format == "parquet" else open_root
     with ExitStack() as stack:
-        with understanding(stored.name):
-            columns = stack.enter_context(open_(stored, delivered, share))
+        with parsing(stored.name):
+            columns = stack.enter_context(open_(stored, output_form, share))
         if columns is None:
-            # What servers write of an input file without the tree.
+            # Servers write such a file if the input file has no such tree.
             if outcome.n_events:
-                raise no_tree(delivered.tree, [])
+                raise no_tree(output_form.tree, [])
             return reader.mock_empty(backend="cpu")
-        wanted = columns.real(sorted(reader.common_keys))
-        with understanding(stored.name):
-            found = columns.forms_of(wanted)
-        columns.wider = check(
-            found,
-            wanted,
-            delivered.base_form,
-            outcome.input_file,
-            outcome.object_name,
+        in_file = columns.in_file(sorted(names))
+        with parsing(stored.name):
+            forms = columns.forms_of(in_file)
+        columns.wider = check_columns(
+            forms, in_file, output_form.base_form, outcome.input_file, outcome.object_name
         )
         columns.collections = collections
         size = -(-columns.n_events // steps)
         start = min(step * size, columns.n_events)
-        _prepare_to_compile()
-        array, _ = reader.read_tree(columns, start, min(start + size, columns.n_events))
-        return array
+        register_with_numba()
+        return read_entries(reader, columns, start, min(start + size, columns.n_events))
 
 
-def _prepare_to_compile() -> None:
-    """Let numba know the arrays that coffea's schemas compile for, before threads compile."""
+def register_with_numba() -> None:
+    """Register arrays of awkward before threads compile functions of coffea's schemas."""
     if "numba" in sys.modules:
         import awkward.numba
 

@@ -1,9 +1,8 @@
-"""Open TTrees and RNTuples with uproot, over bytes that are fetched in few requests."""
+"""TTrees and RNTuples, opened with uproot over a stored object."""
 
 from __future__ import annotations
 
 import queue
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -15,31 +14,24 @@ import numpy as np
 import uproot
 from uproot.source.chunk import Chunk, Source
 
+from .._upstream.uproot import page_ranges
 from ..errors import CorruptFile, FormMismatch
 from ..forms import OutputForm
 from ..forms.counters import counted_columns
-from ..storage.stored import SMALL, StoredObject
-from .columns import Columns
+from ..storage.stored import StoredObject
+from .columns import METADATA_SIZES, Columns, MetadataSizes
 
 MAGIC = b"root"
-# Where uproot's writer puts all that is not events, if it writes them in one go: at the beginning.
-HEAD = 64 << 10
-HEAD_PER_COLUMN = 1 << 10
-# An RNTuple has its list of columns there, and its lists of pages at the end.
-TAIL = 64 << 10
-# uproot keeps what describes a file while it is open, which must not keep all of its bytes.
-COPIED = 64 << 10
-# Two threads decompress large baskets faster than one, and small ones slower; bytes.
-LARGE_BASKET = 128 << 10
-
-# Columns of an RNTuple that are read together: their bytes are dropped when they are read.
-BATCH = 8
-
-_PHYSICAL_COLUMN = re.compile(r'"column-(\d+)')
+# uproot keeps what describes a file while it is open, which must not keep all bytes of the file.
+_COPIED_BYTES = 64 << 10
+# Two threads decompress larger baskets faster than one thread, and smaller baskets more slowly.
+_LARGE_BASKET_BYTES = 128 << 10
+# Columns of an RNTuple that are read together: then their bytes are dropped.
+_BATCH = 8
 
 
 class StoredSource(Source):
-    """Gives uproot the bytes of a stored object, without copying them."""
+    """The bytes of a stored object for uproot, without copying them."""
 
     def __init__(self, file_path: str, *, stored: StoredObject, **options: Any) -> None:
         super().__init__()
@@ -55,7 +47,7 @@ class StoredSource(Source):
 
     @property
     def closed(self) -> bool:
-        """Whether the file was closed."""
+        """True if the file was closed."""
         return self._is_closed
 
     @property
@@ -64,9 +56,9 @@ class StoredSource(Source):
         return self._stored.size
 
     def chunk(self, start: int, stop: int) -> Chunk:
-        """Return one range."""
+        """Return a range of bytes."""
         data = self._stored.read(start, min(stop, max(start, self._stored.size)))
-        if len(data) <= COPIED:
+        if len(data) <= _COPIED_BYTES:
             data = memoryview(bytes(data))
         return Chunk.wrap(self, np.frombuffer(data, np.uint8), start)
 
@@ -83,16 +75,20 @@ class StoredSource(Source):
 
 @contextmanager
 def open_root(
-    stored: StoredObject, delivered: OutputForm, share: float
+    stored: StoredObject,
+    output_form: OutputForm,
+    share: float,
+    sizes: MetadataSizes = METADATA_SIZES,
 ) -> Iterator[Columns | None]:
-    """Open the tree of a delivered file.
+    """Open the tree of a delivered ROOT file.
 
     Parameters
     ----------
     stored : StoredObject
-    delivered : OutputForm
+    output_form : OutputForm
     share : float
-        How much of the file will be read, about.
+        Approximate share of the file that will be read, from 0 to 1.
+    sizes : MetadataSizes
 
     Yields
     ------
@@ -106,7 +102,7 @@ def open_root(
     CorruptFile
         If it is no ROOT file.
     """
-    _fetch_first(stored, delivered, share)
+    _fetch_metadata(stored, output_form, share, sizes)
     stored.check_magic(MAGIC, "ROOT")
     with uproot.open(
         {stored.name: None},
@@ -115,10 +111,10 @@ def open_root(
         array_cache=None,
         object_cache=None,
     ) as file:
-        held = file.keys(cycle=False)
-        if not held:
+        names = file.keys(cycle=False)
+        if not names:
             if file.file.fEND != stored.size:
-                # A header of zeros says the same as that of a file with nothing in it.
+                # A header of zeros looks like that of a file with nothing in it.
                 raise CorruptFile(
                     f"The object {stored.name!r} of {stored.size} bytes says that it ends at byte "
                     f"{file.file.fEND}.",
@@ -126,30 +122,32 @@ def open_root(
                 )
             yield None
             return
-        if delivered.tree not in file:
-            raise no_tree(delivered.tree, held)
-        tree = file[delivered.tree]
-        yield _ntuple(tree, stored, delivered) if delivered.is_rntuple else _ttree(tree, stored)
+        if output_form.tree not in file:
+            raise no_tree(output_form.tree, names)
+        tree = file[output_form.tree]
+        yield _ntuple(tree, stored, output_form) if output_form.is_rntuple else _ttree(tree, stored)
 
 
-def no_tree(expected: str, held: Sequence[str]) -> FormMismatch:
-    """Make the error for a file that does not hold the tree."""
+def no_tree(expected: str, names: Sequence[str]) -> FormMismatch:
+    """Return the error for a file without the expected tree."""
     return FormMismatch(
         f"The file should hold the tree {expected!r}; it holds "
-        f"{', '.join(map(repr, held)) or 'nothing'}.",
+        f"{', '.join(map(repr, names)) or 'nothing'}.",
         column="",
         expected=expected,
-        found=", ".join(held),
+        found=", ".join(names),
     )
 
 
-def _fetch_first(stored: StoredObject, delivered: OutputForm, share: float) -> None:
-    """Fetch what tells where the columns are, or all."""
-    head = HEAD + HEAD_PER_COLUMN * len(delivered.columns)
-    if delivered.is_rntuple and stored.size > SMALL:
-        # Not the whole object, whose bytes could not be dropped column by column.
-        stored.need([(0, head), (stored.size - TAIL, stored.size)])
-    elif delivered.is_rntuple or stored.is_worth_whole(share, head):
+def _fetch_metadata(
+    stored: StoredObject, output_form: OutputForm, share: float, sizes: MetadataSizes
+) -> None:
+    """Fetch the bytes that locate the columns, or all bytes."""
+    head = sizes.of(len(output_form.columns))
+    if output_form.is_rntuple and not stored.is_small:
+        # Fetched as a whole, its bytes could not be dropped column by column.
+        stored.need([(0, head), (stored.size - sizes.block, stored.size)])
+    elif output_form.is_rntuple or stored.is_worth_whole(share, head):
         stored.need_all()
     else:
         stored.need([(0, head)])
@@ -162,15 +160,15 @@ def _ttree(tree: Any, stored: StoredObject) -> Columns:
 
 
 def branch_forms(tree: Any, names: Iterable[str]) -> dict[str, Any]:
-    """Return the forms of some columns of a tree, of those that it has.
+    """Return the forms of those of some columns that a tree has.
 
     Parameters
     ----------
     tree : uproot.TTree
     names : iterable of str
     """
-    there = frozenset(tree.keys(full_paths=True)).intersection(names)
-    return {name: tree[name].interpretation.awkward_form(tree.file) for name in there}
+    existing = frozenset(tree.keys(full_paths=True)).intersection(names)
+    return {name: tree[name].interpretation.awkward_form(tree.file) for name in existing}
 
 
 def _read_baskets(
@@ -179,9 +177,8 @@ def _read_baskets(
     branches = [tree[name] for name in names]
     n_baskets = sum(branch.num_baskets for branch in branches)
     nbytes = sum(branch.compressed_bytes for branch in branches)
-    is_worth_threads = n_baskets > 1 and nbytes > n_baskets * LARGE_BASKET
-    threads = ThreadPoolExecutor(2) if is_worth_threads else nullcontext()
-    with threads as executor:
+    is_worth_threads = n_baskets > 1 and nbytes > n_baskets * _LARGE_BASKET_BYTES
+    with ThreadPoolExecutor(2) if is_worth_threads else nullcontext() as executor:
         arrays: dict[str, Any] = tree.arrays(
             list(names),
             entry_start=start,
@@ -194,10 +191,10 @@ def _read_baskets(
     return arrays
 
 
-def _ntuple(ntuple: Any, stored: StoredObject, delivered: OutputForm) -> Columns:
+def _ntuple(ntuple: Any, stored: StoredObject, output_form: OutputForm) -> Columns:
     fields = _Fields(ntuple, stored)
     names = frozenset(field.name for field in ntuple.fields)
-    counted = counted_columns(delivered.base_form)
+    counted = counted_columns(output_form.base_form)
     return Columns(stored.name, ntuple.num_entries, names, fields.forms_of, fields.read, counted)
 
 
@@ -210,38 +207,29 @@ class _Fields:
         self._forms: dict[frozenset[str], Any] = {}
 
     def forms_of(self, names: Sequence[str]) -> dict[str, Any]:
-        """Return the forms of some fields, of those that there are."""
+        """Return the forms of those of some fields that the RNTuple has."""
         form = self._form(names)
         return dict(zip(form.fields, form.contents, strict=True))
 
     def read(self, names: Sequence[str], start: int, stop: int) -> dict[str, Any]:
         """Read fields from one event to another."""
-        # uproot asks for pages one by one; they are few requests when asked for together.
-        batches = [names[i : i + BATCH] for i in range(0, len(names), BATCH)]
-        pages = [list(self._pages(batch, start, stop)) for batch in batches]
-        self._stored.need(chain.from_iterable(pages))
+        # uproot fetches pages one by one; fetched together they take few requests.
+        batches = [names[i : i + _BATCH] for i in range(0, len(names), _BATCH)]
+        ranges = [
+            list(page_ranges(self._ntuple, self._form(batch), start, stop)) for batch in batches
+        ]
+        self._stored.need(chain.from_iterable(ranges))
         arrays: dict[str, Any] = {}
-        for batch, read in zip(batches, pages, strict=True):
+        for batch, pages in zip(batches, ranges, strict=True):
             array = self._ntuple.arrays(filter_name=list(batch), entry_start=start, entry_stop=stop)
             arrays.update((name, array[name]) for name in batch)
-            self._stored.drop(read)  # the array has copies
+            self._stored.drop(pages)  # the array has copies
         self._stored.forget()
         return arrays
 
     def _form(self, names: Sequence[str]) -> Any:
-        """Return the form of some fields, which takes a while to make and is asked for twice."""
+        """Return the form of some fields; it is slow to make, and needed twice."""
         key = frozenset(names)
         if key not in self._forms:
             self._forms[key], _ = self._ntuple.to_akform(filter_name=list(names))
         return self._forms[key]
-
-    def _pages(self, names: Sequence[str], start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Return where the pages of some fields and events are."""
-        form = self._form(names).to_json()
-        numbers = {int(number) for number in _PHYSICAL_COLUMN.findall(form)}
-        clusters = zip(self._ntuple.cluster_summaries, self._ntuple.page_link_list, strict=True)
-        for cluster, pages in clusters:
-            first = cluster.num_first_entry
-            if first < stop and start < first + cluster.num_entries:
-                for place in (page.locator for n in numbers for page in pages[n].pages):
-                    yield place.offset, place.offset + place.num_bytes

@@ -1,1 +1,1 @@
-"""Bytes of delivered files: how they are fetched, and the file system that uproot reads."""
+"""Bytes of results: requests to the store, and a file system for everything that reads files."""

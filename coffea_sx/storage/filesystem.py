@@ -1,7 +1,7 @@
-"""``servicex://<request id>/<object>``: delivered files, for everything that opens fsspec URLs.
+"""``servicex://<request id>/<object>``: a file system of results, for everything that opens URLs.
 
-The address holds no credentials. Whoever opens it must know the transform: the process that
-submitted it, or a worker that reads one of its graphs.
+The address holds no credentials. It can be opened where the transform is registered: in the process
+that submitted it, and in a worker that reads one of its graphs.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ import re
 from collections.abc import Sequence
 from io import UnsupportedOperation
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from fsspec import AbstractFileSystem
 from fsspec.spec import AbstractBufferedFile
+from fsspec.utils import stringify_path
 
 from ..errors import AccessError, ObjectGone, ObjectReplaced, ReadError, ServiceXError
 from ..policy import LENIENT
 from ..polling.outcomes import Delivered, Failed
 from ..polling.registry import find_source
 from ..polling.results import ResultSource
+from .policy import DEFAULT_POLICY, ReadPolicy
 from .stored import Fetch, fetcher, stored_object
 
 PROTOCOL = "servicex"
-# How long opening an input file that has no result yet waits for it, seconds.
-PATIENCE_S = 600.0
 
 _BY_INDEX = re.compile(r"@(\d+)")
-# fsspec takes "::", which is in the names of what was made of XRootD URLs, for a chain of file
-# systems.
+# fsspec takes "::" for a chain of file systems; names of objects that were made of XRootD URLs
+# contain it.
 _ESCAPED = re.compile(r":(?=:)|%(?=3A|25)")
 _ESCAPES = re.compile("%3A|%25")
 
@@ -47,76 +47,103 @@ def address(request_id: str, object_name: str) -> str:
 
 
 def _path(request_id: str, object_name: str) -> str:
-    return f"{request_id}/" + _ESCAPED.sub(lambda found: f"%{ord(found[0]):X}", object_name)
+    return f"{request_id}/" + _ESCAPED.sub(lambda match: f"%{ord(match[0]):X}", object_name)
+
+
+def split_address(address: str) -> tuple[str, str]:
+    """Return request id and name of an object from its address, with or without protocol.
+
+    Examples
+    --------
+    >>> split_address("servicex://d857/root%3A:data:nano.root")
+    ('d857', 'root::data:nano.root')
+    """
+    path = stringify_path(address).removeprefix(f"{PROTOCOL}://").removeprefix(f"{PROTOCOL}::")
+    request_id, _, escaped = path.rstrip("/").partition("/")
+    return request_id, _ESCAPES.sub(lambda match: chr(int(match[0][1:], 16)), escaped)
+
+
+class _Location(NamedTuple):
+    """An object, the source of its transform, and its result if it is a known one."""
+
+    source: ResultSource
+    object_name: str
+    delivered: Delivered | None = None
 
 
 class ServiceXFileSystem(AbstractFileSystem):
-    """Read delivered files.
+    """File system of the results of ServiceX.
 
     A path is ``<request id>/<object>``, or ``<request id>/@<i>`` for the result of input file *i*,
-    whatever it is called: that waits until there is one. ``::`` in the name of an object is
-    written as ``%3A:``, as `ls` and `address` do.
+    whatever its name: the path with an index waits for the result. ``::`` in the name of an object
+    is written as ``%3A:``, as `ls` and `address` do.
 
     Parameters
     ----------
     patience_s : float
-        How long it waits, seconds.
+        Time to wait for a result, seconds.
+    policy : ReadPolicy
 
     Notes
     -----
-    Every read is a request to the store. Sizes are those of the result rows, which need none;
-    files that are open have the size that the store tells, should rows be wrong.
+    Every read is a request to the store. Sizes are those of the result rows, which need no request;
+    open files have the size that the store announces, should rows be wrong.
     """
 
     protocol = PROTOCOL
 
-    def __init__(self, patience_s: float = PATIENCE_S, **storage_options: Any) -> None:
-        super().__init__(patience_s=patience_s, **storage_options)
-        self.patience_s = patience_s
+    def __init__(
+        self,
+        patience_s: float = DEFAULT_POLICY.result_s,
+        policy: ReadPolicy = DEFAULT_POLICY,
+        **storage_options: Any,
+    ) -> None:
+        super().__init__(patience_s=patience_s, policy=policy, **storage_options)
+        self.patience_s, self.policy = patience_s, policy
 
     def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
-        """List the results of a request that this process knows of. No request.
+        """List the results of a transform that this process has received. No request.
 
-        They are in the order of the input files. Results become known while something waits for
-        them: a computation, or opening an input file by its index.
+        They are in the order of the input files. Results arrive while something waits for them: a
+        computation, or opening an input file by its index.
 
         Raises
         ------
         AccessError
-            If this process does not know the ServiceX request.
+            If the transform is not registered in this process.
         ObjectGone
             If the path is that of an object which does not exist.
         """
-        request_id, object_name = self._parts(path)
+        request_id, object_name = split_address(path)
         if object_name:
-            found = [self.info(path)]
+            infos = [self.info(path)]
         else:
-            delivered = sorted(_knowing(request_id).delivered(), key=lambda one: one.index)
-            found = [_described(request_id, one) for one in delivered]
-        return found if detail else [one["name"] for one in found]
+            results = sorted(_source(request_id).delivered(), key=lambda result: result.index)
+            infos = [_info(request_id, result) for result in results]
+        return infos if detail else [info["name"] for info in infos]
 
     def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
         """Return name, size in bytes and type of an object, its input file and number of events.
 
-        Of an object that this process does not know as a result only name, size and type, with
-        one request.
+        An object that is no result, as far as this process has received them, has only name, size
+        and type; that takes one request.
 
         Raises
         ------
         ReadError
             If there is no such object, or no result of the input file.
         TransformError
-            If the transform ended without one.
+            If the transform ended without a result of the input file.
         """
-        request_id, object_name = self._parts(path)
+        request_id, object_name = split_address(path)
         if not object_name:
-            _knowing(request_id)
+            _source(request_id)
             return {"name": request_id, "size": 0, "type": "directory"}
-        source, object_name, delivered = self._object(path)
-        if delivered is not None:
-            return _described(request_id, delivered)
-        size = fetcher(source, object_name)(0, 1).size
-        return {"name": _path(request_id, object_name), "size": size, "type": "file"}
+        location = self._locate(path)
+        if location.delivered is not None:
+            return _info(request_id, location.delivered)
+        size = self._fetcher(location)(0, 1).size
+        return {"name": _path(request_id, location.object_name), "size": size, "type": "file"}
 
     def cat_file(
         self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any
@@ -128,13 +155,12 @@ class ServiceXFileSystem(AbstractFileSystem):
         ReadError
             If they cannot be read.
         """
-        fetch = self._fetcher(path)
+        fetch = self._fetcher(self._locate(path))
         if (start or 0) < 0 or (end or 0) < 0:
             start, end, _ = slice(start, end).indices(fetch(0, 1).size)
-        start = start or 0
-        if end is not None and end <= start:
+        if end is not None and end <= (start or 0):
             return b""
-        return fetch(start, end).data
+        return fetch(start or 0, end).data
 
     def cat_ranges(
         self,
@@ -147,44 +173,41 @@ class ServiceXFileSystem(AbstractFileSystem):
     ) -> list[Any]:
         """Return several ranges, fetched in few requests.
 
-        Unlike other file systems this raises by default: uproot takes what is returned for data.
+        Unlike other file systems this one raises by default, because uproot takes returned errors
+        for data.
         """
-        if not isinstance(starts, list):
-            starts = [starts] * len(paths)
-        if not isinstance(ends, list):
-            ends = [ends] * len(paths)
-        ranges = list(zip(paths, starts, ends, strict=True))
-        found: dict[int, Any] = {}
+        limits = (x if isinstance(x, list) else [x] * len(paths) for x in (starts, ends))
+        ranges = list(zip(paths, *limits, strict=True))
+        contents: dict[int, Any] = {}
         for path in dict.fromkeys(paths):
-            places = [i for i, (other, _, _) in enumerate(ranges) if other == path]
+            positions = [i for i, (other, _, _) in enumerate(ranges) if other == path]
             try:
-                parts: Sequence[Any] = self._ranges(path, [ranges[i][1:] for i in places])
+                parts: Sequence[Any] = self._cat_ranges(path, [ranges[i][1:] for i in positions])
             except ServiceXError as error:
                 if on_error == "raise":
                     raise
-                parts = [error] * len(places)
-            found.update(zip(places, parts, strict=True))
-        return [found[i] for i in range(len(ranges))]
+                parts = [error] * len(positions)
+            contents.update(zip(positions, parts, strict=True))
+        return [contents[i] for i in range(len(ranges))]
 
-    def _ranges(self, path: str, ranges: list[tuple[int | None, int | None]]) -> list[bytes]:
-        source, object_name, delivered = self._object(path)
-        size = delivered.nbytes if delivered else 0
+    def _cat_ranges(self, path: str, ranges: list[tuple[int | None, int | None]]) -> list[bytes]:
+        location = self._locate(path)
+        size = location.delivered.nbytes if location.delivered else 0
         if any(end is None or end < 0 or (start or 0) < 0 for start, end in ranges):
-            size = fetcher(source, object_name)(0, 1).size
+            size = self._fetcher(location)(0, 1).size
             ranges = [slice(*limits).indices(size)[:2] for limits in ranges]
         wanted = [(start or 0, end or 0) for start, end in ranges]
-        stored = stored_object(source, object_name, size)
+        stored = stored_object(location.source, location.object_name, size, self.policy)
         stored.need(wanted)
         return [bytes(stored.read(start, stop)) for start, stop in wanted]
 
     def get_file(self, rpath: str, lpath: Any, **kwargs: Any) -> None:
-        """Copy an object to a file, which is there as a whole or not at all.
+        """Copy an object to a file, which exists as a whole or not at all.
 
-        fsspec's caches take any file that is there for the whole object.
+        fsspec's caches take any existing file for the whole object.
         """
         if not isinstance(lpath, (str, os.PathLike)) or Path(lpath).is_dir():
-            super().get_file(rpath, lpath, **kwargs)
-            return
+            return super().get_file(rpath, lpath, **kwargs)
         part = Path(f"{os.fspath(lpath)}.{uuid4().hex}.part")
         try:
             super().get_file(rpath, str(part), **kwargs)
@@ -193,7 +216,7 @@ class ServiceXFileSystem(AbstractFileSystem):
             part.unlink(missing_ok=True)
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
-        """Refuse: results are only read."""
+        """Raise UnsupportedOperation: results are read-only."""
         raise UnsupportedOperation("servicex:// is read-only")
 
     def _open(
@@ -201,23 +224,16 @@ class ServiceXFileSystem(AbstractFileSystem):
     ) -> DeliveredFile:
         if mode != "rb":
             raise UnsupportedOperation("servicex:// is read-only")
-        return DeliveredFile(self, path, block_size=block_size, **kwargs)
+        block_size = block_size or DeliveredFile.DEFAULT_BLOCK_SIZE
+        return DeliveredFile(self, path, self._locate(path), block_size, **kwargs)
 
-    def _parts(self, path: str) -> tuple[str, str]:
-        request_id, _, escaped = self._strip_protocol(path).partition("/")
-        return request_id, _ESCAPES.sub(lambda found: chr(int(found[0][1:], 16)), escaped)
+    def _fetcher(self, location: _Location) -> Fetch:
+        return fetcher(location.source, location.object_name, self.policy)
 
-    def _fetcher(self, path: str) -> Fetch:
-        source, object_name, _ = self._object(path)
-        return fetcher(source, object_name)
-
-    def _object(self, path: str) -> tuple[ResultSource, str, Delivered | None]:
-        """Return who knows an object, its name, and its result if it is known as one.
-
-        Waits for it if the path names an input file.
-        """
-        request_id, object_name = self._parts(path)
-        source = _knowing(request_id)
+    def _locate(self, path: str) -> _Location:
+        """Return the object of a path; wait for its result if the path has an index."""
+        request_id, object_name = split_address(path)
+        source = _source(request_id)
         if not object_name:
             raise ReadError(
                 f"servicex://{request_id} is a request, and no file.", request_id=request_id
@@ -226,13 +242,13 @@ class ServiceXFileSystem(AbstractFileSystem):
         index = int(by_index[1]) if by_index else None
         for delivered in source.delivered():
             if delivered.object_name == object_name or delivered.index == index:
-                return source, delivered.object_name, delivered
+                return _Location(source, delivered.object_name, delivered)
         if index is None:
-            return source, object_name, None
-        delivered = self._awaited(source, request_id, index)
-        return source, delivered.object_name, delivered
+            return _Location(source, object_name)
+        delivered = self._wait(source, request_id, index)
+        return _Location(source, delivered.object_name, delivered)
 
-    def _awaited(self, source: ResultSource, request_id: str, index: int) -> Delivered:
+    def _wait(self, source: ResultSource, request_id: str, index: int) -> Delivered:
         if source.n_files is not None and index >= source.n_files:
             raise ReadError(
                 f"Request {request_id} has {source.n_files} input files, counted from 0: there "
@@ -258,17 +274,16 @@ class ServiceXFileSystem(AbstractFileSystem):
 
 
 class DeliveredFile(AbstractBufferedFile):
-    """An object that is open: of one version, and as large as the store says.
+    """An open object, of one version and with the size that the store announces.
 
     One request opens it, and fetches all of it if that is less than a block.
     """
 
     def __init__(
-        self, fs: ServiceXFileSystem, path: str, block_size: int | None = None, **kwargs: Any
+        self, fs: ServiceXFileSystem, path: str, location: _Location, block_size: int, **kwargs: Any
     ) -> None:
-        block_size = block_size or self.DEFAULT_BLOCK_SIZE
-        source, self._object_name, delivered = fs._object(path)
-        self._fetch = fetcher(source, self._object_name)
+        source, self._object_name, delivered = location
+        self._fetch = fetcher(source, self._object_name, fs.policy)
         is_small = delivered is not None and delivered.nbytes <= block_size
         first = self._fetch(0, block_size if is_small else 1)
         self._etag = first.etag
@@ -287,8 +302,8 @@ class DeliveredFile(AbstractBufferedFile):
         return part.data
 
 
-def _knowing(request_id: str) -> ResultSource:
-    """Return who knows the results of a request in this process."""
+def _source(request_id: str) -> ResultSource:
+    """Return the source of the results of a transform in this process."""
     source = find_source(request_id)
     if source is None:
         raise AccessError(
@@ -299,11 +314,11 @@ def _knowing(request_id: str) -> ResultSource:
     return source
 
 
-def _described(request_id: str, delivered: Delivered) -> dict[str, Any]:
+def _info(request_id: str, result: Delivered) -> dict[str, Any]:
     return {
-        "name": _path(request_id, delivered.object_name),
-        "size": delivered.nbytes,
+        "name": _path(request_id, result.object_name),
+        "size": result.nbytes,
         "type": "file",
-        "input_file": delivered.input_file,
-        "n_events": delivered.n_events,
+        "input_file": result.input_file,
+        "n_events": result.n_events,
     }

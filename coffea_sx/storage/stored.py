@@ -1,7 +1,7 @@
-"""The bytes of one object while it is read: fetched in few requests, kept until it is closed.
+"""Bytes of one object while it is read: fetched in few requests, kept until it is closed.
 
-A request costs a round trip, in which a store could have sent some bytes: so much of what lies
-between two wanted ranges is sent along with them, and dropped as it arrives.
+A request costs a round trip, in which a store could have sent some bytes. Gaps between two wanted
+ranges that are not larger are fetched with them, and dropped as they arrive.
 """
 
 from __future__ import annotations
@@ -10,28 +10,25 @@ import sys
 from bisect import bisect_right, insort
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import cache, partial
+from operator import itemgetter
 from typing import Protocol
 
 from ..errors import CorruptFile, ObjectReplaced, Truncated
 from ..polling.results import ResultSource
 from ..servicex.models import SignedUrl
-from .transport import CONNECTIONS, Part, Range, fetch
-
-# What a store sends in the time of a round trip, bytes: 10 ms at 100 MB/s.
-ROUND_TRIP = 1 << 20
-# Of which a whole object is fetched at once: it saves a request.
-LARGE_SHARE = 0.5
-# Ranges of a smaller object are fetched in one request, whatever lies between them: many workers
-# with many requests each are what stores answer with 429 and 503.
-SMALL = 32 << 20
+from .policy import DEFAULT_POLICY, ReadPolicy
+from .transfer import ObjectPart, Range
+from .transport import fetch
 
 
 class Fetch(Protocol):
-    """What fetches bytes of one object."""
+    """Function that fetches bytes of one object."""
 
-    def __call__(self, start: int, stop: int | None, wanted: Sequence[Range] | None = None) -> Part:
-        """Fetch bytes ``start`` to ``stop`` (None: the end), and keep of them what is wanted."""
+    def __call__(
+        self, start: int, stop: int | None, wanted: Sequence[Range] | None = None
+    ) -> ObjectPart:
+        """Fetch bytes ``start`` to ``stop`` (None: the end), and keep the wanted ranges."""
 
 
 class StoredObject:
@@ -42,24 +39,34 @@ class StoredObject:
     name : str
         Named in errors.
     fetch : callable
-        Fetches bytes ``start`` to ``stop``, and keeps of them what is wanted.
+        A `Fetch`.
     size : int
-        Bytes, as far as is known; the store knows better.
+        Expected size, bytes; the first response of the store corrects it.
+    policy : ReadPolicy
 
     Attributes
     ----------
     n_requests, n_bytes : int
-        Made and fetched so far.
+        Requests made, and bytes kept of them, so far.
     """
 
-    def __init__(self, name: str, fetch: Fetch, size: int) -> None:
+    def __init__(
+        self, name: str, fetch: Fetch, size: int, policy: ReadPolicy = DEFAULT_POLICY
+    ) -> None:
         self.name = name
         self.size = size
+        self.policy = policy
         self.n_requests = 0
         self.n_bytes = 0
         self._fetch = fetch
         self._etag: str | None = None
+        # Pairs of position and bytes, in order of their positions.
         self._parts: list[tuple[int, memoryview]] = []
+
+    @property
+    def is_small(self) -> bool:
+        """True if ranges are worth one request, whatever lies between them."""
+        return self.size <= self.policy.small_bytes
 
     def read(self, start: int, stop: int) -> memoryview:
         """Return bytes ``start`` to ``stop``, fewer at the end of the object.
@@ -69,37 +76,33 @@ class StoredObject:
         ObjectReplaced
             If the store has another object of that name by now: all must be read again.
         Truncated
-            If the store sends less than it says it has.
+            If the store sends fewer bytes than it announces.
         ReadError
-            If they cannot be had.
+            If the bytes cannot be fetched.
         """
         if start >= stop:
             return memoryview(b"")
         held = self._held(start, stop)
         if held is None:
-            is_small = self.size <= SMALL
-            rest = (0, max(stop, self.size)) if is_small else (start, max(stop, start + ROUND_TRIP))
-            self.need([rest])
+            ahead = (start, max(stop, start + self.policy.round_trip_bytes))
+            self.need([(0, max(stop, self.size)) if self.is_small else ahead])
             held = self._held(start, max(start, min(stop, self.size)))
         if held is None:
             raise Truncated(
-                f"What the store sends of the object {self.name!r} ends before byte {stop}.",
+                f"The content of the object {self.name!r} ends before byte {stop}.",
                 object_name=self.name,
                 expected=stop,
             )
         return held
 
     def need(self, ranges: Iterable[Range]) -> None:
-        """Fetch what is missing of some ranges, in as few requests as are worth it."""
+        """Fetch the missing bytes of some ranges, in as few requests as are worth it."""
         spans = list(self._spans(self._missing(ranges)))
-        if len(spans) > 1:
-            parts = list(_fetchers().map(self._fetch_span, spans))
-        else:
-            parts = [self._fetch_span(span) for span in spans]
-        for wanted, part in zip(spans, parts, strict=True):
+        fetch_all = _threads(self.policy.connections).map if len(spans) > 1 else map
+        for wanted, part in zip(spans, list(fetch_all(self._fetch_span, spans)), strict=True):
             self._keep(wanted, part)
 
-    def _fetch_span(self, wanted: Sequence[Range]) -> Part:
+    def _fetch_span(self, wanted: Sequence[Range]) -> ObjectPart:
         return self._fetch(wanted[0][0], wanted[-1][1], wanted)
 
     def need_all(self) -> None:
@@ -110,7 +113,7 @@ class StoredObject:
             self.need([(0, self.size)])
 
     def drop(self, ranges: Iterable[Range]) -> None:
-        """Forget ranges that were asked for by themselves, or next to others that were."""
+        """Forget ranges that were fetched as such, alone or next to others."""
         starts = {start for start, _ in ranges}
         self._parts = [part for part in self._parts if part[0] not in starts]
 
@@ -119,24 +122,24 @@ class StoredObject:
         self._parts.clear()
 
     def is_worth_whole(self, share: float, first: int) -> bool:
-        """Whether fetching the whole object costs less than fetching parts of it.
+        """Return True if fetching the whole object costs less than fetching parts of it.
 
         Parameters
         ----------
         share : float
-            How much of the object will be wanted, about.
+            Share of the object that will be wanted, from 0 to 1.
         first : int
-            Bytes that are fetched in any case, to learn where the others are.
+            Bytes that are fetched in any case, because they locate the others.
         """
-        return share >= LARGE_SHARE or self.size <= first + ROUND_TRIP
+        return share >= self.policy.whole_share or self.size <= first + self.policy.round_trip_bytes
 
     def check_magic(self, magic: bytes, kind: str) -> None:
-        """Make sure that the object begins as files of its kind do.
+        """Check that the object begins as files of its kind do.
 
         Raises
         ------
         CorruptFile
-            If it is something else: empty, or an error page of the store.
+            If it does not: it is empty, or an error page of the store.
         """
         begin = bytes(self.read(0, min(16, self.size)))
         if not begin.startswith(magic):
@@ -147,7 +150,7 @@ class StoredObject:
             )
 
     def _missing(self, ranges: Iterable[Range]) -> list[Range]:
-        """Return what is not held of some ranges, in order and without overlap."""
+        """Return the missing bytes of some ranges, in order and without overlap."""
         missing: list[Range] = []
         known_end = self.size if self._parts else sys.maxsize
         for start, stop in sorted((start, min(stop, known_end)) for start, stop in ranges):
@@ -160,7 +163,7 @@ class StoredObject:
         return missing
 
     def _hole(self, start: int, stop: int) -> Range:
-        """Return the first gap between the parts that are held, from a place on."""
+        """Return the first gap between the held parts from a position on."""
         at = bisect_right(self._parts, start, key=_begin)
         if at:
             start = min(stop, max(start, _end(self._parts[at - 1])))
@@ -170,10 +173,11 @@ class StoredObject:
         return start, min(stop, self._parts[at][0]) if at < len(self._parts) else stop
 
     def _spans(self, missing: Sequence[Range]) -> Iterator[list[Range]]:
-        """Put together what is fetched in one request."""
+        """Yield the ranges that are fetched in one request."""
         span: list[Range] = []
         for wanted in missing:
-            if span and self.size > SMALL and wanted[0] - span[-1][1] > ROUND_TRIP:
+            gap = wanted[0] - span[-1][1] if span else 0
+            if not self.is_small and gap > self.policy.round_trip_bytes:
                 yield span
                 span = []
             span.append(wanted)
@@ -181,7 +185,7 @@ class StoredObject:
             yield span
 
     def _held(self, start: int, stop: int) -> memoryview | None:
-        """Return bytes if all of them are held."""
+        """Return bytes ``start`` to ``stop`` if all are held."""
         at = bisect_right(self._parts, start, key=_begin) - 1
         if at >= 0 and stop <= _end(self._parts[at]):
             begin, data = self._parts[at]
@@ -195,7 +199,7 @@ class StoredObject:
                 joined += data[position - begin : stop - begin]
         return memoryview(joined)
 
-    def _keep(self, wanted: Sequence[Range], part: Part) -> None:
+    def _keep(self, wanted: Sequence[Range], part: ObjectPart) -> None:
         self.n_requests += 1
         self.n_bytes += sum(map(len, part.pieces))
         self.size = part.size
@@ -212,28 +216,29 @@ class StoredObject:
                 insort(self._parts, (start, memoryview(piece)), key=_begin)
 
 
-def _begin(part: tuple[int, memoryview]) -> int:
-    return part[0]
+_begin = itemgetter(0)
 
 
 def _end(part: tuple[int, memoryview]) -> int:
     return part[0] + len(part[1])
 
 
-@lru_cache(maxsize=1)
-def _fetchers() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="coffea_sx-fetch")
+@cache
+def _threads(n_threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(n_threads, thread_name_prefix="coffea_sx-fetch")
 
 
-def stored_object(source: ResultSource, object_name: str, size: int) -> StoredObject:
+def stored_object(
+    source: ResultSource, object_name: str, size: int, policy: ReadPolicy = DEFAULT_POLICY
+) -> StoredObject:
     """Return an object of a transform. No request is made."""
-    return StoredObject(object_name, fetcher(source, object_name), size)
+    return StoredObject(object_name, fetcher(source, object_name, policy), size, policy)
 
 
-def fetcher(source: ResultSource, object_name: str) -> Fetch:
-    """Return what fetches bytes of an object of a transform."""
-    return partial(fetch, object_name, partial(_grant, source, object_name))
+def fetcher(source: ResultSource, object_name: str, policy: ReadPolicy) -> Fetch:
+    """Return the function that fetches bytes of an object of a transform."""
+    return partial(fetch, object_name, partial(_url, source, object_name), policy=policy)
 
 
-def _grant(source: ResultSource, object_name: str, refresh: bool) -> SignedUrl:
+def _url(source: ResultSource, object_name: str, refresh: bool) -> SignedUrl:
     return source.signed_url(object_name, refresh=refresh)

@@ -1,157 +1,27 @@
-"""The faults of servers and networks that a `FaultProxy` can provoke.
+"""The faults of servers and networks that a `FaultProxy` can cause.
 
-An action decides what becomes of one request: it is awaited with the request and with ``ask``,
-which gets the true answer of the server, and it returns an `Answer`. Any async function of this
-signature is an action.
+An action makes the answer to one request: it is awaited with the request and with ``ask``, which
+returns the answer of the server. Any async function of this signature is an action.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from enum import Enum
-from typing import TypeAlias
 from xml.sax.saxutils import escape
 
-Headers: TypeAlias = list[tuple[str, str]]
-Body: TypeAlias = AsyncGenerator[bytes, None]
+from .messages import Answer, Ask, Body, Ending, Hangup, Headers, Request, blocks, header, whole
 
-# Longer than the patience of any client; the end of the proxy ends it earlier.
+# Longer than any client waits; the proxy ends it when it stops.
 FOR_EVER_S = 24 * 3600.0
 
 _CONTENT_RANGE = re.compile(r"bytes (?P<first>\d+)-\d+/(?P<size>\d+)")
 
 
-@dataclass
-class Request:
-    """A request that reached the proxy, and what was answered so far.
-
-    Attributes
-    ----------
-    method : str
-    path : str
-        Decoded, without the query.
-    range : str or None
-        The Range header.
-    connection : int
-        Number of the client's connection, from 0.
-    status : int or None
-        What was answered; None before, and if nothing was.
-    nbytes_sent : int
-        Bytes of the response's body.
-    query : str
-        As sent. It may hold a signature.
-    headers : list of tuple of str
-        As sent. They may hold a token.
-    """
-
-    method: str
-    path: str
-    range: str | None = None
-    connection: int = 0
-    status: int | None = None
-    nbytes_sent: int = 0
-    query: str = field(default="", repr=False)
-    headers: Headers = field(default_factory=list, repr=False)
-
-
-class Ending(Enum):
-    """What happens to the connection after an answer."""
-
-    KEEP = "keep"
-    CLOSE = "close"
-    RESET = "reset"
-
-
-@dataclass
-class Answer:
-    """A response.
-
-    Attributes
-    ----------
-    status : int
-    headers : list of tuple of str
-    body : async generator of bytes
-    ending : Ending
-    """
-
-    status: int
-    headers: Headers
-    body: Body
-    ending: Ending = Ending.KEEP
-
-
-class Hangup(Exception):
-    """Raised by an action: close the connection without an answer."""
-
-
-Ask: TypeAlias = Callable[[], Awaitable[Answer]]
-Action: TypeAlias = Callable[[Request, Ask], Awaitable[Answer]]
-
-
-# -- which requests, and how often
-
-
-@dataclass(frozen=True)
-class When:
-    r"""Matches requests; what is None matches all.
-
-    Parameters
-    ----------
-    path : str, optional
-        Regular expression that is searched in the path.
-    method : str, optional
-    is_range : bool, optional
-        Whether the request has a Range header.
-
-    Examples
-    --------
-    >>> part = Request("GET", "/bucket/a.root", "bytes=0-99")
-    >>> When(r"\.root$", is_range=True)(part)
-    True
-    >>> When(method="POST")(part)
-    False
-    """
-
-    path: str | None = None
-    method: str | None = None
-    is_range: bool | None = None
-
-    def __call__(self, request: Request) -> bool:
-        """Whether a request is meant."""
-        return (
-            (self.path is None or re.search(self.path, request.path) is not None)
-            and self.method in (None, request.method)
-            and self.is_range in (None, request.range is not None)
-        )
-
-
-@dataclass(frozen=True)
-class Fault:
-    """A rule of a script: what happens to which requests.
-
-    Parameters
-    ----------
-    action : callable
-        ``async def action(request, ask) -> Answer``, as the classes below.
-    when : callable
-        Whether a `Request` is meant; all are by default.
-    times : int, optional
-        How often it happens before the rule is spent; None for always.
-    skip : int
-        How many requests that are meant pass unharmed before.
-    """
-
-    action: Action
-    when: Callable[[Request], bool] = When()
-    times: int | None = 1
-    skip: int = 0
-
-
-# -- answers that the server is not asked for
+# -- answers without the server
 
 
 @dataclass(frozen=True)
@@ -174,7 +44,7 @@ class Status:
     body: bytes = b""
 
     async def __call__(self, request: Request, ask: Ask) -> Answer:
-        """Answer."""
+        """Return the answer."""
         return whole(self.status, self.headers, self.body)
 
 
@@ -187,7 +57,7 @@ class S3Error:
     status : int
     code : str
     message : str, optional
-        By default what MinIO says to the code.
+        By default that of MinIO for the code.
     headers : mapping of str to str
 
     Examples
@@ -203,7 +73,7 @@ class S3Error:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     async def __call__(self, request: Request, ask: Ask) -> Answer:
-        """Answer."""
+        """Return the answer."""
         bucket, _, key = request.path.lstrip("/").partition("/")
         message = _S3_MESSAGES.get(self.code, self.code) if self.message is None else self.message
         facts = {
@@ -239,7 +109,7 @@ _S3_MESSAGES = {
 
 @dataclass(frozen=True)
 class Redirect:
-    """Send the client elsewhere.
+    """Answer with a redirect.
 
     Parameters
     ----------
@@ -251,7 +121,7 @@ class Redirect:
     status: int = 307
 
     async def __call__(self, request: Request, ask: Ask) -> Answer:
-        """Answer."""
+        """Return the answer."""
         return whole(self.status, {"Location": self.url})
 
 
@@ -260,11 +130,11 @@ class Refuse:
     """Close the connection without an answer."""
 
     async def __call__(self, request: Request, ask: Ask) -> Answer:
-        """Never answer."""
+        """Raise `Hangup`."""
         raise Hangup
 
 
-# -- answers that come late, or not to their end
+# -- late and incomplete answers
 
 
 @dataclass(frozen=True)
@@ -279,38 +149,38 @@ class Delay:
     seconds: float
 
     async def __call__(self, request: Request, ask: Ask) -> Answer:
-        """Wait and ask."""
+        """Wait, and return the answer of the server."""
         await asyncio.sleep(self.seconds)
         return await ask()
 
 
 @dataclass(frozen=True)
 class Hang:
-    """Accept the request and fall silent; after some time close the connection.
+    """Accept the request and send nothing more; after some time close the connection.
 
     Parameters
     ----------
     seconds : float
     after : int, optional
-        How many bytes of the body are sent before; by default there is no answer at all.
+        Bytes of the body that are sent before; by default there is no answer at all.
     """
 
     seconds: float = FOR_EVER_S
     after: int | None = None
 
     async def __call__(self, request: Request, ask: Ask) -> Answer:
-        """Answer not, or not to the end."""
+        """Wait without an answer, or return one that is incomplete."""
         if self.after is None:
             await asyncio.sleep(self.seconds)
             raise Hangup
         answer = await ask()
-        body = _silent(_first(answer.body, self.after), self.seconds)
+        body = _then_silence(_first(answer.body, self.after), self.seconds)
         return replace(answer, body=body, ending=Ending.CLOSE)
 
 
 @dataclass(frozen=True)
 class Truncate:
-    """Close the connection within the body, in good order but too early.
+    """Close the connection within the body, without an error of TCP.
 
     Parameters
     ----------
@@ -321,7 +191,7 @@ class Truncate:
     after: int
 
     async def __call__(self, request: Request, ask: Ask) -> Answer:
-        """Answer with less than is announced."""
+        """Return an answer that is shorter than announced."""
         answer = await ask()
         return replace(answer, body=_first(answer.body, self.after), ending=Ending.CLOSE)
 
@@ -340,31 +210,31 @@ class Reset:
     after: int = 0
 
     async def __call__(self, request: Request, ask: Ask) -> Answer:
-        """Answer until the connection breaks."""
+        """Return an answer that ends with a reset."""
         answer = await ask()
         return replace(answer, body=_first(answer.body, self.after), ending=Ending.RESET)
 
 
-# -- answers that are wrong
+# -- wrong answers
 
 
 @dataclass(frozen=True)
 class Shorten:
-    """Send fewer bytes than are asked for, and say so in Content-Length.
+    """Send fewer bytes than requested, with the right Content-Length.
 
     Parameters
     ----------
     to : int
         Bytes of the body.
     fix_range : bool
-        Whether Content-Range names the bytes that are sent, or still those that should be.
+        Adapt Content-Range to the bytes that are sent.
     """
 
     to: int
     fix_range: bool = True
 
     async def __call__(self, request: Request, ask: Ask) -> Answer:
-        """Answer with less."""
+        """Return a shorter answer."""
         answer = await ask()
         content = await _joined(_first(answer.body, self.to))
         length = len(content)
@@ -372,10 +242,10 @@ class Shorten:
             length = min(self.to, int(header(answer.headers, "Content-Length") or 0))
         headers = _replaced(answer.headers, "Transfer-Encoding", None)
         headers = _replaced(headers, "Content-Length", str(length))
-        where = _CONTENT_RANGE.fullmatch(header(headers, "Content-Range") or "")
-        if self.fix_range and where is not None and length:
-            last = int(where["first"]) + length - 1
-            shorter = f"bytes {where['first']}-{last}/{where['size']}"
+        sent = _CONTENT_RANGE.fullmatch(header(headers, "Content-Range") or "")
+        if self.fix_range and sent is not None and length:
+            last = int(sent["first"]) + length - 1
+            shorter = f"bytes {sent['first']}-{last}/{sent['size']}"
             headers = _replaced(headers, "Content-Range", shorter)
         return replace(answer, headers=headers, body=blocks(content))
 
@@ -387,16 +257,16 @@ class Corrupt:
     Parameters
     ----------
     at : int
-        Of the body, not of the object if the request is for a part of it.
+        Position in the body, not in the object if the request has a range.
     with_ : bytes
-        What is found there instead.
+        The bytes that replace others from there on.
     """
 
     at: int
     with_: bytes
 
     async def __call__(self, request: Request, ask: Ask) -> Answer:
-        """Answer with other bytes."""
+        """Return an answer with other bytes."""
         answer = await ask()
         return replace(answer, body=_overwritten(answer.body, self.at, self.with_))
 
@@ -408,7 +278,7 @@ class ReplaceBody:
     Parameters
     ----------
     data : bytes
-        Perhaps none, or a page that reports an error.
+        The body; it may be empty, or a page that reports an error.
     status : int, optional
         None for the status of the server, and its Content-Range.
     """
@@ -417,7 +287,7 @@ class ReplaceBody:
     status: int | None = 200
 
     async def __call__(self, request: Request, ask: Ask) -> Answer:
-        """Answer with something else."""
+        """Return an answer with the other body."""
         answer = await ask()
         await answer.body.aclose()
         headers = _replaced(answer.headers, "Transfer-Encoding", None)
@@ -429,9 +299,9 @@ class ReplaceBody:
 
 @dataclass(frozen=True)
 class ChangeETag:
-    """Send another ETag, as if the object had been changed.
+    """Send another ETag, as if the object had been replaced.
 
-    A store that minds If-Match answers ``S3Error(412, "PreconditionFailed")`` instead.
+    A store that checks If-Match answers ``S3Error(412, "PreconditionFailed")`` instead.
 
     Parameters
     ----------
@@ -442,23 +312,12 @@ class ChangeETag:
     value: str
 
     async def __call__(self, request: Request, ask: Ask) -> Answer:
-        """Answer with the ETag."""
+        """Return the answer with the ETag."""
         answer = await ask()
         return replace(answer, headers=_replaced(answer.headers, "ETag", self.value))
 
 
 # -- headers and bodies
-
-
-def whole(status: int, headers: Mapping[str, str] | None = None, content: bytes = b"") -> Answer:
-    """Return an answer with its content."""
-    length = {"Content-Length": str(len(content))}
-    return Answer(status, list({**(headers or {}), **length}.items()), blocks(content))
-
-
-def header(headers: Headers, name: str) -> str | None:
-    """Return the value of a header, None if there is none."""
-    return next((text for other, text in headers if other.lower() == name.lower()), None)
 
 
 def _replaced(headers: Headers, name: str, value: str | None) -> Headers:
@@ -471,12 +330,6 @@ async def _joined(body: Body) -> bytes:
         return b"".join([block async for block in body])
 
 
-async def blocks(*contents: bytes) -> Body:
-    """Generate a body."""
-    for content in contents:
-        yield content
-
-
 async def _first(body: Body, nbytes: int) -> Body:
     async with aclosing(body):
         while nbytes > 0:
@@ -487,7 +340,7 @@ async def _first(body: Body, nbytes: int) -> Body:
             nbytes -= len(block)
 
 
-async def _silent(body: Body, seconds: float) -> Body:
+async def _then_silence(body: Body, seconds: float) -> Body:
     async with aclosing(body):
         async for block in body:
             yield block

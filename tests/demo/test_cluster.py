@@ -1,4 +1,4 @@
-"""The demo's cluster ends without a word."""
+"""Cluster of the demo: workers close without error messages."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ pytestmark = [
 ]
 
 
-def test_a_heartbeat_under_way_when_a_worker_closes(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_worker_waits_for_its_last_heartbeat(capfd: pytest.CaptureFixture[str]) -> None:
     under_way = threading.Event()
     with local_cluster(1) as client:
         scheduler = client.cluster.scheduler
-        answer = scheduler.handlers["heartbeat_worker"]
+        respond = scheduler.handlers["heartbeat_worker"]
 
-        async def late(address: str, **said: Any) -> Any:
+        async def late(address: str, **metrics: Any) -> Any:
             under_way.set()
             while scheduler.workers[address].status != Status.closing:
                 await asyncio.sleep(0.01)
-            await asyncio.sleep(0.5)  # enough for a worker that does not wait for the answer
-            return answer(address=address, **said)
+            await asyncio.sleep(0.5)  # longer than a worker lives that does not wait
+            return respond(address=address, **metrics)
 
         scheduler.handlers["heartbeat_worker"] = late
         assert under_way.wait(30)

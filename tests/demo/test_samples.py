@@ -1,4 +1,4 @@
-"""Sample files: the same every time, and like NanoAOD."""
+"""Sample files: reproducible, and like NanoAOD."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def test_names_and_sizes(tmp_path):
 
 
 def test_the_same_seed_gives_the_same_events(tmp_path):
-    (one,), (two,), (other,) = (
+    (first,), (second,), (other,) = (
         make_samples(tmp_path / name, 1, 50, seed) for name, seed in [("a", 1), ("b", 1), ("c", 2)]
     )
-    assert ak.array_equal(arrays(one), arrays(two))
-    assert not ak.array_equal(arrays(one).MET_pt, arrays(other).MET_pt)
+    assert ak.array_equal(arrays(first), arrays(second))
+    assert not ak.array_equal(arrays(first).MET_pt, arrays(other).MET_pt)
 
 
-def test_no_event_is_twice(nano_files):
+def test_event_numbers_are_unique(nano_files):
     events = np.concatenate([arrays(path).event for path in nano_files])
     assert sorted(events) == list(range(500 * len(nano_files)))
 
 
-def test_no_events_and_few(tmp_path):
+def test_files_with_few_or_no_events(tmp_path):
     for n in (0, 1, 2):
         (path,) = make_samples(tmp_path / str(n), 1, n)
         assert len(arrays(path)) == n

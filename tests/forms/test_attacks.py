@@ -1,4 +1,4 @@
-"""No query runs code, wherever it comes from: it is refused before anything of it is evaluated."""
+"""No query runs code: it is refused before any part of it is evaluated."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ import httpx
 import pytest
 from support import attacks
 from support.corpus import written
+from support.paces import FAST
 
 from coffea_sx import ServiceXEventsFactory, derive_form
 from coffea_sx.errors import QueryError
+from coffea_sx.forms.func_adl_uproot import func_adl_form
 from coffea_sx.forms.input_form import input_form
 from coffea_sx.forms.program import program
-from coffea_sx.forms.translation import translated_form
 from coffea_sx.forms.uproot_raw import raw_forms
 from coffea_sx.local import LocalServiceX
 from coffea_sx.local.database import Database
-from coffea_sx.local.state import RUNNING, State
+from coffea_sx.local.records import RUNNING, NewRequest, Records
 
 AT_ONCE = [("uproot", name) for name in attacks.FUNC_ADL]
 AT_ONCE += [("uproot-raw", name) for name in attacks.RAW]
 TABLES = {"uproot": attacks.FUNC_ADL, "uproot-raw": attacks.RAW}
-# What no server can know before it sees a file, or calculates.
+# Refused only when a file is read, or when the query is run.
 LATER = attacks.NAMES | {name: ("uproot", text) for name, text in attacks.CALCULATED.items()}
 
 PYTHON = b64encode(b"import os\nos.mkdir('CANARY')\ndef run_query(path): pass\n").decode()
@@ -69,7 +70,7 @@ def post(server, nano_files):
     return submit
 
 
-def test_there_are_many():
+def test_there_are_many_attacks():
     assert len(AT_ONCE) + len(LATER) >= 250
     texts = [TABLES[codegen][name] for codegen, name in AT_ONCE]
     assert len(set(texts)) == len(texts)
@@ -77,12 +78,12 @@ def test_there_are_many():
 
 def derive(codegen, text, form):
     if codegen == "uproot":
-        return translated_form(text, form)
+        return func_adl_form(text, form)
     return raw_forms(text, {"Events": form})
 
 
 @pytest.mark.parametrize(("codegen", "name"), AT_ONCE)
-def test_the_client_refuses_it(codegen, name, form, canary):
+def test_the_client_refuses_an_attack(codegen, name, form, canary):
     text = TABLES[codegen][name].replace("CANARY", str(canary))
     with pytest.raises(QueryError) as refused:
         derive(codegen, text, form)
@@ -90,23 +91,23 @@ def test_the_client_refuses_it(codegen, name, form, canary):
 
 
 @pytest.mark.parametrize("name", LATER)
-def test_the_client_refuses_what_it_calculates(name, form, canary):
+def test_the_client_refuses_an_attack_when_it_runs_the_query(name, form, canary):
     codegen, text = LATER[name]
     with pytest.raises(QueryError):
         derive(codegen, text.replace("CANARY", str(canary)), form)
 
 
 @pytest.mark.parametrize(("codegen", "name"), AT_ONCE)
-def test_a_server_refuses_it(codegen, name, post, canary):
+def test_a_server_refuses_an_attack(codegen, name, post, canary):
     answer = post(codegen, TABLES[codegen][name].replace("CANARY", str(canary)))
     assert answer.status_code == 500
     assert "Failed to generate translation code: " in answer.json()["message"]
 
 
-def test_nothing_of_it_is_kept(server, post):
-    known = httpx.get(f"{server.url}/servicex/transformation").json()["requests"]
+def test_a_refused_query_is_not_kept(server, post):
+    requests = httpx.get(f"{server.url}/servicex/transformation").json()["requests"]
     assert post("uproot", attacks.FUNC_ADL["import in a call"]).status_code == 500
-    assert httpx.get(f"{server.url}/servicex/transformation").json()["requests"] == known
+    assert httpx.get(f"{server.url}/servicex/transformation").json()["requests"] == requests
 
 
 def ended(url: str, request_id: str) -> str:
@@ -118,14 +119,14 @@ def ended(url: str, request_id: str) -> str:
 
 
 def reason_of(url: str, request_id: str) -> str:
-    """Wait until a request of one file has ended; say why it failed."""
+    """Wait until a request of one file has ended; return the reason of its failure."""
     assert ended(url, request_id) == "Complete"
     (error,) = httpx.get(f"{url}/servicex/transformation/{request_id}/errors").json()["errors"]
     return error["info"]
 
 
 @pytest.mark.parametrize("name", LATER)
-def test_a_server_has_no_result_of_it(name, server, post, canary):
+def test_a_server_has_no_result_of_an_attack(name, server, post, canary):
     codegen, text = LATER[name]
     answer = post(codegen, text.replace("CANARY", str(canary)))
     assert answer.status_code == 200, answer.text
@@ -137,7 +138,7 @@ def test_a_server_has_no_result_of_it(name, server, post, canary):
 def test_functions_are_switched_off(server, post, form, canary):
     text = PYTHON.replace("CANARY", str(canary))
     assert "Invalid Codegen" in post("python", text).json()["message"]
-    with pytest.raises(QueryError, match="cannot be told from the query"):
+    with pytest.raises(QueryError, match="cannot be derived from the query"):
         derive_form(text, form, "root-file", "python")
 
 
@@ -146,8 +147,8 @@ def test_a_stored_request_is_checked_again(tmp_path, nano_files, form):
     directory, canary = tmp_path / "server", tmp_path / "canary"
     directory.mkdir()
     database = Database(directory)
-    state = State(database)
-    dataset = state.dataset_of_list([str(nano_files[0])])
+    records = Records(database)
+    dataset = records.dataset_of_list([str(nano_files[0])])
     code = f"open({str(canary)!r}, 'w')\ndef run_query(input_filenames): pass\n"
     sources = ["\n" + code, attacks.FUNC_ADL["import in a call"], attacks.RAW["import in a cut"]]
     codegens = ["uproot", "uproot", "uproot-raw"]
@@ -155,24 +156,26 @@ def test_a_stored_request_is_checked_again(tmp_path, nano_files, form):
     for request_id, source, codegen in zip(ids, sources, codegens, strict=True):
         source = source.replace("CANARY", str(canary))
         (directory / "objects" / request_id).mkdir(parents=True)
-        state.add_request(
-            request_id,
-            title=None,
-            did_id=dataset,
-            selection=source,
-            source=source,
-            codegen=codegen,
-            result_format="root-file",
-            status="Lookup",
+        records.add_request(
+            NewRequest(
+                request_id,
+                title=None,
+                did_id=dataset,
+                selection=source,
+                source=source,
+                codegen=codegen,
+                result_format="root-file",
+                status="Lookup",
+            )
         )
     database.close()
     with LocalServiceX(directory) as running:
         for request_id, codegen in zip(ids, codegens, strict=True):
             assert reason_of(running.url, request_id).startswith("QueryError")
-            # Nor in the process of whoever asks for the events of a colleague.
+            # The same in a process that reads the events of a colleague.
             with pytest.raises(QueryError):
                 ServiceXEventsFactory.from_request_id(
-                    request_id, url=running.url, codegen=codegen, input_form=form
+                    request_id, url=running.url, codegen=codegen, input_form=form, pace=FAST
                 )
     assert not canary.exists()
 
@@ -182,17 +185,19 @@ def test_a_stored_function_runs_only_where_functions_do(is_offered, tmp_path, na
     directory, canary, request_id = tmp_path / "server", tmp_path / "canary", str(uuid.uuid4())
     directory.mkdir()
     database = Database(directory)
-    state = State(database)
+    records = Records(database)
     (directory / "objects" / request_id).mkdir(parents=True)
-    state.add_request(
-        request_id,
-        title=None,
-        did_id=state.dataset_of_list([str(nano_files[0])]),
-        selection=PYTHON,
-        source=f"import os\nos.mkdir({str(canary)!r})\ndef run_query(path): pass\n",
-        codegen="python",
-        result_format="root-file",
-        status="Lookup",
+    records.add_request(
+        NewRequest(
+            request_id,
+            title=None,
+            did_id=records.dataset_of_list([str(nano_files[0])]),
+            selection=PYTHON,
+            source=f"import os\nos.mkdir({str(canary)!r})\ndef run_query(path): pass\n",
+            codegen="python",
+            result_format="root-file",
+            status="Lookup",
+        )
     )
     database.close()
     with LocalServiceX(directory, python=is_offered) as running:
@@ -201,18 +206,18 @@ def test_a_stored_function_runs_only_where_functions_do(is_offered, tmp_path, na
     assert canary.exists() is is_offered
 
 
-# -- what Python itself notices
+# -- audit events of Python
 
-WATCHED = """
+AUDITED = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 from support import attacks
 from coffea_sx.errors import QueryError
 from coffea_sx.forms.uproot_raw import raw_forms
 from coffea_sx.forms.input_form import input_form
-from coffea_sx.forms.translation import translated_form
-from coffea_sx.forms.xaod import xaod_form
-from coffea_sx.local.transformer import generate_source
+from coffea_sx.forms.func_adl_uproot import func_adl_form
+from coffea_sx.forms.xaod import xaod_forms
+from coffea_sx.local.codegen import generate_source
 from coffea_sx.query import Selection
 import dis, logging
 
@@ -221,10 +226,10 @@ good = json.loads(sys.argv[3])
 form = input_form({sys.argv[2]: "Events"}, None)
 seen = []
 
-def notice(event, arguments):
+def record(event, arguments):
     if event == "exec":
         seen.append([event, arguments[0].co_filename])
-        operations = {one.opname.partition("_")[0] for one in dis.get_instructions(arguments[0])}
+        operations = {step.opname.partition("_")[0] for step in dis.get_instructions(arguments[0])}
         seen[-1].append("CALL" in operations or "PRECALL" in operations)
     elif event in ("os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "ctypes.dlopen"):
         seen.append([event, str(arguments), True])
@@ -238,7 +243,7 @@ def refused(run, kind=QueryError):
 
 def derive(codegen, text):
     if codegen == "uproot":
-        return translated_form(text, form)
+        return func_adl_form(text, form)
     return raw_forms(text, {"Events": form})
 
 def all_of_it():
@@ -251,16 +256,16 @@ def all_of_it():
     assert all(refused(lambda: derive(codegen, text)) for codegen, text in bad + later)
     assert all(refused(lambda: generate_source(text, codegen), Exception) for codegen, text in bad)
 
-all_of_it()  # imports what is imported late
-sys.addaudithook(notice)
+all_of_it()  # finish late imports
+sys.addaudithook(record)
 eval("1")
 shown, seen[:] = list(seen), []
 all_of_it()
-ours, seen[:] = list(seen), []
+package, seen[:] = list(seen), []
 for text in attacks.FUNC_ADL.values():
-    refused(lambda: xaod_form(Selection(text, "atlasr21", "root-file", None, "")))
-xaod = [one for one in seen if one[1] == "<string>"]
-print(json.dumps({"shown": shown, "ours": ours, "xaod": xaod}))
+    refused(lambda: xaod_forms(Selection(text, "atlasr21", "root-file", None, "")))
+xaod = [entry for entry in seen if entry[1] == "<string>"]
+print(json.dumps({"shown": shown, "package": package, "xaod": xaod}))
 """
 
 GOOD = [
@@ -272,13 +277,13 @@ GOOD = [
 
 
 def test_python_evaluates_nothing(nano_files, tmp_path):
-    """Seen by Python's own audit, and with good queries as well."""
+    """Observed by audit events of Python, with good queries as well."""
     import coffea_sx
 
     (package,) = coffea_sx.__path__
     arguments = [str(Path(attacks.__file__).parents[1]), str(nano_files[0]), json.dumps(GOOD)]
     done = subprocess.run(
-        [sys.executable, "-c", WATCHED, *arguments],
+        [sys.executable, "-c", AUDITED, *arguments],
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -288,9 +293,9 @@ def test_python_evaluates_nothing(nano_files, tmp_path):
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
     assert seen["shown"] == [["exec", "<string>", False]]
-    assert seen["ours"] == []
-    # func_adl_xAOD looks up names of functions in this way, and calls none of them.
-    assert [one for one in seen["xaod"] if one[2]] == []
+    assert seen["package"] == []
+    # func_adl_xAOD looks up names of functions with eval, and calls none of them.
+    assert [entry for entry in seen["xaod"] if entry[2]] == []
     assert list(tmp_path.iterdir()) == []
 
 

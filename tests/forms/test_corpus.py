@@ -1,6 +1,6 @@
 """The derived forms of a corpus of queries are those of the files that a ServiceX delivers.
 
-Every query is submitted in every format, for an input file with events and for one without.
+Every query is submitted in every format, for an input file with events and for a file without.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from support.strategies import connected
 from coffea_sx import derive_form
 from coffea_sx.errors import FormError, QueryError, RequestRefused, UnknownColumn
 from coffea_sx.forms import OutputForm
-from coffea_sx.forms.file_forms import observed_forms
+from coffea_sx.forms.file_forms import read_forms
 from coffea_sx.forms.input_form import form_of_file
 from coffea_sx.local import LocalServiceX
 from coffea_sx.query import RESULT_FORMATS, Selection, select
 
 FULL, EMPTY = "full.root", "empty.root"
 DONE = {"Complete", "Fatal", "Canceled"}
-# What fails depends on the events: an input without a first jet, say. No form can tell.
+# Errors that depend on the events, as on an event without a first jet, and not on the form.
 DATA_DECIDES = {
     "First": "IndexError",
     "First of a cut": "IndexError",
@@ -41,7 +41,7 @@ DATA_DECIDES = {
     "Zip of different lengths": "cannot broadcast nested list",
     "conditional of different lengths": "cannot broadcast nested list",
 }
-# Every file with events fails; one without is delivered, and not of the form that was told.
+# Every file with events fails. A file without events is delivered, with another form than derived.
 FIXED_SIZE = {"scaled fixed size"}
 
 
@@ -50,13 +50,13 @@ def selection_of(name: str) -> Selection:
     return select(CORPUS[name], codegen="uproot")
 
 
-class Routing:
-    """Requests that are submitted at once, and looked at when their test comes."""
+class Requests:
+    """Requests that are submitted at once, and looked up by their tests."""
 
     def __init__(self, server: LocalServiceX, path: str) -> None:
         self._objects = Path(server.directory) / "objects"
         self._client = connected(server.url, patience_s=30)
-        self._told = {
+        self._requests = {
             (name, result_format): self._submit(name, result_format, path)
             for name in CORPUS
             for result_format in RESULT_FORMATS
@@ -70,8 +70,8 @@ class Routing:
             return refused
 
     def __getitem__(self, key: tuple[str, str]) -> Path | str:
-        """Return the delivered file, or why there is none."""
-        request_id = self._told[key]
+        """Return the delivered file, or the reason why there is none."""
+        request_id = self._requests[key]
         if isinstance(request_id, RequestRefused):
             return str(request_id)
         while self._client.status(request_id).status not in DONE:
@@ -98,29 +98,29 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def forms(inputs):
     """The forms of both input files, which are the same."""
-    found = {tree: form_of_file(inputs[FULL], tree) for tree in ("Events", "Numbers", "Runs")}
-    assert found == {tree: form_of_file(inputs[EMPTY], tree) for tree in found}
-    return found
+    forms = {tree: form_of_file(inputs[FULL], tree) for tree in ("Events", "Numbers", "Runs")}
+    assert forms == {tree: form_of_file(inputs[EMPTY], tree) for tree in forms}
+    return forms
 
 
 @pytest.fixture(scope="module")
-def routing(inputs) -> Iterator[Routing]:
-    yield from delivered(inputs[FULL])
+def requests(inputs) -> Iterator[Requests]:
+    yield from submitted(inputs[FULL])
 
 
 @pytest.fixture(scope="module")
-def deliveries_without_events(inputs) -> Iterator[Routing]:
-    yield from delivered(inputs[EMPTY])
+def requests_without_events(inputs) -> Iterator[Requests]:
+    yield from submitted(inputs[EMPTY])
 
 
-def delivered(path: str) -> Iterator[Routing]:
+def submitted(path: str) -> Iterator[Requests]:
     with LocalServiceX(workers=2) as server:
-        submitted = Routing(server, path)
-        yield submitted
-        submitted.close()
+        requests = Requests(server, path)
+        yield requests
+        requests.close()
 
 
-# -- readers that share nothing with the package
+# -- readers that share no code with the package
 
 Column = tuple[str, str, str, str]
 """Name, type of the values, typename and title."""
@@ -154,7 +154,7 @@ def read_rntuple(ntuple) -> list[Column]:
 
 
 def columns_of(form) -> list[Column]:
-    """Say the same of a derived form."""
+    """Return the same of a derived form."""
     return [
         (
             name,
@@ -175,40 +175,41 @@ def without_documentation(form):
 
 
 def check(derived: OutputForm, path: Path, result_format: str) -> None:
-    """Check that a file has the form that was derived."""
-    found = observed_forms(str(path), result_format)
-    assert list(derived.trees) == list(found)
+    """Check that a file has the derived form."""
+    forms = read_forms(str(path), result_format)
+    assert list(derived.trees) == list(forms)
     assert {name: form.to_dict() for name, form in derived.trees.items()} == {
-        name: form.to_dict() for name, form in found.items()
+        name: form.to_dict() for name, form in forms.items()
     }
-    assert dict(derived.trees) == found
+    assert dict(derived.trees) == forms
     assert {name: columns_of(form) for name, form in derived.trees.items()} == read_columns(
         path, result_format
     )
 
 
 def same_cause(error: QueryError | FormError, reason: str) -> bool:
-    """Whether a refusal says why the server fails."""
+    """Return True if a refusal gives the reason why the server fails."""
     if isinstance(error, UnknownColumn):
         return error.column in reason
     if isinstance(error, FormError):
         return "no tree" in str(error) and "KeyInFileError" in reason
     if "not one row for each event" in str(error):
         return any(kind in reason for kind in ("TypeError", "AttributeError", "IndexError"))
-    kind, _, why = reason.partition(": ")
+    kind, _, message = reason.partition(": ")
     if "translation code" in reason:
-        kind, why = "translate", reason.partition("translation code: ")[2].removesuffix(") [500]")
-    is_ours = kind == QueryError.__name__  # what both sides refuse to calculate
-    return (is_ours or kind in str(error)) and why.strip()[:60] in str(error)
+        kind = "translate"
+        message = reason.partition("translation code: ")[2].removesuffix(") [500]")
+    is_refused_by_both = kind == QueryError.__name__
+    return (is_refused_by_both or kind in str(error)) and message.strip()[:60] in str(error)
 
 
 def check_query(name, result_format, inputs, forms, delivery) -> None:
-    """Check that what was derived of a query is what became of it."""
+    """Check that the derived form, or the refusal, is that of the server."""
     tree = selection_of(name).tree
-    given = forms.get(tree) or {inputs[FULL]: tree}
+    input_form = forms.get(tree) or {inputs[FULL]: tree}
     refused: QueryError | FormError | None = None
     try:
-        derived = derive_form(CORPUS[name], given, result_format, "uproot")
+        derived = derive_form(CORPUS[name], input_form, result_format, "uproot")
     except (QueryError, FormError) as error:
         refused = error
     if isinstance(delivery, Path):
@@ -221,15 +222,15 @@ def check_query(name, result_format, inputs, forms, delivery) -> None:
 
 @pytest.mark.parametrize("result_format", RESULT_FORMATS)
 @pytest.mark.parametrize("name", CORPUS)
-def test_the_derived_form_is_the_delivered_one(name, result_format, inputs, forms, routing):
-    check_query(name, result_format, inputs, forms, routing[name, result_format])
+def test_the_derived_form_is_the_delivered_one(name, result_format, inputs, forms, requests):
+    check_query(name, result_format, inputs, forms, requests[name, result_format])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("result_format", RESULT_FORMATS)
 @pytest.mark.parametrize("name", CORPUS)
-def test_so_it_is_without_events(name, result_format, inputs, forms, deliveries_without_events):
+def test_the_same_without_events(name, result_format, inputs, forms, requests_without_events):
     if name in FIXED_SIZE:
         pytest.skip("dask-awkward and awkward disagree on lists of fixed size; no events, no harm")
-    delivery = deliveries_without_events[name, result_format]
+    delivery = requests_without_events[name, result_format]
     check_query(name, result_format, inputs, forms, delivery)

@@ -1,6 +1,5 @@
-"""Columns that point into collections of which the query leaves entries out."""
+"""Columns that point into collections of which the query drops or reorders entries."""
 
-# func_adl finds the text of a lambda by its line, and translates what looks like mistakes here.
 from __future__ import annotations
 
 import json
@@ -15,13 +14,16 @@ import uproot
 from coffea.nanoevents import BaseSchema, NanoAODSchema, NanoEventsFactory, PHYSLITESchema
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.paces import FAST
+from support.schemas import Quiet
 
 from coffea_sx import derive_form
 from coffea_sx.cli import main
 from coffea_sx.errors import MisdirectedIndices
-from coffea_sx.forms.cross_references import misdirected
+from coffea_sx.forms.cross_references import misdirected_indices
 from coffea_sx.local import LocalServiceX
-from coffea_sx.local.transformer import generate_source, transform_file
+from coffea_sx.local.codegen import generate_source
+from coffea_sx.local.transformer import transform_file
 from coffea_sx.query import RESULT_FORMATS
 
 EVENTS = "(call EventDataset 'x' 'Events')"
@@ -90,7 +92,7 @@ SOME_OF_G = dict_of(
 )
 TWICE = f"(call Select {EVENTS} (lambda (list e) (dict (list 'gen' 'i') (list {{}} {{}}))))"
 
-# What is selected, and the columns that lead to other entries.
+# Queries, and the columns that point to wrong entries.
 CUT: dict[str, tuple[str, list[str]]] = {
     "where": (selecting({**INDEX, "GenPart_pt": HARD}), ["Muon_genPartIdx"]),
     "index first": (selecting({"GenPart_pt": HARD, **INDEX}), ["Muon_genPartIdx"]),
@@ -325,25 +327,25 @@ FINE = {
 }
 
 
-def said_of(query: Any, schemaclass: Any, codegen: str, form: Any = FORM) -> list[str]:
-    return misdirected(derive_form(query, form, "parquet", codegen), schemaclass)
+def sentences_on(query: Any, schemaclass: Any, codegen: str, form: Any = FORM) -> list[str]:
+    return misdirected_indices(derive_form(query, form, "parquet", codegen), schemaclass)
 
 
 @pytest.mark.parametrize("schemaclass", [NanoAODSchema, BaseSchema])
 @pytest.mark.parametrize("name", CUT)
 def test_indices_into_lists_that_are_cut(name: str, schemaclass: Any) -> None:
     query, expected = CUT[name]
-    said = said_of(query, schemaclass, "uproot")
-    assert len(said) == len(expected)
-    for sentence, index in zip(said, expected, strict=True):
+    sentences = sentences_on(query, schemaclass, "uproot")
+    assert len(sentences) == len(expected)
+    for sentence, index in zip(sentences, expected, strict=True):
         assert f"delivers {index} as in the input" in sentence
         assert "cut it in the analysis, or leave out" in sentence
 
 
 @pytest.mark.parametrize("schemaclass", [NanoAODSchema, BaseSchema])
 @pytest.mark.parametrize("name", FINE)
-def test_nothing_is_said_of_others(name: str, schemaclass: Any) -> None:
-    assert said_of(FINE[name], schemaclass, "uproot") == []
+def test_no_sentence_on_other_queries(name: str, schemaclass: Any) -> None:
+    assert sentences_on(FINE[name], schemaclass, "uproot") == []
 
 
 @pytest.mark.parametrize(
@@ -362,17 +364,17 @@ def test_nothing_is_said_of_others(name: str, schemaclass: Any) -> None:
 def test_columns_of_records_have_the_names_in_the_file(made: str) -> None:
     query = f"(call Select {EVENTS} (lambda (list e) {made}))"
     delivered = derive_form(query, FORM, "root-file", "uproot")
-    known = delivered.positions[delivered.tree]
-    assert list(known) == [c for c in delivered.columns if c not in delivered.counters]
+    alignment = delivered.alignment[delivered.tree]
+    assert list(alignment) == [c for c in delivered.columns if c not in delivered.counters]
 
 
 @pytest.mark.parametrize("is_cut", ["Jet", "JetPFCands"])
 def test_numbers_of_entries_of_another_collection(is_cut: str) -> None:
-    """NanoAODSchema lays the candidates of jets one after the other, as many as each jet says."""
+    """NanoAODSchema gives each jet its number of candidates, in the order of the candidates."""
     columns = whole("Jet_nConstituents", "Jet_pt", "JetPFCands_pt")
-    assert said_of(selecting(columns), NanoAODSchema, "uproot") == []
+    assert sentences_on(selecting(columns), NanoAODSchema, "uproot") == []
     columns[f"{is_cut}_pt"] = where(column(f"{is_cut}_pt"), "(> g 5)")
-    (sentence,) = said_of(selecting(columns), NanoAODSchema, "uproot")
+    (sentence,) = sentences_on(selecting(columns), NanoAODSchema, "uproot")
     assert (
         f"Jet_nConstituents as in the input, and filters or sorts the lists of {is_cut}" in sentence
     )
@@ -421,27 +423,27 @@ RAW_FINE: dict[str, dict[str, Any]] = {
 }
 
 
-def raw(what: dict[str, Any]) -> str:
-    return json.dumps([{"treename": "Events", **what}])
+def raw(request: dict[str, Any]) -> str:
+    return json.dumps([{"treename": "Events", **request}])
 
 
 @pytest.mark.parametrize("name", RAW_CUT)
 def test_raw_queries_that_cut_lists(name: str) -> None:
-    (sentence,) = said_of(raw(RAW_CUT[name]), NanoAODSchema, "uproot-raw")
+    (sentence,) = sentences_on(raw(RAW_CUT[name]), NanoAODSchema, "uproot-raw")
     assert "delivers GenPart_genPartIdxMother as in the input" in sentence
 
 
 @pytest.mark.parametrize("name", RAW_FINE)
-def test_nothing_is_said_of_other_raw_queries(name: str) -> None:
-    assert said_of(raw(RAW_FINE[name]), NanoAODSchema, "uproot-raw") == []
+def test_no_sentence_on_other_raw_queries(name: str) -> None:
+    assert sentences_on(raw(RAW_FINE[name]), NanoAODSchema, "uproot-raw") == []
 
 
 def test_each_tree_by_itself() -> None:
     cut = {"treename": {"Events": "hard"}, "filter_name": GEN, "cut": "GenPart_pt > 5"}
     both = json.dumps([{"treename": {"Events": "all"}, "filter_name": GEN}, cut])
     delivered = derive_form(both, FORM, "root-file", "uproot-raw")
-    assert misdirected(delivered, NanoAODSchema) == []
-    assert len(misdirected(delivered.of("hard"), NanoAODSchema)) == 1
+    assert misdirected_indices(delivered, NanoAODSchema) == []
+    assert len(misdirected_indices(delivered.of("hard"), NanoAODSchema)) == 1
 
 
 # -- links of PHYSLITE
@@ -461,7 +463,7 @@ def physlite_form() -> Any:
 
 
 @pytest.mark.parametrize(
-    ("link", "is_cut", "is_said"),
+    ("link", "cut", "is_wrong"),
     [
         (LINK, f"{TRACK}z0", True),
         (LINK, "AnalysisJetsAuxDyn.pt", False),
@@ -469,14 +471,14 @@ def physlite_form() -> Any:
         (CHILD, f"{TRACK}z0", False),
     ],
 )
-def test_links_of_physlite(link: str, is_cut: str, is_said: bool) -> None:
-    query = selecting({link: column(link), is_cut: where(column(is_cut), "(> g 1)")})
-    said = said_of(query, PHYSLITESchema, "uproot", physlite_form())
-    assert bool(said) == is_said
-    assert all(f"delivers {link} as in the input" in sentence for sentence in said)
+def test_links_of_physlite(link: str, cut: str, is_wrong: bool) -> None:
+    query = selecting({link: column(link), cut: where(column(cut), "(> g 1)")})
+    sentences = sentences_on(query, PHYSLITESchema, "uproot", physlite_form())
+    assert bool(sentences) == is_wrong
+    assert all(f"delivers {link} as in the input" in sentence for sentence in sentences)
 
 
-# -- what is said is what happens: positions of the input, of random queries over random events
+# -- random queries: there is a sentence if, and only if, entries are dropped or moved
 
 
 @st.composite
@@ -517,7 +519,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @settings(max_examples=25, deadline=None)
 @given(lists(3), st.booleans(), st.sampled_from(["column", "record", "where", "select"]))
-def test_what_is_said_is_what_happens(
+def test_sentences_are_on_entries_that_moved(
     places: Path, particles: str, cuts_events: bool, kind: str
 ) -> None:
     source = where(EVENTS, "(> (attr g 'MET_pt') 1)") if cuts_events else EVENTS
@@ -526,31 +528,25 @@ def test_what_is_said_is_what_happens(
         record = where(record, "(> (attr g 'pdgId') 1)")
     elif kind == "select":
         record = select(record, dict_of({"pdgId": "(attr g 'pdgId')"}))
-    given = {"GenPart_pdgId": particles} if kind == "column" else {"GenPart": record}
-    query = selecting({**INDEX, **given}, source)
-    said = said_of(query, NanoAODSchema, "uproot")
+    selected = {"GenPart_pdgId": particles} if kind == "column" else {"GenPart": record}
+    query = selecting({**INDEX, **selected}, source)
+    sentences = sentences_on(query, NanoAODSchema, "uproot")
     output = str(places.with_name("out.parquet"))
     outcome = transform_file("uproot", generate_source(query), [str(places)], output, "parquet")
     assert not outcome.reason
     # The value of each particle is its place, unless it was moved.
     delivered = ak.from_parquet(output)
     values = delivered.GenPart_pdgId if kind == "column" else delivered.GenPart.pdgId
-    found = values.to_list()
-    assert bool(said) == (found != [list(range(N_PARTICLES))] * len(found))
+    entries = values.to_list()
+    assert bool(sentences) == (entries != [list(range(N_PARTICLES))] * len(entries))
 
 
-# -- the whole way
-
-
-class Quiet(NanoAODSchema):
-    """Says nothing of collections and ids that are not there."""
-
-    warn_missing_crossrefs = False
+# -- the whole way from the query to events
 
 
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A file of muons that know their generated particles."""
+    """A file of muons with indices of their generated particles."""
     pts = ak.values_astype(ak.Array([[1.0, 20.0, 30.0], [2.0], [40.0, 3.0]]), "float32")
     index = ak.values_astype(ak.Array([[2], [], [0]]), "int32")
     muon = ak.values_astype(index, "float32")
@@ -582,14 +578,18 @@ def test_from_servicex_warns(servicex: LocalServiceX, generated: str, result_for
         "schemaclass": Quiet,
         "result_format": result_format,
     }
-    with pytest.warns(MisdirectedIndices, match="Muon_genPartIdx as in the input.*GenPart") as said:
+    with pytest.warns(
+        MisdirectedIndices, match="Muon_genPartIdx as in the input.*GenPart"
+    ) as warned:
         cut = NanoEventsFactory.from_servicex(
-            selecting({**whole(*names), **hard}), [generated], **options
+            selecting({**whole(*names), **hard}), [generated], **{"pace": FAST, **options}
         )
-    assert said[0].filename == __file__
+    assert warned[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        factory = NanoEventsFactory.from_servicex(selecting(whole(*names)), [generated], **options)
+        factory = NanoEventsFactory.from_servicex(
+            selecting(whole(*names)), [generated], **{"pace": FAST, **options}
+        )
     matched = [
         events.Muon.matched_gen.pt.compute(scheduler="synchronous").to_list()
         for events in (cut.events(), factory.events())
@@ -598,7 +598,9 @@ def test_from_servicex_warns(servicex: LocalServiceX, generated: str, result_for
     assert matched[0] != matched[1]
 
 
-def test_check_says_so(generated: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_prints_the_sentence(
+    generated: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     ids = whole("run", "luminosityBlock", "event")
     muons = whole(*(f"Muon_{quantity}" for quantity in ("pt", "eta", "phi", "mass", "charge")))
     selection = tmp_path / "selection.txt"
@@ -606,5 +608,5 @@ def test_check_says_so(generated: str, tmp_path: Path, capsys: pytest.CaptureFix
     for gen, status in ((HARD, 1), (PT, 0)):
         selection.write_text(selecting({**ids, **muons, **INDEX, "GenPart_pt": gen}))
         assert main(["check", str(selection), *options]) == status
-        said = capsys.readouterr().out
-        assert ("delivers Muon_genPartIdx as in the input" in said) == bool(status)
+        printed = capsys.readouterr().out
+        assert ("delivers Muon_genPartIdx as in the input" in printed) == bool(status)

@@ -1,4 +1,4 @@
-"""Expressions of uproot-raw queries give what uproot itself makes of them, as far as allowed."""
+"""Expressions of uproot-raw queries give the same as in uproot itself, or are refused."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from support import corpus
 
 from coffea_sx.errors import QueryError
 from coffea_sx.forms import uproot_raw
-from coffea_sx.forms.expressions import ColumnLanguage, read
+from coffea_sx.forms.expressions import ColumnLanguage, parse_expression
+from coffea_sx.forms.vocabulary import raw_functions
 
-FUNCTIONS = uproot_raw._functions(standard_axis=False)
+FUNCTIONS = raw_functions()
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def arrays(tree: Any, language: Any, **query: Any) -> Any:
 
 
 def same(tree: Any, **query: Any) -> tuple[Any, Any]:
-    """Run a query in both languages; check that what comes out is the same."""
+    """Run a query in both languages; check that the arrays are the same."""
     theirs = arrays(tree, uproot.language.python.PythonLanguage(FUNCTIONS), **query)
     ours = arrays(tree, ColumnLanguage(FUNCTIONS), **query)
     if not isinstance(theirs, Exception) and not isinstance(ours, Exception):
@@ -102,7 +103,7 @@ def test_errors_are_those_of_uproot(query, kind, tree):
 
 
 def test_a_column_is_no_expression():
-    """What a file calls its columns is not evaluated, even if it looks like code."""
+    """The names of columns are not evaluated, even if they look like code."""
     names = ["__import__('os').getcwd()", "[x for x in y]", "a b", "(lambda: 1)()"]
     form = ak.forms.RecordForm([ak.forms.NumpyForm("float64")] * len(names), names)
     text = json.dumps([{"treename": "t", "expressions": names}])
@@ -111,22 +112,22 @@ def test_a_column_is_no_expression():
     assert len(uproot_raw.raw_forms(by_getter, {"t": form})["t"].fields) == len(names)
 
 
-def test_a_function_is_no_value():
+def test_a_function_is_not_a_value():
     with pytest.raises(QueryError, match="is not called"):
-        read("[where][0]", FUNCTIONS, ["MET_pt"])
+        parse_expression("[where][0]", FUNCTIONS, ["MET_pt"])
 
 
 # -- random expressions
 
-WATCHED: list[str] = []
+EVALUATIONS: list[str] = []
 
 
-def _notice(event: str, _: Any) -> None:
-    if event == "exec" and WATCHED:
-        WATCHED.append(event)
+def _record(event: str, _: Any) -> None:
+    if event == "exec" and EVALUATIONS:
+        EVALUATIONS.append(event)
 
 
-sys.addaudithook(_notice)
+sys.addaudithook(_record)
 
 LEAVES = st.sampled_from(["MET_pt", "weight", "run", "nMuon", "1", "2.5", "get('MET_pt')", "True"])
 
@@ -193,7 +194,7 @@ ALLOWED = (
 
 
 def is_outside(tree: ast.AST) -> bool:
-    """Whether a tree has what is certainly not allowed, told in another way than there."""
+    """Return True if a tree has something that is not allowed, by rules of the test's own."""
     for node in ast.walk(tree):
         if not isinstance(node, ALLOWED):
             return True
@@ -212,12 +213,12 @@ def is_outside(tree: ast.AST) -> bool:
 @given(ANYTHING)
 @example("__import__('os')")
 @example("(MET_pt).__class__")
-def test_random_expressions_outside_never_run(tree, text):
-    WATCHED[:] = ["watching"]
+def test_random_expressions_with_anything_else_never_run(tree, text):
+    EVALUATIONS[:] = ["start"]
     try:
-        found = arrays(tree, ColumnLanguage(FUNCTIONS), expressions=[text])
-        assert WATCHED == ["watching"]
+        result = arrays(tree, ColumnLanguage(FUNCTIONS), expressions=[text])
+        assert EVALUATIONS == ["start"]
     finally:
-        WATCHED.clear()
+        EVALUATIONS.clear()
     if is_outside(ast.parse(text, mode="eval").body):
-        assert isinstance(found, (QueryError, uproot.KeyInFileError)), text
+        assert isinstance(result, (QueryError, uproot.KeyInFileError)), text

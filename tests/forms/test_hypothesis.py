@@ -1,4 +1,4 @@
-"""Random queries over random inputs: what is derived is what the server's own path writes."""
+"""Random queries over random inputs: the derived form is that of the file a server writes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from coffea_sx import derive_form
 from coffea_sx.errors import QueryError
-from coffea_sx.forms.file_forms import observed_forms
+from coffea_sx.forms.file_forms import read_forms
 from coffea_sx.forms.input_form import form_of_file
-from coffea_sx.local.transformer import generate_source, transform_file
+from coffea_sx.local.codegen import generate_source
+from coffea_sx.local.transformer import transform_file
 from coffea_sx.query import RESULT_FORMATS
 
 DTYPES = ["bool", "int8", "int16", "int32", "int64"]
@@ -48,7 +49,7 @@ def write_input(path: Path, columns: Columns) -> None:
         tree.extend(arrays)
 
 
-# -- a small grammar, in the words of qastle; what it says need not make sense
+# -- a small grammar of qastle; the queries need not make sense
 
 UNARY = ["(- {})", "(not {})", "(abs {})", "(~ {})"]
 UNARY += [f"(call (attr np '{name}') {{}})" for name in ("sqrt", "cos", "abs", "floor")]
@@ -84,18 +85,18 @@ def expressions(draw: st.DrawFn, names: list[str], variable: str, depth: int) ->
     inside = f"{variable}i"
     body = expressions(names, inside, depth - 1)
     if kind == "reduced":
-        made = draw(st.sampled_from(REDUCED))
-        return made.format(draw(rest), v=inside, b=draw(body) if "{b}" in made else "")
+        pattern = draw(st.sampled_from(REDUCED))
+        return pattern.format(draw(rest), v=inside, b=draw(body) if "{b}" in pattern else "")
     operator = draw(st.sampled_from(INNER))
     return f"(call {operator} {draw(rest)} (lambda (list {inside}) {draw(body)}))"
 
 
 @st.composite
 def results(draw: st.DrawFn, names: list[str]) -> str:
-    """Make what the last Select gives: a dict mostly, or a tuple, a list or one value."""
+    """Make the result of the last Select: mostly a dict, else a list or a single value."""
     values = draw(st.lists(expressions(names, "e", 2), min_size=1, max_size=3))
-    kind = draw(st.sampled_from(["dict"] * 5 + ["list", "one"]))
-    if kind == "one":
+    kind = draw(st.sampled_from(["dict"] * 5 + ["list", "value"]))
+    if kind == "value":
         return values[0]
     if kind == "list":
         return f"(list {' '.join(values)})"
@@ -106,7 +107,7 @@ def results(draw: st.DrawFn, names: list[str]) -> str:
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[Columns, str]:
-    """Make an input and a query of it."""
+    """Make an input, and a query on it."""
     columns = draw(inputs)
     names = [*columns, "missing"] if draw(st.integers(0, 9)) == 0 else list(columns)
     source = "(call EventDataset 'bogus.root' 'Events')"
@@ -129,7 +130,7 @@ FLAT = {"a": ("int8", False)}
     (FLAT, "(call Select (call EventDataset 'f' 'Events') (lambda (list e) (attr e 'a')))"),
     "root-file",
 )
-def test_derived_is_delivered(case, result_format):
+def test_the_derived_form_is_delivered(case, result_format):
     logging.getLogger("func_adl_uproot").setLevel(logging.ERROR)
     columns, query = case
     with tempfile.TemporaryDirectory() as directory:
@@ -146,16 +147,16 @@ def test_derived_is_delivered(case, result_format):
         if reason is None:
             assert not isinstance(derived, QueryError), (query, derived)
             assert {name: form.to_dict() for name, form in derived.trees.items()} == {
-                name: form.to_dict() for name, form in observed_forms(output, result_format).items()
+                name: form.to_dict() for name, form in read_forms(output, result_format).items()
             }, query
         elif not any(text in reason for text in DATA_DECIDES):
             assert isinstance(derived, QueryError), (query, reason, repr(derived))
 
 
 def deliver(query: str, path: str, output: str, result_format: str) -> str | None:
-    """Do what the server does; return why it failed."""
+    """Transform a file as the server does; return the reason if that fails."""
     with warnings.catch_warnings():
-        # Of divisions by zero: they fail nothing there.
+        # Divisions by zero warn, and do not fail on the server.
         warnings.simplefilter("ignore")
         try:
             source = generate_source(query)

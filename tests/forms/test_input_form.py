@@ -1,4 +1,4 @@
-"""The form of the input, from everything that may say what it is."""
+"""The form of the input, from all that users may give as ``input_form=``."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def test_a_sample_file(form):
     assert form.content("event").primitive == "uint64"
 
 
-def test_everything_that_says_the_same_gives_the_same(sample, form, tmp_path):
+def test_all_kinds_of_samples_give_the_same_form(sample, form, tmp_path):
     saved = tmp_path / "form.json"
     saved.write_text(json.dumps(form.to_dict()))
-    for given, tree_name in [
+    for source, tree_name in [
         (sample, "Events"),
         (Path(sample), "Events"),
         ({sample: "Events"}, "Events"),
@@ -53,7 +53,7 @@ def test_everything_that_says_the_same_gives_the_same(sample, form, tmp_path):
         (saved, None),
         (None, "Events"),
     ]:
-        assert input_form(given, tree_name, [sample]) == form, given
+        assert input_form(source, tree_name, [sample]) == form, source
 
 
 def test_an_open_tree(sample, form):
@@ -65,7 +65,7 @@ def test_the_first_file_that_can_be_opened(sample, form, corrupt):
     assert input_form(None, "Events", [corrupt, "/nowhere.root", sample]) == form
 
 
-def test_no_file_can_be_opened(corrupt):
+def test_an_error_names_all_files_that_were_tried(corrupt):
     with pytest.raises(FormError) as caught:
         input_form(None, "Events", [corrupt, "/nowhere.root"])
     text = str(caught.value)
@@ -85,10 +85,10 @@ def test_a_dataset_needs_a_sample():
         input_form(None, "Events", [])
 
 
-@pytest.mark.parametrize("given", ["/nowhere.root", {"/nowhere.root": "Events"}])
-def test_a_missing_sample(given):
+@pytest.mark.parametrize("source", ["/nowhere.root", {"/nowhere.root": "Events"}])
+def test_a_missing_sample(source):
     with pytest.raises(FormError, match=r"no sample file /nowhere\.root"):
-        input_form(given, "Events")
+        input_form(source, "Events")
 
 
 def test_a_corrupt_sample(corrupt):
@@ -127,7 +127,7 @@ def test_a_tree_in_a_directory_is_named_with_it(tmp_path):
         input_form(path, "dir")
 
 
-def test_the_tree_of_the_query_counts(tmp_path, sample):
+def test_the_tree_of_the_query_is_used(tmp_path, sample):
     path = str(tmp_path / "cycles.root")
     with uproot.recreate(path) as file:
         file.mktree("Events", {"old": "float32"})
@@ -147,9 +147,9 @@ def test_the_tree_of_the_query_counts(tmp_path, sample):
         ((b"TLeafD", b"TLeafQ", 2), "no column that uproot understands: it has 'x'"),
         ((b"TLeafD", b"TLea/D", 1), "The column 'x' of the tree 'Events'"),
     ],
-    ids=["unknown", "not understood"],
+    ids=["unknown type", "invalid title"],
 )
-def test_trees_that_are_not_understood(patch, message, tmp_path):
+def test_trees_that_cannot_be_read(patch, message, tmp_path):
     path = tmp_path / "odd.root"
     with uproot.recreate(path) as file:
         file.mktree("Events", {"x": "float64"})
@@ -178,7 +178,7 @@ def test_an_rntuple(tmp_path):
         input_form({path: "Events"}, None)
 
 
-def test_which_tree_is_meant(sample):
+def test_a_sample_needs_a_tree(sample):
     with pytest.raises(FormError, match="Which tree"):
         input_form(sample, None)
 
@@ -194,15 +194,15 @@ def test_no_sample():
 
 
 @pytest.mark.parametrize(
-    "given", [3, object(), ["a.root"], ak.Array([1, 2]), ak.forms.NumpyForm("float32")]
+    "source", [3, object(), ["a.root"], ak.Array([1, 2]), ak.forms.NumpyForm("float32")]
 )
-def test_what_is_no_input_form(given):
+def test_other_objects_are_refused(source):
     with pytest.raises(FormError):
-        input_form(given, "Events")
+        input_form(source, "Events")
 
 
 @pytest.mark.parametrize(
-    "given",
+    "form",
     [
         {"class": "NumpyArray", "primitive": "float32"},
         {"class": "Nonsense"},
@@ -210,24 +210,24 @@ def test_what_is_no_input_form(given):
         {"class": "RecordArray", "fields": None, "contents": ["int64"]},
     ],
 )
-def test_what_is_no_form_of_columns(given, tmp_path):
+def test_forms_of_no_columns_are_refused(form, tmp_path):
     with pytest.raises(FormError):
-        input_form(given, None)
+        input_form(form, None)
     saved = tmp_path / "form.json"
-    saved.write_text(json.dumps(given))
+    saved.write_text(json.dumps(form))
     with pytest.raises(FormError, match=r"form\.json"):
         input_form(saved, None)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '"text"', "null"])
-def test_what_is_no_saved_form(text, tmp_path):
+def test_a_file_that_is_no_saved_form(text, tmp_path):
     saved = tmp_path / "form.json"
     saved.write_text(text)
     with pytest.raises(FormError, match=r"form\.json"):
         input_form(saved, None)
 
 
-def test_a_saved_form_that_is_not_there(tmp_path):
+def test_a_saved_form_that_does_not_exist(tmp_path):
     with pytest.raises(FormError, match="cannot be read"):
         input_form(tmp_path / "form.json", None)
 
@@ -238,7 +238,7 @@ def test_a_sample_on_the_web(scripted, sample, form):
 
 
 def test_errors_hide_the_signature_of_a_sample(scripted):
-    server = scripted(lambda asked: Answer(403))
+    server = scripted(lambda request: Answer(403))
     with pytest.raises(FormError) as caught:
         input_form({f"{server.url}/nano.root?token=CANARY": "Events"}, None)
     assert "CANARY" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""A file that is not what was promised is never read."""
+"""Files with other columns than expected are refused."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 import uproot
 
 from coffea_sx.errors import FormMismatch
-from coffea_sx.forms.mismatch import check
-from coffea_sx.forms.output_form import known_form
+from coffea_sx.forms.mismatch import check_columns
+from coffea_sx.forms.output_form import as_output_form
 from coffea_sx.readers.root import branch_forms
 
 DTYPES = [
@@ -40,19 +40,19 @@ def tree_of(tmp_path):
         file.close()
 
 
-def promise(**types):
-    """Make a form: a dtype, or a list of one for jagged columns."""
+def expected_form(**types):
+    """Return the form of columns, by dtypes; a dtype in a list is that of a jagged column."""
     contents = [
         ak.forms.ListOffsetForm("i64", ak.forms.NumpyForm(t[0]))
         if isinstance(t, list)
         else ak.forms.NumpyForm(t)
         for t in types.values()
     ]
-    return known_form(ak.forms.RecordForm(contents, list(types))).base_form
+    return as_output_form(ak.forms.RecordForm(contents, list(types))).base_form
 
 
 def extremes(dtype):
-    """Return the values of a type that are lost first."""
+    """Return the values of a type that a conversion loses first."""
     if dtype == "bool":
         return np.array([False, True])
     info = np.iinfo(dtype) if np.dtype(dtype).kind in "iu" else np.finfo(dtype)
@@ -61,7 +61,7 @@ def extremes(dtype):
 
 
 def holds_all(wide, narrow):
-    """Whether a type holds every value of another; written out, not asked of numpy."""
+    """Return True if a type holds every value of another: a table independent of numpy."""
     integers = {"int8": 7, "int16": 15, "int32": 31, "int64": 63}
     naturals = {"uint8": 8, "uint16": 16, "uint32": 32, "uint64": 64}
     mantissas = {"float32": 24, "float64": 53}
@@ -75,81 +75,79 @@ def holds_all(wide, narrow):
     return bits[narrow] <= bits[wide] and (narrow in naturals or wide in integers)
 
 
-def checked(tree, names, *arguments):
-    """Check a tree, as the reader does."""
-    return check(branch_forms(tree, names), names, *arguments)
+def check(tree, names, *arguments):
+    """Check the columns of a tree, as the reader does."""
+    return check_columns(branch_forms(tree, names), names, *arguments)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_what_was_promised_is_accepted(tree_of, dtype):
+def test_expected_types_are_accepted(tree_of, dtype):
     values = np.array([0, 1], dtype)
     tree = tree_of(x=values, y=ak.unflatten(values, [2, 0]))
-    checked(tree, ["x", "y", "ny"], promise(x=dtype, y=[dtype], ny="int32"), "/in.root")
+    check(tree, ["x", "y", "ny"], expected_form(x=dtype, y=[dtype], ny="int32"), "/in.root")
 
 
 @pytest.mark.parametrize(("expected", "found"), list(itertools.permutations(DTYPES, 2)))
-def test_every_other_type_is_refused_or_held_without_loss(tree_of, expected, found):
+def test_other_types_are_refused_or_converted_without_loss(tree_of, expected, found):
     values = extremes(found)
     tree = tree_of(x=values, y=ak.unflatten(values, [len(values)] + [0] * (len(values) - 1)))
     if holds_all(expected, found):
-        wider = checked(tree, ["x", "y"], promise(x=expected, y=[expected]), "/in.root")
+        wider = check(tree, ["x", "y"], expected_form(x=expected, y=[expected]), "/in.root")
         assert wider == {"x": np.dtype(expected), "y": np.dtype(expected)}
         assert values.astype(expected).tolist() == values.tolist()
         return
     with pytest.raises(FormMismatch) as caught:
-        checked(tree, ["x"], promise(x=expected), "/in.root")
+        check(tree, ["x"], expected_form(x=expected), "/in.root")
     error = caught.value
     assert (error.input_file, error.column) == ("/in.root", "x")
     assert (error.expected, error.found) == (expected, found)
     assert all(part in str(error) for part in ("/in.root", "'x'", expected, found))
     with pytest.raises(FormMismatch) as caught:
-        checked(tree, ["y"], promise(y=[expected]), "/in.root")
+        check(tree, ["y"], expected_form(y=[expected]), "/in.root")
     assert caught.value.column == "y"
 
 
-def test_float64_file_under_float32_promise(tree_of):
+def test_a_float64_column_that_should_be_float32(tree_of):
     tree = tree_of(pt=np.array([1.5, 2.5, 3.5], "float64"))
     plain = ak.forms.RecordForm([ak.forms.NumpyForm("float32")], ["pt"])
-    unguarded = uproot.dask(
+    unchecked = uproot.dask(
         {tree.file.file_path: "servicex"}, open_files=False, known_base_form=plain
     )
-    # All that uproot has against it is an assertion, which python -O leaves out.
+    # uproot has only an assertion against it, which python -O leaves out.
     with pytest.raises(AssertionError):
-        unguarded.pt.compute(scheduler="synchronous")
+        unchecked.pt.compute(scheduler="synchronous")
     with pytest.raises(FormMismatch, match="float32, found float64"):
-        checked(tree, ["pt"], known_form(plain).base_form, "/in.root")
+        check(tree, ["pt"], as_output_form(plain).base_form, "/in.root")
 
 
 def test_a_missing_column(tree_of):
     with pytest.raises(FormMismatch, match="no such column") as caught:
-        checked(tree_of(x=[1.0]), ["x", "y"], promise(x="float64", y="float64"), "/in.root")
+        check(tree_of(x=[1.0]), ["x", "y"], expected_form(x="float64", y="float64"), "/in.root")
     assert caught.value.column == "y"
 
 
-@pytest.mark.parametrize(
-    ("values", "promised"), [([1.0, 2.0], ["float64"]), ([[1.0], []], "float64")]
-)
-def test_jagged_and_flat(tree_of, values, promised):
+@pytest.mark.parametrize(("values", "dtype"), [([1.0, 2.0], ["float64"]), ([[1.0], []], "float64")])
+def test_jagged_and_flat(tree_of, values, dtype):
     with pytest.raises(FormMismatch):
-        checked(tree_of(x=values), ["x"], promise(x=promised), "/in.root")
+        check(tree_of(x=values), ["x"], expected_form(x=dtype), "/in.root")
 
 
 def test_columns_that_are_not_read_may_be_anything(tree_of):
     tree = tree_of(x=[1.0], other=np.array([1], "int8"))
-    checked(tree, ["x"], promise(x="float64", other="float32", missing="int64"), "/in.root")
-    checked(tree, [], promise(x="float32"), "/in.root")
+    check(tree, ["x"], expected_form(x="float64", other="float32", missing="int64"), "/in.root")
+    check(tree, [], expected_form(x="float32"), "/in.root")
 
 
 def test_documentation_does_not_matter(tree_of):
     plain = ak.forms.RecordForm(
         [ak.forms.NumpyForm("float64", parameters={"__doc__": "energy in GeV"})], ["x"]
     )
-    checked(tree_of(x=[1.0]), ["x"], plain, "/in.root")
+    check(tree_of(x=[1.0]), ["x"], plain, "/in.root")
 
 
-def test_the_error_travels(tree_of):
+def test_the_error_can_be_pickled(tree_of):
     with pytest.raises(FormMismatch) as caught:
-        checked(tree_of(x=[1.0]), ["x"], promise(x="float32"), "/in.root")
+        check(tree_of(x=[1.0]), ["x"], expected_form(x="float32"), "/in.root")
     again = pickle.loads(pickle.dumps(caught.value))
     assert (again.input_file, again.column, again.expected, again.found) == (
         "/in.root",

@@ -1,324 +1,61 @@
-"""The derived form is the form of the files that a server delivers."""
+"""A form that the user gives, and outputs of real servers."""
 
 from __future__ import annotations
 
 import json
-import re
 
 import awkward as ak
-import numpy as np
 import pytest
-import uproot
-from coffea.nanoevents import BaseSchema, NanoEventsFactory
-from coffea.util import _is_interpretable
-from servicex import query as q
 from support.strategies import columns
 
-from coffea_sx.errors import FormError, QueryError, UnknownColumn
+from coffea_sx.errors import FormError
 from coffea_sx.forms import OutputForm, derive_form
-from coffea_sx.forms.file_forms import DOCUMENTATION, observed_forms
-from coffea_sx.forms.input_form import input_form
-from coffea_sx.forms.output_form import delivered_form, known_form
+from coffea_sx.forms.output_form import as_output_form
 from coffea_sx.forms.writers import TREE
-from coffea_sx.policy import LENIENT
-from coffea_sx.polling.outcomes import Failed
-from coffea_sx.query import select
-from coffea_sx.storage.filesystem import address
 
-
-def events():
-    return q.FuncADL_Uproot().FromTree("Events")
-
-
-QUERIES = {
-    "flat": events().Select(lambda e: {"run": e["run"], "event": e["event"], "met": e.MET_pt}),
-    "jagged": events().Select(lambda e: {"pt": e["Muon_pt"], "q": e["Muon_charge"]}),
-    "asked for a counter": events().Select(lambda e: {"nMuon": e.nMuon, "Muon_pt": e.Muon_pt}),
-    "cut": events().Where(lambda e: e.MET_pt > 25).Select(lambda e: {"pt": e["Jet_pt"]}),
-    "nothing passes": events().Where(lambda e: e.MET_pt < 0).Select(lambda e: {"pt": e["Jet_pt"]}),
-    "counted": events()
-    .Where(lambda e: e["Muon_pt"].Count() >= 2)
-    .Select(lambda e: {"n": e["Muon_pt"].Count(), "pt": e["Muon_pt"]}),
-    "scaled": events().Select(
-        lambda e: {"met": e.MET_pt / 1000.0, "pt": e.Muon_pt / 1000.0, "n": e.nMuon * 2}
-    ),
-    "sum": events().Select(lambda e: {"sum": e["Muon_pt"].Sum()}),
-    "inner cut": events().Select(lambda e: {"pt": e["Muon_pt"].Where(lambda pt: pt > 20)}),
-    "inner select": events().Select(lambda e: {"pt": e["Muon_pt"].Select(lambda pt: pt * 1000)}),
-    "bool": events().Select(lambda e: {"hard": e.MET_pt > 25, "are": e["Muon_pt"] > 20}),
-    "twice": events()
-    .Select(lambda e: {"a": e.MET_pt, "b": e["Muon_pt"]})
-    .Select(lambda x: {"c": x["a"], "d": x["b"]}),
-    "tuple": events().Select(lambda e: (e["MET_pt"], e["Muon_pt"])),
-    "mixed types": events().Select(
-        lambda e: {
-            "sum": e["Muon_pt"] + e["MET_pt"],
-            "run": e["run"] + 1,
-            "event": e["event"] - 1,
-            "charge": e["Muon_charge"] * 1.5,
-        }
-    ),
-    "first": events().Where(lambda e: e.nMuon > 0).Select(lambda e: {"pt": e.Muon_pt.First()}),
-    "choice": events().Select(lambda e: {"hard": 1 if e["MET_pt"] > 25 else 0}),
-    "nested": events().Select(lambda e: {"muon": {"pt": e["Muon_pt"]}}),
-    "everything": events(),
-}
-# Every file of such a query fails on the server, so the query is refused before.
-REFUSED = {
-    "single column": events().Select(lambda e: e["MET_pt"]),
-    "flattened": events().SelectMany(lambda e: e["Muon_pt"]),
-    "options": events().Select(lambda e: {"max": e["Muon_pt"].Max()}),
-    "lists in records": events().Select(
-        lambda e: {"muon": {"pt": e["Muon_pt"], "eta": e["Muon_eta"]}}
-    ),
-    "unknown column": events().Select(lambda e: {"n": e["nMuno"]}),
-}
-
-
-@pytest.fixture(scope="module")
-def form(nano_files):
-    return input_form({nano_files[0]: "Events"}, None)
-
-
-def form_of(path, tree):
-    """Read the form of a tree as coffea asks uproot for it, from the file itself."""
-    seen = []
-
-    def keep(form):
-        seen.append(form)
-        return uproot._dask.TrivialFormMapping()(form)
-
-    uproot.dask(
-        {path: tree},
-        full_paths=True,
-        ak_add_doc=DOCUMENTATION,
-        filter_branch=_is_interpretable,
-        form_mapping=keep,
-    )
-    return seen[0]
-
-
-@pytest.mark.parametrize("name", QUERIES)
-def test_the_derived_form_is_the_delivered_one(name, form, servicex, watching, nano_files):
-    selection = select(QUERIES[name])
-    derived = delivered_form(selection, form)
-    poller = watching(servicex, selection, nano_files[:1])
-    delivered = poller.wait(0)
-    where = address(poller.address.request_id, delivered.object_name)
-    with uproot.open({where: None}) as file:
-        assert file.keys(cycle=False) == [derived.tree]
-        tree = file[derived.tree]
-        found = form_of(where, derived.tree)
-        assert derived.columns == tree.keys(full_paths=True)
-        assert [c.to_dict() for c in derived.base_form.contents] == [
-            c.to_dict() for c in found.contents
-        ]
-        assert derived.base_form == found
-        assert delivered.n_events == tree.num_entries
-        titles = [content.parameters["__doc__"] for content in derived.base_form.contents]
-        assert titles == [tree[column].title for column in derived.columns]
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_no_file_survives_is_refused_before(name, form, servicex, watching, nano_files):
-    selection = select(REFUSED[name])
-    with pytest.raises(QueryError):
-        delivered_form(selection, form)
-    poller = watching(servicex, selection, nano_files[:1])
-    assert isinstance(poller.wait(0, failure_policy=LENIENT), Failed)
-
-
-@pytest.mark.parametrize(
-    ("name", "what_to_change"),
-    [
-        ("single column", "Name the columns"),
-        ("options", r"'max' of the result, of type \?float32.*result_format=.parquet.*ak\.max"),
-        ("lists in records", r"'muon' of the result.*Ask for columns side by side"),
-    ],
-)
-def test_what_cannot_be_written_says_what_to_change(name, what_to_change, form):
-    with pytest.raises(QueryError, match=re.compile(what_to_change, re.DOTALL)):
-        delivered_form(select(REFUSED[name]), form)
-
-
-@pytest.mark.parametrize(
-    ("queries", "what_to_change"),
-    [
-        (
-            [{"treename": "Events", "expressions": ["max(Muon_pt)"]}],
-            r"fill_none\(max\(Muon_pt\), -1\)",
-        ),
-        ([{"copy_histograms": "*"}], "reads no tree"),
-        ([{"treename": "Events;1"}], r'name it yourself, .*"Events;1": "Events"'),
-    ],
-)
-def test_raw_queries_say_what_to_change(queries, what_to_change, nano_files):
-    with pytest.raises(QueryError, match=what_to_change):
-        derive_form(q.UprootRaw(queries), nano_files[0])
-
-
-def test_coffea_sees_the_same_events(form, servicex, watching, nano_files):
-    """Events of the delivered file, opened by coffea itself, have the derived type."""
-    selection = select(QUERIES["mixed types"])
-    derived = delivered_form(selection, form)
-    poller = watching(servicex, selection, nano_files[:1])
-    where = address(poller.address.request_id, poller.wait(0).object_name)
-    events = NanoEventsFactory.from_root(
-        {where: TREE}, schemaclass=BaseSchema, mode="dask"
-    ).events()
-    assert set(events.fields) == set(derived.columns)
-    for column in events.fields:
-        expected = ak.Array(derived.base_form.content(column).length_zero_array(highlevel=False))
-        found = events[column]._meta.layout.form.length_zero_array(highlevel=False)
-        assert str(bare(expected).type) == str(bare(ak.Array(found)).type), column
-
-
-def bare(array):
-    return ak.without_parameters(array)
-
-
-# -- odd input files
-
-
-@pytest.fixture(scope="module")
-def odd_files(tmp_path_factory):
-    """Trees of two cycles, trees in directories, and a column that nobody can interpret."""
-    directory = tmp_path_factory.mktemp("odd")
-    numbers = {"float32": np.arange(3, dtype="float32"), "float64": np.arange(5, dtype="float64")}
-    trees = {
-        "cycles": [("Events", "float32"), ("Events", "float64")],
-        "directories": [("dir/Events", "float32"), ("dir/sub/Events", "float64")],
-    }
-    for file_name, written in trees.items():
-        with uproot.recreate(directory / f"{file_name}.root") as file:
-            for name, dtype in written:
-                file.mktree(name, {"x": dtype}).extend({"x": numbers[dtype]})
-    path = directory / "uninterpretable.root"
-    with uproot.recreate(path) as file:
-        file.mktree("Events", {"x": "float64", "y": "float32"}).extend(
-            {"x": np.arange(3.0), "y": np.arange(3, dtype="float32")}
-        )
-    path.write_bytes(path.read_bytes().replace(b"TLeafD", b"TLeafQ"))
-    return {path.stem: str(path) for path in directory.iterdir()}
-
-
-@pytest.mark.parametrize("is_raw", [False, True], ids=["func_adl", "raw"])
-@pytest.mark.parametrize(
-    ("file", "tree", "column", "type_"),
-    [
-        ("cycles", "Events", "x", "float64"),
-        ("cycles", "Events;1", "x", "float32"),
-        ("directories", "dir/Events", "x", "float32"),
-        ("directories", "/dir/Events", "x", "float32"),
-        ("directories", "dir/sub/Events", "x", "float64"),
-        ("uninterpretable", "Events", "y", "float32"),
-    ],
-)
-def test_odd_files(file, tree, column, type_, is_raw, odd_files, servicex, watching):
-    path = odd_files[file]
-    if is_raw:
-        output = tree.strip("/").partition(";")[0]
-        query = q.UprootRaw([{"treename": {tree: output}, "filter_name": [column]}])
-    else:
-        query = q.FuncADL_Uproot().FromTree(tree).Select(lambda e: {"x": e[column]})
-    selection = select(query)
-    derived = delivered_form(selection, path)
-    (form,) = derived.base_form.contents
-    assert form.primitive == type_
-    poller = watching(servicex, selection, [path])
-    where = address(poller.address.request_id, poller.wait(0).object_name)
-    assert observed_forms(where, "root-file") == derived.trees
-
-
-@pytest.mark.parametrize("is_raw", [False, True], ids=["func_adl", "raw"])
-def test_a_column_that_nobody_can_interpret_is_not_there(is_raw, odd_files):
-    query = (
-        q.UprootRaw([{"treename": "Events", "expressions": ["x"]}])
-        if is_raw
-        else q.FuncADL_Uproot().FromTree("Events").Select(lambda e: {"x": e["x"]})
-    )
-    with pytest.raises(UnknownColumn, match="It has 'y'"):
-        derive_form(query, odd_files["uninterpretable"])
-
-
-RECORDED = [
-    "rest_funcadl_root",
-    "rest_funcadl_root_new",
-    "rest_funcadl_cut_root",
-    "rest_funcadl_tuple_root",
-    "rest_funcadl_parquet",
-    "rest_funcadl_cut_parquet",
-    "rest_funcadl_tuple_parquet",
-    "rest_funcadl_single_parquet",
-    "rest_funcadl_rntuple_new",
-]
-
-
-@pytest.mark.parametrize("recording", RECORDED)
-def test_the_recorded_outputs_of_a_server_are_derived(shared, recording):
-    data = shared / "data/servicex"
-    exchanges = json.loads((data / f"exchanges/{recording}.json").read_text())["exchanges"]
-    (body,) = (e["request"]["json"] for e in exchanges if e["request"]["method"] == "POST")
-    result_format = body["result-format"]
-    form = input_form({str(data / "inputs/nano_0.root"): "Events"}, None)
-    derived = derive_form(body["selection"], form, result_format, body["codegen"])
-    outputs = sorted((data / "outputs" / recording).iterdir())
-    assert outputs
-    for output in outputs:
-        assert observed_forms(str(output), result_format) == derived.trees, output
-
-
-def test_all_recorded_outputs_of_func_adl_are_tested(shared):
-    outputs = {path.name for path in (shared / "data/servicex/outputs").glob("rest_funcadl_*")}
-    # Written by a template of 2024, which named the branch ""; that of today fails.
-    assert outputs == {*RECORDED, "rest_funcadl_single_root"}
-
-
-def test_other_codegens_need_a_form(form):
-    with pytest.raises(QueryError, match="form="):
-        delivered_form(select("text", codegen="python"), form)
-
-
-# -- a form that the user knows
-
-
-KNOWN = ak.forms.RecordForm(
+FORM = ak.forms.RecordForm(
     [ak.forms.NumpyForm("float32"), ak.forms.ListOffsetForm("i64", ak.forms.NumpyForm("int32"))],
     ["met", "charge"],
 )
 
 
-def test_known_forms_in_every_shape(tmp_path):
+def test_all_kinds_of_forms(tmp_path):
     saved = tmp_path / "form.json"
-    saved.write_text(json.dumps(KNOWN.to_dict()))
-    for given in (KNOWN, KNOWN.to_dict(), str(saved), saved):
-        known = known_form(given)
-        assert known.tree == TREE
-        assert known.columns == ["met", "charge"]
-        assert known.base_form.type == known_form(KNOWN).base_form.type
-        for content in known.base_form.contents:
+    saved.write_text(json.dumps(FORM.to_dict()))
+    for source in (FORM, FORM.to_dict(), str(saved), saved):
+        output_form = as_output_form(source)
+        assert output_form.tree == TREE
+        assert output_form.columns == ["met", "charge"]
+        assert output_form.base_form.type == as_output_form(FORM).base_form.type
+        for content in output_form.base_form.contents:
             assert {"__doc__", "typename"} <= content.parameters.keys()
 
 
-def test_a_delivered_form_is_taken_as_it_is(form):
-    delivered = OutputForm({"my_tree": KNOWN}, "my_tree")
-    assert known_form(delivered) is delivered
+def test_an_output_form_is_not_converted():
+    output_form = OutputForm({"my_tree": FORM}, "my_tree")
+    assert as_output_form(output_form) is output_form
 
 
-def test_a_derived_form_survives_json(form, tmp_path):
-    derived = delivered_form(select(columns("MET_pt", "Muon_pt"), codegen="uproot"), form)
+def test_an_output_form_of_another_result_format():
+    output_form = OutputForm({"my_tree": FORM}, "my_tree", "parquet")
+    with pytest.raises(FormError, match="result_format='root-file'"):
+        as_output_form(output_form)
+
+
+def test_a_derived_form_survives_json(nano_files, tmp_path):
+    derived = derive_form(columns("MET_pt", "Muon_pt"), {nano_files[0]: "Events"}, codegen="uproot")
     saved = tmp_path / "form.json"
     saved.write_text(json.dumps(derived.base_form.to_dict()))
-    assert known_form(saved) == derived
+    assert as_output_form(saved) == derived
 
 
 @pytest.mark.parametrize(
-    "given",
+    "source",
     [
         3,
         [],
-        KNOWN.contents[0],
-        ak.forms.RecordForm([KNOWN.contents[0]], None),
+        FORM.contents[0],
+        ak.forms.RecordForm([FORM.contents[0]], None),
         {"class": "NumpyArray", "primitive": "float32"},
         {"class": "Nonsense"},
         {},
@@ -326,14 +63,14 @@ def test_a_derived_form_survives_json(form, tmp_path):
     ],
     ids=str,
 )
-def test_what_is_no_known_form(given):
+def test_everything_else_is_refused(source):
     with pytest.raises(FormError):
-        known_form(given)
+        as_output_form(source)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '"text"', "null"])
-def test_what_is_no_saved_form(text, tmp_path):
+def test_a_file_without_a_form(text, tmp_path):
     saved = tmp_path / "form.json"
     saved.write_text(text)
     with pytest.raises(FormError):
-        known_form(saved)
+        as_output_form(saved)

@@ -1,4 +1,4 @@
-"""Schemas of other experiments, on columns as their files name them, before any is delivered."""
+"""Schemas of other experiments, on columns with the names of their files."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from coffea.nanoevents import (
     ScoutingNanoAODSchema,
     TreeMakerSchema,
 )
-from coffea.util import _is_interpretable
 from servicex import query
 from support.experiments import EXPERIMENTS, Experiment, path_in_file
+from support.paces import FAST
 
 from coffea_sx import derive_form
+from coffea_sx._upstream.coffea import is_interpretable
 from coffea_sx.errors import FormError
 from coffea_sx.forms.file_forms import DOCUMENTATION
-from coffea_sx.forms.schema import form_mapping, missing
+from coffea_sx.forms.mapping import form_mapping
+from coffea_sx.forms.requirements import unmet_requirements
 from coffea_sx.local import LocalServiceX
 from coffea_sx.storage.filesystem import address
 
@@ -32,7 +34,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Missing cross-reference:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
-EXPRESSIONS = [(name, what) for name in EXPERIMENTS for what in EXPERIMENTS[name].expressions]
+EXPRESSIONS = [(name, key) for name in EXPERIMENTS for key in EXPERIMENTS[name].expressions]
 
 
 def selecting(experiment: Experiment, *names: str) -> Any:
@@ -47,12 +49,12 @@ def computed(array: Any) -> list[Any]:
 
 
 class Files:
-    """The input file of each experiment, and what ServiceX makes of it."""
+    """The input file of each experiment, and the file that ServiceX delivers for it."""
 
     def __init__(self, servicex: LocalServiceX, directory: Path) -> None:
         self.servicex = servicex
         self.directory = directory
-        self._made: dict[str, Any] = {}
+        self._factories: dict[str, Any] = {}
 
     def input(self, name: str) -> dict[str, str]:
         path = self.directory / f"{name}.root"
@@ -62,26 +64,27 @@ class Files:
 
     def factory(self, name: str) -> Any:
         """Submit the query of an experiment, once."""
-        if name not in self._made:
+        if name not in self._factories:
             experiment, files = EXPERIMENTS[name], self.input(name)
-            self._made[name] = NanoEventsFactory.from_servicex(
+            self._factories[name] = NanoEventsFactory.from_servicex(
                 selecting(experiment),
                 list(files),
                 url=self.servicex.url,
                 schemaclass=experiment.schemaclass,
                 input_form=files,
+                pace=FAST,
             )
-        return self._made[name]
+        return self._factories[name]
 
     def delivered(self, name: str) -> dict[str, str]:
-        """Wait for the delivered file, and return where it is."""
+        """Wait for the delivered file, and return its address and tree."""
         factory = self.factory(name)
         factory.events().compute(scheduler="synchronous")
         (file,) = factory.files
         return {address(factory.request_id, file["object_name"]): EXPERIMENTS[name].tree}
 
     def of_experiment(self, name: str) -> Any:
-        """Read the same columns of a file of the experiment with coffea alone."""
+        """Read the same columns from a file of the experiment with coffea alone."""
         experiment = EXPERIMENTS[name]
         path = self.directory / f"{name}_by_path.root"
         if not path.exists():
@@ -96,7 +99,7 @@ class Files:
         ).events()
 
 
-# Columns of which the experiment's own counters are what its schema wants.
+# Columns whose counters the schema of the experiment needs.
 COUNTED = {
     "Delphes": ["Event.Number", "MissingET.MET", "Jet.PT", "Muon.PT", "Particle.PT"],
     "Scouting": ["ScoutingJet_pt", "ScoutingElectron_pt", "ScoutingMuonVtx_pt", "GenPart_pt"],
@@ -110,11 +113,11 @@ def files(servicex: LocalServiceX, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_collections_are_known_before_a_file_is(name: str, files: Files) -> None:
+def test_collections_of_the_derived_form(name: str, files: Files) -> None:
     experiment = EXPERIMENTS[name]
     delivered = derive_form(selecting(experiment), files.input(name))
     mapping = form_mapping(delivered, experiment.schemaclass)
-    assert missing(delivered, mapping) == []
+    assert unmet_requirements(delivered, mapping) == []
     form, _ = mapping(delivered.base_form)
     events = ak.typetracer.typetracer_from_form(form, behavior=mapping.behavior, highlevel=True)
     records = {
@@ -136,21 +139,21 @@ def test_the_graph_is_that_of_an_opened_file(name: str, files: Files) -> None:
 
 
 def opened_with(mapping: Any, file: dict[str, str]) -> Any:
-    """Do what ``from_root`` does, with a mapping that was made before there was a file."""
+    """Open a file as ``from_root`` does, with a mapping that was made before the file."""
     opener = partial(
         uproot.dask,
         file,
         full_paths=True,
         open_files=False,
         ak_add_doc=DOCUMENTATION,
-        filter_branch=_is_interpretable,
+        filter_branch=is_interpretable,
     )
     return NanoEventsFactory(mapping, opener, None, mode="dask").events()
 
 
 @pytest.mark.parametrize("name", ["PHYSLITE", "test beam"])
 def test_the_graph_is_that_of_from_root(name: str, files: Files) -> None:
-    """Of the columns of the query, and for a schema of the user's own of all in the file."""
+    """With the columns of the query, or with all columns for a schema of the user."""
     experiment = EXPERIMENTS[name]
     options = {"filter_name": experiment.names} if name == "PHYSLITE" else {}
     opened = NanoEventsFactory.from_root(
@@ -170,17 +173,17 @@ def test_events_have_what_those_of_the_experiment_have(name: str, files: Files) 
         assert set(events[field].fields) == set(theirs[field].fields)
 
 
-@pytest.mark.parametrize(("name", "what"), EXPRESSIONS)
-def test_values_are_those_of_the_experiment(name: str, what: str, files: Files) -> None:
-    expression = EXPERIMENTS[name].expressions[what]
+@pytest.mark.parametrize(("name", "key"), EXPRESSIONS)
+def test_values_are_those_of_the_experiment(name: str, key: str, files: Files) -> None:
+    expression = EXPERIMENTS[name].expressions[key]
     values = computed(expression(files.factory(name).events()))
     assert values == computed(expression(files.of_experiment(name)))
     assert len(set(map(str, values))) > 2
 
 
 @pytest.mark.parametrize("name", ["Delphes", "TreeMaker"])
-def test_columns_may_be_named_by_their_paths(name: str, files: Files) -> None:
-    """A func_adl query names its columns as it likes."""
+def test_columns_may_have_paths_as_names(name: str, files: Files) -> None:
+    """A func_adl query may give any names to columns."""
     experiment = EXPERIMENTS[name]
     text = (
         f"(call Select (call EventDataset 'bogus.root' '{experiment.tree}') (lambda (list e) "
@@ -195,6 +198,7 @@ def test_columns_may_be_named_by_their_paths(name: str, files: Files) -> None:
         url=files.servicex.url,
         schemaclass=experiment.schemaclass,
         input_form=inputs,
+        pace=FAST,
     ).events()
     theirs = files.of_experiment(name)
     for expression in experiment.expressions.values():
@@ -202,8 +206,8 @@ def test_columns_may_be_named_by_their_paths(name: str, files: Files) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_what_the_query_computes_is_no_branch_of_an_object(files: Files) -> None:
-    """Though there is a dot in its name."""
+def test_a_calculated_column_is_no_branch_of_an_object(files: Files) -> None:
+    """Though its name has a dot."""
     computing = query.UprootRaw([{"treename": "PreSelection", "expressions": ["HT", "HT*1.5"]}])
     delivered = derive_form(computing, files.input("TreeMaker"))
     form, _ = form_mapping(delivered, TreeMakerSchema)(delivered.base_form)
@@ -213,12 +217,12 @@ def test_what_the_query_computes_is_no_branch_of_an_object(files: Files) -> None
 def test_sizes_of_delphes_are_taken_if_they_are_selected(files: Files) -> None:
     delphes = EXPERIMENTS["Delphes"]
     columns = [name for name in delphes.names if name.startswith("Jet.")]
-    for sizes, taken in ([], "nJet.PT"), (["Jet_size"], "Jet_size"):
+    for sizes, counter in ([], "nJet.PT"), (["Jet_size"], "Jet_size"):
         delivered = derive_form(selecting(delphes, *columns, *sizes), files.input("Delphes"))
         mapping = form_mapping(delivered, DelphesSchema)
         form, _ = mapping(delivered.base_form)
         assert form.fields == ["Jet.offsets", "Jet"]
-        assert mapping.keys_for_buffer_keys([f"x/data/{form.content(0).form_key}"]) == {taken}
+        assert mapping.keys_for_buffer_keys([f"x/data/{form.content(0).form_key}"]) == {counter}
 
 
 @pytest.mark.parametrize(
@@ -256,17 +260,17 @@ def test_sizes_of_delphes_are_taken_if_they_are_selected(files: Files) -> None:
         ),
     ],
 )
-def test_what_is_missing_is_called_what_the_input_calls_it(
+def test_missing_columns_have_the_names_of_the_input(
     name: str, columns: list[str], sentences: list[str], files: Files
 ) -> None:
     experiment = EXPERIMENTS[name]
     event_ids = ["run", "luminosityBlock", "event"] if name == "Scouting" else []
     delivered = derive_form(selecting(experiment, *columns, *event_ids), files.input(name))
     mapping = form_mapping(delivered, experiment.schemaclass)
-    said = missing(delivered, mapping)
-    assert said == [f"{sentence}: add that to the query." for sentence in sentences]
-    wanted = said[0].partition(" needs ")[2].partition(":")[0].replace(" and ", ", ").split(", ")
-    assert set(wanted) <= set(experiment.names)
+    problems = unmet_requirements(delivered, mapping)
+    assert problems == [f"{sentence}: add that to the query." for sentence in sentences]
+    listed = problems[0].partition(" needs ")[2].partition(":")[0].replace(" and ", ", ")
+    assert set(listed.split(", ")) <= set(experiment.names)
 
 
 @pytest.mark.parametrize(
@@ -284,13 +288,13 @@ def test_what_is_missing_is_called_what_the_input_calls_it(
         ),
     ],
 )
-def test_what_has_no_name_is_said_in_coffeas_words(
+def test_problems_without_a_column_are_those_of_coffea(
     name: str, columns: list[str], sentence: str, files: Files
 ) -> None:
     experiment = EXPERIMENTS[name]
     delivered = derive_form(selecting(experiment, *columns), files.input(name))
-    (said,) = missing(delivered, form_mapping(delivered, experiment.schemaclass))
-    assert said.startswith(sentence)
+    (problem,) = unmet_requirements(delivered, form_mapping(delivered, experiment.schemaclass))
+    assert problem.startswith(sentence)
 
 
 @pytest.mark.parametrize(
@@ -305,7 +309,9 @@ def test_what_has_no_name_is_said_in_coffeas_words(
         ),
     ],
 )
-def test_schemas_that_need_more_say_so(name: str, column: str, message: str, files: Files) -> None:
+def test_errors_of_schemas_name_the_missing_columns(
+    name: str, column: str, message: str, files: Files
+) -> None:
     experiment = EXPERIMENTS[name]
     delivered = derive_form(selecting(experiment, column), files.input(name))
     with pytest.raises(FormError, match=message):
@@ -321,7 +327,7 @@ def test_schemas_that_need_more_say_so(name: str, column: str, message: str, fil
         ("Scouting", ScoutingNanoAODSchema),
     ],
 )
-def test_schemas_that_inherit_are_treated_alike(name: str, schemaclass: Any, files: Files) -> None:
+def test_subclasses_of_schemas_are_adapted_too(name: str, schemaclass: Any, files: Files) -> None:
     own = type("Own", (schemaclass,), {})
     delivered = derive_form(selecting(EXPERIMENTS[name]), files.input(name))
     form, _ = form_mapping(delivered, own)(delivered.base_form)

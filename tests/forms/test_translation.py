@@ -1,115 +1,72 @@
-"""What func_adl_uproot makes of a query, and errors in the words of the query."""
+"""Translation of func_adl queries by func_adl_uproot, and its errors."""
 
 from __future__ import annotations
 
-import awkward as ak
+import ast
+
 import pytest
-from servicex import query as q
-from support.strategies import columns
 
-from coffea_sx.errors import QueryError, UnknownColumn
-from coffea_sx.forms.input_form import input_form
-from coffea_sx.forms.translation import translated_form, unknown_column
-from coffea_sx.query import select
-
-SCALARS = [
-    "(call Count (call EventDataset 'bogus.root' 'Events'))",
-    "(call Sum (call Select (call EventDataset 'bogus.root' 'Events') "
-    "(lambda (list e) (subscript e 'MET_pt'))))",
-]
+from coffea_sx.errors import QueryError
+from coffea_sx.forms.translation import translate
 
 
-@pytest.fixture(scope="module")
-def form(nano_files):
-    return input_form({nano_files[0]: "Events"}, None)
-
-
-def events():
-    return q.FuncADL_Uproot().FromTree("Events")
-
-
-def translate(query, form):
-    return translated_form(select(query, codegen="uproot").text, form)
+def query(source: str, body: str = "(attr e 'MET_pt')") -> str:
+    return f"(call Select {source} (lambda (list e) (dict (list 'x') (list {body}))))"
 
 
 @pytest.mark.parametrize(
-    "query",
+    ("source", "tree"),
     [
-        events().Select(lambda e: {"n": e["nMuno"]}),
-        events().Select(lambda e: {"n": e.nMuno}),
-        events().Where(lambda e: e["nMuno"] > 1).Select(lambda e: {"n": e["nMuon"]}),
-        events().Where(lambda e: e.nMuno > 1).Select(lambda e: {"n": e["nMuon"]}),
-        columns("MET_pt", "nMuno"),
+        ("(call EventDataset 'bogus.root' 'Events')", "Events"),
+        ("(call EventDataset (list 'a.root' 'b.root') 'Events')", "Events"),
+        ("(call EventDataset 'bogus.root')", None),
+        ("(call EventDataset)", None),
     ],
-    ids=["subscript", "attribute", "where", "where attribute", "text"],
 )
-def test_unknown_column(query, form):
-    with pytest.raises(UnknownColumn) as caught:
-        translate(query, form)
-    assert caught.value.column == "nMuno"
+def test_the_input_tree_is_that_of_the_data_set(source, tree):
+    found, expression = translate(query(source))
+    assert found == tree
+    assert isinstance(expression, ast.Call)
 
 
-@pytest.mark.parametrize("query", [columns("nMuno"), events().Select(lambda e: {"n": e.nMuno})])
-def test_the_nearest_columns_are_named(query, form):
-    with pytest.raises(UnknownColumn, match="Did you mean 'nMuon'") as caught:
-        translate(query, form)
-    assert caught.value.nearest[0] == "nMuon"
-    assert set(caught.value.nearest) <= set(form.fields)
-
-
-def test_nothing_is_near():
-    error = unknown_column("zzz", ["pt", "eta"])
-    assert error.nearest == []
-    assert "Did you mean" not in str(error)
-    assert "It has 'pt', 'eta'." in str(error)
-    many = unknown_column("zzz", [f"Muon_{i}" for i in range(1000)])
-    assert str(many).endswith("'Muon_9', and others.")
-
-
-def test_names_with_odd_characters(form):
-    with pytest.raises(UnknownColumn) as caught:
-        translate(columns("L1 seed: 'x'".replace("'", "")), form)
-    assert caught.value.column == "L1 seed: x"
-
-
-def test_a_jagged_condition_on_events(form):
-    query = events().Where(lambda e: e["Muon_pt"] > 20).Select(lambda e: {"a": e["MET_pt"]})
-    with pytest.raises(QueryError, match=r"jagged.*one answer for each event.*Count\(\) > 0"):
-        translate(query, form)
+def test_the_expression_opens_no_files():
+    _, expression = translate(query("(call EventDataset 'bogus.root' 'Events')"))
+    names = {node.id for node in ast.walk(expression) if isinstance(node, ast.Name)}
+    assert names == {
+        "EventDataset",
+        "dak",
+        "dict",
+        "e",
+        "isinstance",
+        "key",
+        "len",
+        "selection",
+        "value",
+    }
 
 
 @pytest.mark.parametrize(
-    ("body", "what_to_change"),
+    "source",
     [
-        ("len(e.Muon_pt)", r"\.Count\(\) for len"),
-        ("sum(e.Muon_pt)", r"\.Sum\(\) for sum"),
-        ("int(e.MET_pt)", "functions of numpy"),
-        ("round(e.MET_pt)", r"np\.rint"),
-        ("e.Muon_pt[0]", r"write \.First\(\)"),
-        ("e.MET_pt.Count()", "this column has one value for each event"),
-        ("e.MET_pt == 'x'", "Columns of numbers have arithmetic"),
-        ("1", r'event\["run"\] \* 0 \+ 1'),
-        ("sqrt(e.MET_pt)", r"np\.sqrt"),
-        ("e.Muon_pt.Median()", r"calls Median\(\).*Lists have Select"),
-        ("e.Muon_pt.Where(lambda pt: pt)", "pt > 0 in place of pt"),
+        "(call EventDataset 'bogus.root' 5)",
+        "(call EventDataset 'bogus.root' 'Events' 'more')",
+        "(call Concat (call EventDataset 'b.root' 'Events') (call EventDataset 'b.root' 'Runs'))",
     ],
 )
-def test_errors_say_what_to_change(body, what_to_change, form):
-    with pytest.raises(QueryError, match=what_to_change):
-        translate(events().Select(f"lambda e: {{'a': {body}}}"), form)
+def test_a_query_reads_one_tree(source):
+    with pytest.raises(QueryError, match=r"name files and a tree|must read one tree"):
+        translate(query(source))
 
 
-def test_a_second_select_has_other_columns(form):
-    inner = columns("MET_pt")
-    text = f"(call Select {inner} (lambda (list x) (dict (list 'a') (list (subscript x 'run')))))"
-    with pytest.raises(QueryError, match="sees only the columns that the first one names"):
-        translate(text, form)
+def test_a_translation_without_end():
+    body = "(subscript " * 40 + "e" + " 0)" * 40
+    with pytest.raises(QueryError, match="no end"):
+        translate(query("(call EventDataset 'bogus.root' 'Events')", body))
 
 
-@pytest.mark.parametrize("text", SCALARS)
-def test_scalars_are_no_events(text, form):
-    with pytest.raises(QueryError, match="one row for each event"):
-        translate(text, form)
+def test_a_name_of_no_variable():
+    with pytest.raises(QueryError, match=r"called as np\.sqrt"):
+        translate(query("(call EventDataset 'bogus.root' 'Events')", "(call sqrt 1)"))
 
 
 @pytest.mark.parametrize(
@@ -121,50 +78,6 @@ def test_scalars_are_no_events(text, form):
         "(call Select (call EventDataset 'bogus.root' 'Events') (lambda (list e) missing))",
     ],
 )
-def test_what_cannot_be_translated(text, form):
+def test_queries_that_cannot_be_translated(text):
     with pytest.raises(QueryError):
-        translate(text, form)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        "(call __import__ 'os')",
-        "(call (attr (call __import__ 'os') 'getcwd'))",
-        "(attr e '__class__')",
-    ],
-)
-def test_text_is_not_a_way_to_run_other_code(body, form, monkeypatch):
-    ran = []
-    monkeypatch.setattr("os.getcwd", lambda: ran.append(1) or "/")
-    text = f"(call Select (call EventDataset 'bogus.root' 'Events') (lambda (list e) {body}))"
-    with pytest.raises(QueryError):
-        translate(text, form)
-    assert not ran
-
-
-def test_types_are_those_of_the_input(form):
-    translated = translate(
-        events().Select(
-            lambda e: {
-                "run": e["run"],
-                "scaled": e["Muon_pt"] / 1000.0,
-                "n": e["Muon_pt"].Count(),
-                "is_hard": e["MET_pt"] > 25,
-            }
-        ),
-        form,
-    )
-    assert str(translated.type) == ("{run: uint32, scaled: var * float32, n: int64, is_hard: bool}")
-
-
-def test_the_input_form_is_not_changed(form):
-    before = form.to_dict()
-    translate(columns("MET_pt"), form)
-    assert form.to_dict() == before
-
-
-def test_nothing_is_computed():
-    """A form that no file has is enough."""
-    form = ak.forms.RecordForm([ak.forms.NumpyForm("float64")], ["x"])
-    assert str(translate(columns("x"), form).type) == "{x: float64}"
+        translate(text)

@@ -1,4 +1,4 @@
-"""What uproot-raw queries give: the derived forms are those of the files that a server delivers."""
+"""Derived forms of uproot-raw queries are those of the files that a server delivers."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from support.strategies import connected
 from support.unreadable import write_unreadable
 
 from coffea_sx.errors import QueryError, RequestRefused, UnknownColumn
-from coffea_sx.forms.file_forms import observed_forms
-from coffea_sx.forms.input_form import form_of_tree, input_form
-from coffea_sx.forms.output_form import delivered_form
-from coffea_sx.forms.uproot_raw import parse, raw_forms
+from coffea_sx.forms.derivation import form_of_selection
+from coffea_sx.forms.file_forms import read_forms
+from coffea_sx.forms.input_form import input_form
+from coffea_sx.forms.uproot_raw import parse_selection, raw_forms
 from coffea_sx.forms.writers import write_trees
 from coffea_sx.policy import LENIENT, STRICT
 from coffea_sx.polling.outcomes import Failed
@@ -105,7 +105,7 @@ ROOT_QUERIES = {
     "histograms only": [{"copy_histograms": "/.*flow/"}],
     "tree in a folder": [{"treename": "folder/Deep"}],
 }
-# The server cannot write the result, or not compute it: for every file.
+# The server cannot compute the result, or cannot write it, for any file.
 REFUSED = {
     "unknown column": events(expressions=["nMuno"]),
     "unknown column in a cut": events(filter_name="run", cut="nMuno>1"),
@@ -132,7 +132,7 @@ REFUSED = {
     "function out of a list": events(expressions=["[(MET_pt+0).to_numpy][0]()"]),
     "other code": events(expressions=["run;"], cut="__import__('os').getcwd()"),
 }
-# Those for which no file needs to be seen.
+# Refused before any file is read.
 REFUSED_AT_ONCE = {"unknown function", "two expressions", "numbers", "private", "other code"}
 REFUSED_AT_ONCE |= {"private of a constant", "method", "function out of a list"}
 FORMATS = ("root-file", "root-rntuple", "parquet")
@@ -215,8 +215,8 @@ def written(derived, result_format):
 
 
 def described(content, result_format):
-    """Everything about a file that does not depend on its rows."""
-    forms = observed_forms(io.BytesIO(content), result_format)
+    """Return everything about a file that does not depend on its rows."""
+    forms = read_forms(io.BytesIO(content), result_format)
     found = {name: form.to_dict() for name, form in forms.items()}
     if result_format == "parquet":
         schema = pyarrow.parquet.read_schema(io.BytesIO(content))
@@ -227,7 +227,7 @@ def described(content, result_format):
 
 ALL = [(name, form) for name in QUERIES for form in FORMATS]
 ALL += [(name, form) for name in ROOT_QUERIES for form in ("root-file", "root-rntuple")]
-# In the other formats only what they treat in a way of their own.
+# In the other formats only the queries that they treat differently.
 SELECTED = {"everything", "cut", "alias", "renamed tree", "missing tree", "only a missing tree"}
 SELECTED |= {"trees of one structure", "the same tree twice", "all at once", "moments"}
 PAIRS = [(name, form) for name, form in ALL if form == "root-file" or name in SELECTED]
@@ -264,7 +264,7 @@ def test_an_open_tree_gives_the_same(name, forms, sample):
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_no_file_survives_is_refused_before(name, forms, sample, deliver, servicex):
+def test_queries_that_fail_for_all_files_are_refused(name, forms, sample, deliver, servicex):
     with pytest.raises(QueryError) as caught:
         raw_forms(text(REFUSED[name]), forms)
     with uproot.open(sample) as file, pytest.raises(type(caught.value)):
@@ -281,7 +281,7 @@ def test_what_no_file_survives_is_refused_before(name, forms, sample, deliver, s
 
 
 @pytest.mark.parametrize("name", [name for name in REFUSED if name.startswith("unknown column")])
-def test_unknown_columns_have_neighbours(name, forms):
+def test_the_nearest_columns_are_named(name, forms):
     with pytest.raises(UnknownColumn, match="Did you mean 'nMuon'") as caught:
         raw_forms(text(REFUSED[name]), forms)
     assert caught.value.column == "nMuno"
@@ -289,18 +289,18 @@ def test_unknown_columns_have_neighbours(name, forms):
 
 
 @pytest.mark.parametrize("name", ["private of a constant", "method", "function out of a list"])
-def test_text_is_not_a_way_to_run_other_code(name, forms):
+def test_no_other_code_is_run(name, forms):
     with pytest.raises(QueryError, match=r"is not allowed"):
         raw_forms(text(REFUSED[name]), forms)
 
 
-def test_aliases_are_neighbours_too(forms):
+def test_the_nearest_aliases_are_named(forms):
     query = events(expressions=["laed"], aliases=LEAD)
     with pytest.raises(UnknownColumn, match="'lead'"):
         raw_forms(text(query), forms)
 
 
-def test_the_trees_that_there_are_are_named(forms):
+def test_the_trees_of_the_input_are_named(forms):
     with pytest.raises(QueryError, match="no tree 'Missing'; it has 'Events', 'Shifted'"):
         raw_forms(text(REFUSED["missing tree"]), forms)
     with pytest.raises(QueryError, match="it has nothing"):
@@ -311,7 +311,7 @@ def test_the_trees_that_there_are_are_named(forms):
     "selection",
     ["not json", "", "5", "{}", "[1]", "[{}]", '[{"treename": ""}]', '[{"treename": 5}]'],
 )
-def test_what_is_no_selection(selection, forms):
+def test_texts_that_are_no_selections(selection, forms):
     with pytest.raises(QueryError, match="not an uproot-raw query"):
         raw_forms(selection, forms)
 
@@ -362,8 +362,8 @@ def test_histograms_are_copied(deliver, sample, result_format):
         assert set(ours.keys(cycle=False)) == {"cutflow", "folder", "folder/flow"}
         for name in ("cutflow", "folder/flow"):
             assert ours[name].classname == theirs[name].classname
-            for one, other in zip(ours[name].to_numpy(), theirs[name].to_numpy(), strict=True):
-                assert one.tolist() == other.tolist()
+            pairs = zip(ours[name].to_numpy(), theirs[name].to_numpy(), strict=True)
+            assert all(copy.tolist() == original.tolist() for copy, original in pairs)
 
 
 def test_histograms_have_no_place_in_parquet(deliver):
@@ -391,9 +391,9 @@ def test_positional_axis_is_no_longer_one(forms):
 
 
 def test_type_names_of_forms():
-    """What uproot would call a branch of the form, where only the form is known."""
+    """Branches of a form have the type names that uproot would give them."""
     number = ak.forms.NumpyForm("float32")
-    one = ak.forms.ListOffsetForm("i64", number)
+    numbers = ak.forms.ListOffsetForm("i64", number)
     string = ak.forms.from_type(
         ak.types.ListType(
             ak.types.NumpyType("uint8", parameters={"__array__": "char"}),
@@ -401,8 +401,8 @@ def test_type_names_of_forms():
         )
     )
     columns = {
-        "float[]": one,
-        "std::vector<std::vector<float>>": ak.forms.ListOffsetForm("i64", one),
+        "float[]": numbers,
+        "std::vector<std::vector<float>>": ak.forms.ListOffsetForm("i64", numbers),
         "float[3]": ak.forms.RegularForm(number, 3),
         "double[2][2]": ak.forms.NumpyForm("float64", (2, 2)),
         "std::string": string,
@@ -463,7 +463,7 @@ def test_forms_may_have_what_no_tree_can_hold():
     assert [str(content.type) for content in found.contents] == ["var * float64", "?float64"]
 
 
-def test_what_has_no_type_before_there_are_rows(forms):
+def test_results_without_a_type_before_there_are_rows(forms):
     with pytest.raises(QueryError, match="before there are rows"):
         raw_forms(text(events(expressions=["broadcast_arrays(MET_pt, Muon_pt)"])), forms)
 
@@ -475,47 +475,11 @@ def test_the_input_form_is_not_changed(forms):
 
 
 def test_queries_of_the_client(forms):
-    """What the client's own query object writes."""
+    """Selections that the query objects of the client write."""
     query = q.UprootRaw([{**MUONS, "cut": "MET_pt>20"}, {"copy_histograms": "cutflow"}])
     selection = query.generate_selection_string()
     assert list(raw_forms(selection, forms)) == ["Events"]
-    assert parse(selection)[1] == {"copy_histograms": "cutflow"}
-
-
-# -- recordings of real servers
-
-RECORDED = [
-    "rest_raw_missing_tree_parquet",
-    "rest_raw_missing_tree_root",
-    "rest_raw_parquet_new",
-    "rest_raw_rntuple_new",
-    "rest_raw_root",
-    "rest_raw_root_new",
-    "rest_raw_two_root",
-]
-
-
-@pytest.fixture(scope="module")
-def recordings(shared):
-    return shared / "data" / "servicex"
-
-
-def test_every_recorded_output_is_derived(recordings):
-    assert {path.name for path in (recordings / "outputs").glob("rest_raw_*")} == set(RECORDED)
-
-
-@pytest.mark.parametrize("name", RECORDED)
-def test_recorded_outputs_are_derived(name, recordings):
-    exchanges = json.loads((recordings / "exchanges" / f"{name}.json").read_text())["exchanges"]
-    body = exchanges[1]["request"]["json"]
-    paths = sorted((recordings / "outputs" / name).iterdir())
-    assert paths
-    with uproot.open(recordings / "inputs" / "nano_0.root") as file:
-        form = form_of_tree(file["Events"])
-    derived = raw_forms(body["selection"], {"Events": form})
-    dry = described(written(derived, body["result-format"]), body["result-format"])
-    for path in paths:
-        assert described(path.read_bytes(), body["result-format"]) == dry
+    assert parse_selection(selection)[1] == {"copy_histograms": "cutflow"}
 
 
 # -- columns that uproot understands and cannot make arrays of
@@ -537,7 +501,7 @@ def test_columns_that_cannot_be_read_are_refused_before(
     with uproot.open({things: "Events"}) as tree:
         for given in ({things: "Events"}, tree, str(saved)):
             with pytest.raises(QueryError, match=r"every file would fail.*: 'thing' \(TH1F\)"):
-                delivered_form(selection, given)
+                form_of_selection(selection, given)
     assert isinstance(
         watching(servicex, selection, [things]).wait(0, failure_policy=LENIENT), Failed
     )
@@ -545,25 +509,25 @@ def test_columns_that_cannot_be_read_are_refused_before(
 
 @pytest.mark.parametrize("what", [{"filter_name": "x"}, {"filter_typename": "float"}])
 @pytest.mark.parametrize("result_format", FORMATS)
-def test_the_columns_beside_them_are_delivered(what, result_format, things, servicex, watching):
+def test_the_other_columns_are_delivered(what, result_format, things, servicex, watching):
     selection = Selection(text(events(**what)), "uproot-raw", result_format, None, "test")
-    assert delivered_form(selection, {things: "Events"}).events_form.fields == ["x"]
+    assert form_of_selection(selection, {things: "Events"}).events_form.fields == ["x"]
     assert watching(servicex, selection, [things]).wait(0).n_events == 3
 
 
-def test_func_adl_does_not_see_them(things, servicex, watching):
+def test_func_adl_reads_the_other_columns(things, servicex, watching):
     everything = select(q.FuncADL_Uproot().FromTree("Events"))
-    assert delivered_form(everything, {things: "Events"}).columns == ["x"]
+    assert form_of_selection(everything, {things: "Events"}).columns == ["x"]
     assert watching(servicex, everything, [things]).wait(0).n_events == 3
 
 
 @pytest.mark.parametrize("result_format", FORMATS)
 @pytest.mark.parametrize("is_jagged", [False, True])
 def test_objects_without_members_are_refused_before(is_jagged, result_format):
-    """Of PHYSLITE's EventInfoAux. and others uproot knows a class without members."""
+    """uproot reads EventInfoAux. of PHYSLITE, and others, as a class without members."""
     empty = ak.forms.RecordForm([], [], parameters={"__record__": "xAOD::AuxInfoBase"})
     column = ak.forms.ListOffsetForm("i64", empty) if is_jagged else empty
     form = ak.forms.RecordForm([column, ak.forms.NumpyForm("float32")], ["EventInfoAux.", "x"])
     selection = Selection(text(events()), "uproot-raw", result_format, None, "test")
     with pytest.raises(QueryError, match=r"'EventInfoAux\.' \("):
-        delivered_form(selection, form)
+        form_of_selection(selection, form)

@@ -1,4 +1,4 @@
-"""What the writers write is read back as it was."""
+"""Files are read back as they were written."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def test_round_trip(array, result_format, tmp_path):
     path = tmp_path / "out"
     assert write(array, str(path), result_format) == len(array)
     if result_format == "parquet":
-        found = ak.from_parquet(path)
+        read = ak.from_parquet(path)
     else:
         with uproot.open({str(path): TREE}) as tree:
-            found = tree.arrays(["met", "pt"])
-    assert found.fields == array.fields
-    assert ak.array_equal(found, array)
+            read = tree.arrays(["met", "pt"])
+    assert read.fields == array.fields
+    assert ak.array_equal(read, array)
 
 
 def test_a_ttree_has_a_counter_for_each_jagged_column(tmp_path):
@@ -41,7 +41,7 @@ def test_a_file_that_exists_is_replaced(tmp_path):
     assert path.stat().st_size < 100_000
 
 
-def test_unknown_format():
+def test_an_unknown_format():
     with pytest.raises(ValueError, match="'arrow'"):
         write(ARRAY, io.BytesIO(), "arrow")
 
@@ -65,11 +65,11 @@ def test_missing_values_stay_where_they_are(name, result_format, tmp_path):
     path = str(tmp_path / "out")
     write(array, path, result_format)
     if result_format == "parquet":
-        found = ak.from_parquet(path)
+        read = ak.from_parquet(path)
     else:
         with uproot.open({path: TREE}) as tree:
-            found = tree.arrays()
-    assert found.to_list() == array.to_list()
+            read = tree.arrays()
+    assert read.to_list() == array.to_list()
 
 
 def test_values_under_a_mask_are_not_written_into_other_rows(tmp_path):

@@ -1,4 +1,4 @@
-"""The form of an xAOD query is what the translator's own C++ declares, as uproot reads it."""
+"""The form of an xAOD query has the types of the C++ that the translator declares."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from awkward.forms import from_dict
 from servicex import query as q
 
 from coffea_sx.errors import ConfigurationError, QueryError
-from coffea_sx.forms import OutputForm
-from coffea_sx.forms.xaod import is_xaod, xaod_form
+from coffea_sx.forms.xaod import is_xaod, xaod_forms
 from coffea_sx.query import Selection, select
 
 pytest.importorskip("func_adl_xAOD", reason="xAOD queries are translated by func_adl_xAOD")
 
-# What uproot says of a branch that ROOT 6.40 wrote for a member of this C++ type: its type, its
-# type name, and the letter in its title. Found by writing such a file and reading it.
+# Branches that ROOT 6.40 wrote for members of these C++ types, as uproot read them: type, type
+# name, and letter in the title.
 READ = {
     "bool": ("bool", "bool", "O"),
     "char": ("int8", "int8_t", "B"),
@@ -384,7 +383,7 @@ def declared(selection: Selection, directory) -> tuple[str, str, dict[str, str]]
 
 
 def read(name, cpp):
-    """Say what uproot reads from a branch: its type, its title and its type name."""
+    """Return the type, the title and the type name that uproot reads from a branch."""
     inner, depth = cpp, 0
     while match := re.fullmatch("std::vector<(.+)>", inner):
         inner, depth = match[1], depth + 1
@@ -394,10 +393,10 @@ def read(name, cpp):
     return "var * " * depth + kind, name if depth else f"{name}/{letter}", typename
 
 
-def described(delivered: OutputForm):
-    """Say the same of a derived form."""
+def described(form):
+    """Return the same of each column of a derived form."""
     columns = {}
-    for name, content in zip(delivered.columns, delivered.base_form.contents, strict=True):
+    for name, content in zip(form.fields, form.contents, strict=True):
         bare = content.copy(parameters=None)
         parameters = content.parameters
         columns[name] = (str(bare.type), parameters["__doc__"], parameters["typename"])
@@ -405,18 +404,24 @@ def described(delivered: OutputForm):
     return columns
 
 
+def xaod_form(selection: Selection):
+    """Return the form of the only tree."""
+    (form,) = xaod_forms(selection).values()
+    return form
+
+
 def assert_as_declared(selection, expected, directory):
-    delivered = xaod_form(selection)
+    form = xaod_form(selection)
     tree, title, types = declared(selection, directory)
     assert types == expected
-    assert delivered.columns == list(types)
-    assert described(delivered) == {name: read(name, cpp) for name, cpp in types.items()}
-    assert delivered.tree == tree
-    assert delivered.base_form.parameters == {
+    assert form.fields == list(types)
+    assert described(form) == {name: read(name, cpp) for name, cpp in types.items()}
+    assert list(xaod_forms(selection)) == [tree]
+    assert form.parameters == {
         "__doc__": title,
         "typenames": {name: read(name, cpp)[2] for name, cpp in types.items()},
     }
-    assert from_dict(delivered.base_form.to_dict()) == delivered.base_form
+    assert from_dict(form.to_dict()) == form
 
 
 @pytest.mark.parametrize("name", UNTYPED)
@@ -470,7 +475,7 @@ def test_text(cpp):
         .MetaData(returns("x", cpp))
         .Select(lambda e: (e.Jets("J").First().x(), e.Jets("J").Select(lambda j: j.x())))
     )
-    form = xaod_form(select(query)).base_form
+    form = xaod_form(select(query))
     assert form.parameters["typenames"] == {
         "col0": "std::string",
         "col1": "std::vector<std::string>",
@@ -485,7 +490,7 @@ def test_own_tree_and_names(tmp_path):
     )
     selection = select(text, codegen="atlasr22")
     assert_as_declared(selection, {"n": "int"}, tmp_path)
-    assert xaod_form(selection).tree == "mine"
+    assert list(xaod_forms(selection)) == ["mine"]
 
 
 @pytest.mark.parametrize(
@@ -502,7 +507,7 @@ def test_own_tree_and_names(tmp_path):
 def test_tree_of_a_code_generator(codegen, tree):
     selection = select(q.FuncADL_CMS().Select(lambda e: e.Muons("muons").Count()), codegen=codegen)
     assert is_xaod(selection)
-    assert xaod_form(selection).tree == tree
+    assert list(xaod_forms(selection)) == [tree]
 
 
 @pytest.mark.parametrize("codegen", ["uproot", "uproot-raw", "python", "topcp"])
@@ -514,7 +519,7 @@ def test_other_code_generators(codegen):
 
 
 @pytest.mark.parametrize("codegen", RELEASES)
-def test_a_method_that_a_typed_query_does_not_know(codegen):
+def test_a_method_of_a_typed_query_without_a_declared_type(codegen):
     events = typed(codegen)
     plain = events.Select(lambda e: e.Jets("J", calibrate=False).Select(lambda j: j.ptt()))
     with pytest.raises(QueryError, match=r"xAOD::Jet_v1::ptt .*double"):
@@ -576,7 +581,7 @@ def test_types_that_root_does_not_write(cpp):
     ],
     ids=range(9),
 )
-def test_what_cannot_be_translated(query):
+def test_queries_that_cannot_be_translated(query):
     text, codegen = query if isinstance(query, str) else None, "atlasr22"
     selection = select(text if text is not None else query, codegen=codegen)
     with pytest.raises(QueryError, match="cannot translate the query for 'atlasr22'"):
@@ -590,7 +595,7 @@ def test_columns_are_variables(name):
         xaod_form(select(text.replace("NAME", name), codegen="atlasr22"))
 
 
-def test_columns_are_told_apart():
+def test_columns_have_different_names():
     text = (
         "(call ResultTTree (call Select (call EventDataset) (lambda (list e) (list 1 2)))"
         " (list 'n' 'n') 'mine' 'file.root')"
@@ -603,8 +608,10 @@ def test_columns_are_told_apart():
 def test_parquet_is_the_same_converted(name):
     selection = select(UNTYPED[name][0])
     tree = xaod_form(selection)
-    parquet = xaod_form(dataclasses.replace(selection, result_format="parquet"))
-    assert (parquet.tree, parquet.columns) == ("", tree.columns)
+    trees = xaod_forms(dataclasses.replace(selection, result_format="parquet"))
+    assert list(trees) == [""]
+    parquet = trees[""]
+    assert parquet.fields == tree.fields
     types = {column: kind for column, (kind, _, _) in described(parquet).items()}
     assert types == {column: kind for column, (kind, _, _) in described(tree).items()}
 

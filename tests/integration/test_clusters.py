@@ -25,6 +25,7 @@ import psutil
 import pytest
 from dask_awkward.lib.core import dak_cache
 from distributed import Client, LocalCluster
+from support.paces import FAST
 from support.spoiled import spoil, spoil_result
 from support.strategies import submit_dimuons
 
@@ -227,6 +228,7 @@ def test_killed_workers_change_nothing(tmp_path: Path) -> None:
             schemaclass=SelectionSchema,
             on_failure="skip",
             steps_per_file=5,
+            pace=FAST,
         )
         events, rows = factory.events()
         slow = events.event.map_partitions(_busy, seconds=0.1, meta=events.event._meta)
@@ -293,7 +295,7 @@ def test_another_client_takes_over_while_workers_wait(
             process.kill()
             process.wait(10)
         factory = ServiceXEventsFactory.from_request_id(
-            request_id, url=server.url, schemaclass=SelectionSchema
+            request_id, url=server.url, schemaclass=SelectionSchema, pace=FAST
         )
         numbers = factory.events().event
         future = client.compute(numbers)
@@ -313,7 +315,7 @@ def test_two_owners_of_one_request(
         notebook(cluster, server, files) as (process, request_id),
     ):
         factory = ServiceXEventsFactory.from_request_id(
-            request_id, url=server.url, schemaclass=SelectionSchema
+            request_id, url=server.url, schemaclass=SelectionSchema, pace=FAST
         )
         numbers = factory.events().event
         future = client.compute(numbers)
@@ -495,6 +497,7 @@ def test_max_failed_counts_transforms_and_reads_together(
                 schemaclass=SelectionSchema,
                 on_failure="skip",
                 max_failed=max_failed,
+                pace=FAST,
             ).events()
 
         numbers, rows = again(3)

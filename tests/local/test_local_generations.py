@@ -1,4 +1,4 @@
-"""Servers of each generation, as their clients meet them."""
+"""Generations: the routes, responses and results of each, as clients see them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import uproot
 from coffea_sx.errors import ConfigurationError
 from coffea_sx.local import LocalServiceX
 from coffea_sx.local.generations import GENERATIONS
+from coffea_sx.local.settings import ServerSettings
 
 BASE = "/servicex/transformation"
 EACH = list(GENERATIONS)
@@ -37,7 +38,7 @@ def store_of(status: dict[str, Any], **options: Any) -> minio.Minio:
 
 
 def listed(store: minio.Minio, bucket: str) -> list[str]:
-    return [str(found.object_name) for found in store.list_objects(bucket, recursive=True)]
+    return [str(entry.object_name) for entry in store.list_objects(bucket, recursive=True)]
 
 
 def events_in(content: bytes) -> int:
@@ -46,7 +47,7 @@ def events_in(content: bytes) -> int:
 
 
 def delivered(status: dict[str, Any], **options: Any) -> list[int]:
-    """Return the numbers of events of all results, which are found by listing the bucket."""
+    """Return the numbers of events of all objects in the bucket of a request."""
     store, bucket = store_of(status, **options), status["request_id"]
     urls = [
         store.presigned_get_object(bucket, name, expires=timedelta(minutes=1))
@@ -56,12 +57,12 @@ def delivered(status: dict[str, Any], **options: Any) -> list[int]:
 
 
 @pytest.fixture(params=EACH)
-def client_of_one(request: pytest.FixtureRequest, clients_of: Any) -> Any:
+def each_client(request: pytest.FixtureRequest, clients_of: Any) -> Any:
     """A client of a server of every generation, one after the other."""
     return clients_of[request.param]
 
 
-# -- what there is
+# -- routes and responses
 
 
 @pytest.mark.parametrize(
@@ -82,11 +83,11 @@ def client_of_one(request: pytest.FixtureRequest, clients_of: Any) -> Any:
     ],
 )
 def test_capabilities(clients_of, generation, capabilities):
-    said = clients_of[generation].http.get("/servicex").json()
+    info = clients_of[generation].http.get("/servicex").json()
     if capabilities is None:
-        assert "capabilities" not in said
+        assert "capabilities" not in info
     else:
-        assert sorted(said["capabilities"]) == capabilities
+        assert sorted(info["capabilities"]) == capabilities
 
 
 @pytest.mark.parametrize(
@@ -105,26 +106,24 @@ def test_capabilities(clients_of, generation, capabilities):
         ("1.5", "DELETE", "/servicex/datasets/1", 404),
     ],
 )
-def test_what_older_servers_do_not_have_is_a_routing_error(
-    clients_of, generation, method, path, status, inputs
-):
+def test_routes_that_older_servers_lack(clients_of, generation, method, path, status, inputs):
     client = clients_of[generation]
     request_id = client.submit(inputs[:1])
     client.wait(request_id)
-    answer = client.http.request(method, path.format(id=request_id))
-    assert answer.status_code == status
-    assert answer.headers["content-type"] == HTML
+    response = client.http.request(method, path.format(id=request_id))
+    assert response.status_code == status
+    assert response.headers["content-type"] == HTML
 
 
-def test_what_all_servers_have(client_of_one, inputs):
-    request_id = client_of_one.submit(inputs)
-    client_of_one.wait(request_id)
-    rates = client_of_one.http.get(f"{BASE}/{request_id}/status").json()
+def test_routes_of_all_servers(each_client, inputs):
+    request_id = each_client.submit(inputs)
+    each_client.wait(request_id)
+    rates = each_client.http.get(f"{BASE}/{request_id}/status").json()
     assert (rates["status"], rates["files-completed"]) == ("Complete", 4)
-    known = client_of_one.http.get(BASE).json()["requests"]
-    (listing,) = [request for request in known if request["request_id"] == request_id]
+    listed = each_client.http.get(BASE).json()["requests"]
+    (listing,) = [request for request in listed if request["request_id"] == request_id]
     assert "minio-secret-key" not in listing
-    unknown = client_of_one.http.get(f"{BASE}/nope")
+    unknown = each_client.http.get(f"{BASE}/nope")
     assert unknown.json() == {"message": "Transformation request not found with id: nope"}
 
 
@@ -133,27 +132,28 @@ def test_the_status_has_the_same_keys(clients_of, inputs):
     assert len({frozenset(status) for status in statuses}) == 1
 
 
-def test_results_are_read_with_the_keys_of_the_status(client_of_one, inputs):
-    status = client_of_one.wait(client_of_one.submit(inputs))
+def test_results_are_read_with_the_keys_of_the_status(each_client, inputs):
+    status = each_client.wait(each_client.submit(inputs))
     assert delivered(status) == [0, 50, 51, 52]
     assert delivered(status, region="us-east-1") == [0, 50, 51, 52]
 
 
-def test_a_listing_of_many_pages(client_of_one, inputs, monkeypatch):
-    monkeypatch.setattr("coffea_sx.local.objects.MAX_KEYS", 1)
-    status = client_of_one.wait(client_of_one.submit(inputs))
+@pytest.mark.parametrize("generation", EACH)
+def test_a_listing_of_many_pages(generation, serve, inputs):
+    client = serve(generation=generation, settings=ServerSettings(listed_objects=1))
+    status = client.wait(client.submit(inputs))
     names = listed(store_of(status), status["request_id"])
     assert names == sorted(str(path).replace("/", ":") for path in inputs)
 
 
-def test_other_keys_list_nothing(client_of_one, inputs):
-    status = client_of_one.wait(client_of_one.submit(inputs[:1]))
+def test_wrong_keys_list_nothing(each_client, inputs):
+    status = each_client.wait(each_client.submit(inputs[:1]))
     store = store_of({**status, "minio-secret-key": "other"}, region="us-east-1")
     with pytest.raises(minio.error.S3Error, match="SignatureDoesNotMatch"):
         listed(store, status["request_id"])
 
 
-# -- what becomes of requests
+# -- requests
 
 
 @pytest.mark.parametrize("generation", EACH)
@@ -164,8 +164,8 @@ def test_cancel_by_get(generation, serve, inputs):
     client = serve(generation=generation, before_report=hold)
     request_id = client.submit(inputs)
     client.wait(request_id, n_rows=1)
-    answer = client.http.get(f"{BASE}/{request_id}/cancel")
-    assert answer.json() == {"message": f"Canceled transformation request {request_id}"}
+    response = client.http.get(f"{BASE}/{request_id}/cancel")
+    assert response.json() == {"message": f"Canceled transformation request {request_id}"}
     status = client.status(request_id)
     assert (status["status"], status["files-remaining"]) == ("Canceled", 3)
     assert status["finish-time"] != "None"
@@ -175,10 +175,10 @@ def test_cancel_by_get(generation, serve, inputs):
 @pytest.mark.parametrize(("generation", "code"), [("2026", 200), ("2025", 200), ("1.5", 400)])
 def test_submission_of_rntuples(clients_of, inputs, generation, code):
     client = clients_of[generation]
-    answer = client.post(inputs[:1], **{"result-format": "root-rntuple"})
-    assert answer.status_code == code
+    response = client.post(inputs[:1], **{"result-format": "root-rntuple"})
+    assert response.status_code == code
     if code == 400:
-        assert answer.json()["message"].startswith("The json request was malformed: 400")
+        assert response.json()["message"].startswith("The json request was malformed: 400")
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_requests_without_files(generation, status_of_unknown, has_time, serve):
         assert rates["status"] == status["status"]
 
 
-def test_an_older_server_goes_on_in_the_directory(serve, inputs, tmp_path):
+def test_a_directory_is_used_by_servers_of_all_generations(serve, inputs, tmp_path):
     client = serve(tmp_path)
     request_id = client.submit(inputs)
     client.wait(request_id)
@@ -211,7 +211,7 @@ def test_an_older_server_goes_on_in_the_directory(serve, inputs, tmp_path):
     assert len(client.objects(request_id)) == 4
 
 
-# -- which one
+# -- choice of a generation
 
 
 @pytest.mark.parametrize("generation", ["2024", "", 2026])
@@ -221,15 +221,15 @@ def test_unknown_generations(generation):
     assert str(caught.value).startswith(f"generation={generation!r}:")
 
 
-def test_the_generation_is_shown(client_of_one):
-    assert re.search(r"generation</th><td>(2026|2025|1\.5)<", client_of_one.server._repr_html_())
+def test_the_generation_is_shown(each_client):
+    assert re.search(r"generation</th><td>(2026|2025|1\.5)<", each_client.server._repr_html_())
 
 
 @pytest.mark.parametrize("generation", EACH)
 def test_results_in_another_store(generation, serve, inputs, s3_store):
     client = serve(object_store=s3_store.url, generation=generation)
-    said = client.http.get("/servicex").json()
-    assert tuple(said.get("capabilities", ())) == GENERATIONS[generation].capabilities
+    info = client.http.get("/servicex").json()
+    assert tuple(info.get("capabilities", ())) == GENERATIONS[generation].capabilities
     status = client.wait(client.submit(inputs))
     assert status["minio-endpoint"] == s3_store.endpoint
     assert delivered(status) == [0, 50, 51, 52]
@@ -266,5 +266,5 @@ def test_the_servicex_client(delivery, generation, serve, inputs, tmp_path):
     else:
         contents = [Path(line).read_bytes() for line in out.splitlines() if line.startswith("/")]
     assert sorted(map(events_in, contents)) == [0, 50, 51, 52]
-    asked = {exchange.path.rpartition("/")[2] for exchange in client.server.exchanges}
-    assert ("results" in asked) == (generation == "2025")
+    requested = {exchange.path.rpartition("/")[2] for exchange in client.server.exchanges}
+    assert ("results" in requested) == (generation == "2025")

@@ -1,4 +1,4 @@
-"""Results in a real S3 server: the server behaves as one of 2025, and clients find everything."""
+"""Buckets in a real S3 server, with a server that behaves like one of 2025."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ from typing import Any
 import awkward as ak
 import dask
 import httpx
+import minio
 import pytest
 import uproot
 import yaml
 from coffea.nanoevents import NanoEventsFactory
+from support.paces import FAST
 
 from coffea_sx.cli import main
 from coffea_sx.demo.analysis import SelectionSchema, dimuon_query
@@ -39,22 +41,22 @@ KEYS = {"AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": "secret"}
 
 
 def names_in(store: S3Store, bucket: str) -> list[str]:
-    return sorted(found.object_name for found in store.client().list_objects(bucket))
+    return sorted(entry.object_name for entry in store.client().list_objects(bucket))
 
 
 def delivered(store: S3Store, client: Any, request_id: str) -> dict[str, ak.Array]:
     """Read the delivered files by their input path."""
-    found = {}
+    arrays = {}
     for row in client.rows(request_id):
         if row["transform_status"] == "success":
-            answer = httpx.get(
+            response = httpx.get(
                 store.client().presigned_get_object(request_id, row["s3-object-name"])
             )
-            assert answer.status_code == 200
-            assert len(answer.content) == row["total-bytes"]
-            with uproot.open(io.BytesIO(answer.content)) as file:
-                found[row["file-path"]] = file["servicex"].arrays(["MET_pt", "event"])
-    return found
+            assert response.status_code == 200
+            assert len(response.content) == row["total-bytes"]
+            with uproot.open(io.BytesIO(response.content)) as file:
+                arrays[row["file-path"]] = file["servicex"].arrays(["MET_pt", "event"])
+    return arrays
 
 
 # -- the URL of the store
@@ -101,7 +103,7 @@ def test_urls_of_stores(url, endpoint, is_secured, keys):
         "s3://a:TopSecret/@host:9000",
     ],
 )
-def test_malformed_urls_are_refused_at_once_and_not_shown(url):
+def test_malformed_urls_are_refused_and_not_shown(url):
     with pytest.raises(ConfigurationError, match="s3://host:port, with or without") as caught:
         LocalServiceX(object_store=url)
     assert "Top" not in str(caught.value)
@@ -110,7 +112,7 @@ def test_malformed_urls_are_refused_at_once_and_not_shown(url):
 
 
 @pytest.mark.parametrize("url", ["s3://h", "s3://@h", "s3://a@h", "s3://a:@h", "s3://:TopSecret@h"])
-def test_keys_that_are_missing(url):
+def test_missing_keys(url):
     with pytest.raises(ConfigurationError, match="AWS_ACCESS_KEY_ID") as caught:
         parse_object_store(url, {"AWS_ACCESS_KEY_ID": "me"})
     assert "Top" not in str(caught.value)
@@ -139,10 +141,10 @@ def test_a_store_that_cannot_be_used(what, s3_store, closed_port, servicex, tmp_
     assert "TopSecret" not in str(caught.value)
     assert threading.active_count() == threads
     with LocalServiceX(tmp_path):
-        pass  # nobody holds the directory
+        pass  # the directory is free
 
 
-# -- what a server of 2025 answers
+# -- responses of a server of 2025
 
 
 def test_the_status_has_the_keys_as_given(s3_store, serve, inputs):
@@ -161,9 +163,9 @@ def test_the_status_has_the_keys_as_given(s3_store, serve, inputs):
     assert s3_store.secret_key not in client.http.get(f"{BASE}/{request_id}/status").text
 
 
-def test_it_answers_as_a_server_of_2025(client_of_2025, inputs):
-    said = client_of_2025.http.get("/servicex").json()
-    assert sorted(said["capabilities"]) == [
+def test_a_server_of_2025(client_of_2025, inputs):
+    info = client_of_2025.http.get("/servicex").json()
+    assert sorted(info["capabilities"]) == [
         "long_sample_titles_10240",
         "poll_local_transformation_results",
     ]
@@ -171,7 +173,7 @@ def test_it_answers_as_a_server_of_2025(client_of_2025, inputs):
     client_of_2025.wait(request_id)
     name = client_of_2025.rows(request_id)[0]["s3-object-name"]
     body = {"request_id": request_id, "file_list": [name]}
-    # The path is that of a request with this name, which cannot be posted to.
+    # The path is that of a request with this id, to which nothing can be posted.
     assert client_of_2025.http.post(f"{BASE}/file-urls", json=body).status_code == 405
     assert client_of_2025.http.get(f"{BASE}/{request_id}/errors").status_code == 404
     assert client_of_2025.http.get(f"/{request_id}/{name}").status_code == 404
@@ -187,8 +189,8 @@ def test_all_results_are_in_the_bucket(client_of_2025, client, s3_store, inputs,
         4,
         1,
     )
-    found = delivered(s3_store, client_of_2025, request_id)
-    assert sorted(found) == sorted(map(str, inputs))
+    arrays = delivered(s3_store, client_of_2025, request_id)
+    assert sorted(arrays) == sorted(map(str, inputs))
     rows = [row for row in client_of_2025.rows(request_id) if row["transform_status"] == "success"]
     assert names_in(s3_store, request_id) == sorted(row["s3-object-name"] for row in rows)
     plain = client.submit(inputs)
@@ -196,7 +198,7 @@ def test_all_results_are_in_the_bucket(client_of_2025, client, s3_store, inputs,
     for path, content in client.objects(plain).items():
         with uproot.open(io.BytesIO(content)) as file:
             expected = file["servicex"].arrays(["MET_pt", "event"])
-        assert ak.array_equal(found[path], expected, dtype_exact=True)
+        assert ak.array_equal(arrays[path], expected, dtype_exact=True)
     assert list((client_of_2025.server.directory / "scratch").iterdir()) == []
 
 
@@ -208,7 +210,7 @@ def test_an_object_is_there_before_its_row(client_of_2025, s3_store, inputs):
     client_of_2025.wait(request_id)
 
 
-# -- the life of buckets
+# -- life cycle of buckets
 
 
 def test_cancel_keeps_the_bucket_and_delete_removes_it(s3_store, serve, inputs):
@@ -226,7 +228,7 @@ def test_cancel_keeps_the_bucket_and_delete_removes_it(s3_store, serve, inputs):
     assert client.http.get(f"{BASE}/{request_id}").status_code == 404
 
 
-def test_a_bucket_that_is_gone_can_be_deleted(client_of_2025, s3_store, inputs):
+def test_a_request_without_its_bucket_can_be_deleted(client_of_2025, s3_store, inputs):
     request_id = client_of_2025.submit(inputs[:1])
     client_of_2025.wait(request_id)
     store = s3_store.client()
@@ -270,11 +272,11 @@ def test_other_keys_after_a_restart(serve, inputs, tmp_path):
 def test_a_store_that_fails_fails_files_and_requests(serve, inputs):
     with S3Store() as store:
 
-        async def lose(path: str) -> None:
+        async def rotate_keys(path: str) -> None:
             if path == str(inputs[1]):
                 store.rotate_keys()
 
-        client = serve(object_store=store.url, workers=1, before_report=lose)
+        client = serve(object_store=store.url, workers=1, before_report=rotate_keys)
         request_id = client.submit(inputs[:2])
         status = client.wait(request_id)
         assert (status["files-completed"], status["files-failed"]) == (1, 1)
@@ -305,20 +307,20 @@ def test_a_did_can_be_submitted_again_after_the_store_failed(serve, inputs):
         client.server.stop()
 
 
-def test_an_upload_on_its_way_does_not_keep_a_bucket(s3_store):
-    buckets = S3Buckets(parse_object_store(s3_store.url))
+def test_a_bucket_is_removed_despite_a_late_upload(s3_store, monkeypatch):
     bucket, client = str(uuid.uuid4()), s3_store.client()
-    remove, uploads = buckets._client.remove_bucket, ["a", "b", "c", "d"]
+    remove, uploads = minio.Minio.remove_bucket, ["a", "b", "c", "d"]
 
-    def remove_after_an_upload(bucket: str) -> None:
+    def remove_after_an_upload(store: minio.Minio, bucket: str) -> None:
         if uploads:
             client.put_object(bucket, uploads.pop(), io.BytesIO(b"x"), 1)
-        remove(bucket)
+        remove(store, bucket)
 
-    buckets._client.remove_bucket = remove_after_an_upload
+    monkeypatch.setattr(minio.Minio, "remove_bucket", remove_after_an_upload)
+    buckets = S3Buckets(parse_object_store(s3_store.url))
     asyncio.run(buckets.make(bucket))
     with pytest.raises(BucketError, match="BucketNotEmpty"):
-        asyncio.run(buckets.drop(bucket))  # they do not end
+        asyncio.run(buckets.drop(bucket))  # uploads go on
     assert uploads == ["a"]
     asyncio.run(buckets.drop(bucket))
     assert not client.bucket_exists(bucket)
@@ -355,7 +357,7 @@ def events_of(nano_files):
             input_form={nano_files[0]: "Events"},
             url=server.url,
             schemaclass=SelectionSchema,
-            **options,
+            **{"pace": FAST, **options},
         ).events()
 
     return events
@@ -369,12 +371,12 @@ def values(events: Any) -> Any:
 
 def test_the_same_events_as_with_the_plain_server(events_of, of_2025, servicex, s3_store):
     start = len(of_2025.exchanges)
-    found, expected = values(events_of(of_2025)), values(events_of(servicex))
+    from_s3, expected = values(events_of(of_2025)), values(events_of(servicex))
     assert len(expected[0]) > 0
-    for ours, theirs in zip(found, expected, strict=True):
+    for ours, theirs in zip(from_s3, expected, strict=True):
         assert ak.array_equal(ours, theirs, dtype_exact=True)
-    asked = [exchange.path for exchange in list(of_2025.exchanges)[start:]]
-    assert not any(path.endswith(("file-urls", "errors")) for path in asked)
+    requested = [exchange.path for exchange in list(of_2025.exchanges)[start:]]
+    assert not any(path.endswith(("file-urls", "errors")) for path in requested)
 
 
 def test_failed_files_are_skipped(events_of, of_2025, nano_files, corrupt):
@@ -428,8 +430,8 @@ def test_serve_with_an_object_store(s3_store, inputs, query):
             assert lines[-1], "the server ended"
             path = Path(lines[1].rpartition(" is ")[2].strip())
             (endpoint,) = yaml.safe_load(path.read_text())["api_endpoints"]
-            said = httpx.get(f"{endpoint['endpoint']}/servicex").json()
-            assert "generate_file_urls" not in said["capabilities"]
+            info = httpx.get(f"{endpoint['endpoint']}/servicex").json()
+            assert "generate_file_urls" not in info["capabilities"]
             assert s3_store.secret_key not in "".join(lines)
         finally:
             server.send_signal(signal.SIGTERM)
@@ -438,6 +440,6 @@ def test_serve_with_an_object_store(s3_store, inputs, query):
 
 def test_serve_with_a_malformed_object_store(capsys):
     assert main(["serve", "--object-store", "s3://a:TopSecret@"]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("coffea-sx: object_store= must name an S3 server")
-    assert "TopSecret" not in said
+    stderr = capsys.readouterr().err
+    assert stderr.startswith("coffea-sx: object_store= must name an S3 server")
+    assert "TopSecret" not in stderr

@@ -1,4 +1,4 @@
-"""The `servicex` client, as it is, talks to this server."""
+"""The unchanged `servicex` client works with this server."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def folder(serve, tmp_path, monkeypatch):
-    """Make a folder with the configuration of a server that wants tokens."""
+def folder(serve, tmp_path):
+    """Make a folder with the configuration of a server with tokens."""
     client = serve(tokens=True)
     cache = f"cache_path: {tmp_path / 'cache'}\n"
     (tmp_path / "servicex.yaml").write_text(client.server.servicex_yaml() + cache)

@@ -36,7 +36,7 @@ def client(servicex, client_of):
 def test_files_of_a_list_in_the_order_of_the_list(client, selection, nano_files):
     wanted = identify(nano_files[::-1])
     request_id = submit(client, selection, wanted)
-    assert files_of(client, request_id, PollPolicy()).paths == tuple(nano_files[::-1])
+    assert files_of(client, request_id, PACE).paths == tuple(nano_files[::-1])
 
 
 def test_files_of_a_did(client_of, selection, nano_files):
@@ -44,7 +44,7 @@ def test_files_of_a_did(client_of, selection, nano_files):
         client = client_of(server.url)
         wanted = identify(nano_files[:1])
         request_id = submit(client, selection, type(wanted)("rucio://me:nano", None))
-        assert files_of(client, request_id, PollPolicy()).paths == tuple(nano_files[:3])
+        assert files_of(client, request_id, PACE).paths == tuple(nano_files[:3])
 
 
 class Lookup:
@@ -140,7 +140,7 @@ def test_a_look_up_survives_an_outage(scripted, client_of):
         return say({}, 503) if is_down else play(asked)
 
     client = client_of(scripted(down_for_a_second).url, 0.2)
-    assert files_of(client, "d857", PollPolicy()).paths == ("/3.root",)
+    assert files_of(client, "d857", PACE).paths == ("/3.root",)
     with pytest.raises(RequestRefused, match="503"):
         files_of(
             client_of(scripted(lambda asked: say({}, 503)).url, 0.2),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 
 import pytest
@@ -78,44 +77,6 @@ def test_numbers_that_are_missing():
         parsed([{**row(1, "/a.root"), "total-events": None, "total-bytes": None}])
     )
     assert (outcome.n_events, outcome.nbytes) == (None, 0)
-
-
-def test_every_recorded_answer(shared):
-    """Replay all answers of real servers, in the order in which they were given."""
-    n_outcomes = 0
-    for path in sorted((shared / "data/servicex/exchanges").glob("*.json")):
-        recorded = json.loads(path.read_text())
-        exchanges = recorded.get("exchanges", []) if isinstance(recorded, dict) else recorded
-        responses = [e["response"] for e in exchanges if isinstance(e.get("response"), dict)]
-        for request_id in {r["request-id"] for a in responses for r in a.get("results", ())}:
-            n_outcomes += replay(request_id, responses)
-    assert n_outcomes > 100
-
-
-def replay(request_id, responses):
-    answers = [
-        rows
-        for response in responses
-        if (rows := [r for r in response.get("results", ()) if r["request-id"] == request_id])
-    ]
-    paths = dict.fromkeys(r["file-path"] for r in max(answers, key=len))
-    matcher = matcher_of(InputFiles(tuple(paths)))
-    seen: dict[int, object] = {}
-    for answer in answers:
-        new = enter(matcher, answer)
-        assert not seen.keys() & {o.index for o in new}
-        seen.update((o.index, o) for o in new)
-        assert matcher.results.outcomes == seen
-    assert matcher.results.is_complete
-    names = Counter(r["s3-object-name"] for r in answers[-1])
-    # The object of two files, which dataset.listed() refuses, is the result of one of them.
-    failed = {
-        r["file-path"]
-        for r in answers[-1]
-        if r["transform_status"] != "success" or names[r["s3-object-name"]] > 1
-    }
-    assert {o.input_file for o in seen.values() if isinstance(o, Failed)} <= failed
-    return len(seen)
 
 
 # -- an object is the result of one input file

@@ -357,7 +357,7 @@ class History(RuleBasedStateMachine):
     @invariant()
     def the_report_adds_up(self) -> None:
         outcomes = [("d857", self.outcomes.get(i)) for i in range(len(self.files))]
-        added = report.add_up(self.files.paths, outcomes, self.read, 1)
+        added = report.make_report(self.files.paths, outcomes, self.read, 1)
         assert added.n_inputs == added.n_delivered + added.n_failed + added.n_waiting
         assert added.n_inputs == len(self.files)
         assert added.n_waiting == len(self.files) - len(self.outcomes)

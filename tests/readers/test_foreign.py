@@ -1,4 +1,4 @@
-"""Errors of coffea's code and of the user's are no errors of the file that is read."""
+"""Errors of code of coffea and of the user are no errors of the file that is read."""
 
 from __future__ import annotations
 
@@ -13,26 +13,25 @@ import pytest
 from coffea.nanoevents import BaseSchema, NanoEventsFactory, transforms
 from coffea.nanoevents.util import concat
 from servicex import query as sx_query
-
-from coffea_sx.errors import CorruptFile
+from support.paces import FAST
 
 FORMATS = ["root-file", "root-rntuple", "parquet"]
 
 
 class OwnError(Exception):
-    """An error that nobody else knows."""
+    """An error of the user's code."""
 
 
 class FailingSchema(BaseSchema):
-    """Has a column more, which is made by a function while events are read."""
+    """A schema with a column that a function makes while events are read."""
 
     def __init__(self, base_form, *args, **kwargs):
         super().__init__(base_form, *args, **kwargs)
         fields, contents = self._form["fields"], self._form["contents"]
-        made = copy.deepcopy(contents[fields.index("MET_pt")])
-        made["form_key"] = concat(made["form_key"], "!made_by_the_user")
+        column = copy.deepcopy(contents[fields.index("MET_pt")])
+        column["form_key"] = concat(column["form_key"], "!made_by_the_user")
         self._form["fields"] = [*fields, "made"]
-        self._form["contents"] = [*contents, made]
+        self._form["contents"] = [*contents, column]
 
 
 def events_of(servicex, files, result_format, **options):
@@ -43,7 +42,7 @@ def events_of(servicex, files, result_format, **options):
         url=servicex.url,
         schemaclass=FailingSchema,
         result_format=result_format,
-        **options,
+        **{"pace": FAST, **options},
     ).events()
 
 
@@ -60,9 +59,9 @@ def test_an_error_while_events_are_made_passes(
 
     monkeypatch.setattr(transforms, "made_by_the_user", made_by_the_user, raising=False)
     events = events_of(servicex, nano_files[:2], result_format, on_failure=on_failure)
-    wanted = [events[0].made, events[1]] if on_failure == "skip" else [events.made]
+    collections = [events[0].made, events[1]] if on_failure == "skip" else [events.made]
     with pytest.raises(kind) as caught:
-        dask.compute(*wanted, scheduler="synchronous")
+        dask.compute(*collections, scheduler="synchronous")
     assert type(caught.value) is kind
     assert "a mistake of the user's" in str(caught.value)
     assert "object" not in str(caught.value).split("See if this")[0]
@@ -71,28 +70,11 @@ def test_an_error_while_events_are_made_passes(
 
 
 @pytest.mark.parametrize("result_format", FORMATS)
-def test_what_is_made_of_good_columns_is_read(servicex, nano_files, monkeypatch, result_format):
+def test_a_column_that_a_function_makes(servicex, nano_files, monkeypatch, result_format):
     monkeypatch.setattr(transforms, "made_by_the_user", lambda stack: None, raising=False)
     events = events_of(servicex, nano_files[:2], result_format)
     made, read = dask.compute(events.made, events.MET_pt, scheduler="synchronous")
     assert made.to_list() == read.to_list()
-
-
-def test_lists_that_do_not_end_are_an_error_of_the_file():
-    import awkward as ak
-    import numpy as np
-
-    from coffea_sx.readers.columns import Columns
-
-    lists = ak.Array(
-        ak.contents.ListOffsetArray(
-            ak.index.Index64(np.array([0, 3, 1, 4])), ak.contents.NumpyArray(np.arange(4.0))
-        )
-    )
-    columns = Columns("o.root", 3, {"x"}, dict, lambda *args: {"x": lists}, {})
-    with pytest.raises(CorruptFile, match=r"o\.root.*'x'") as caught:
-        columns.arrays(["x"], 0, 3)
-    assert caught.value.object_name == "o.root"
 
 
 def test_the_first_functions_are_compiled_in_threads():
@@ -105,16 +87,16 @@ def test_the_first_functions_are_compiled_in_threads():
         import awkward as ak
         import sys
 
-        from coffea_sx.readers.partition import _prepare_to_compile
+        from coffea_sx.readers.partition import register_with_numba
 
         # Another thread has begun to load numba's extensions, and is not yet done.
         entrypoints._already_initialized = True
-        _prepare_to_compile()
-        threads = [threading.Thread(target=_prepare_to_compile) for _ in range(4)]
+        register_with_numba()
+        threads = [threading.Thread(target=register_with_numba) for _ in range(4)]
         [thread.start() for thread in threads]
         [thread.join() for thread in threads]
         from coffea.nanoevents import transforms
-        found = transforms._distinctParent_kernel(ak.Array([-1, 0, 1]), ak.Array([1, 1, 2]))
-        assert found.tolist() == [-1, -1, 1], found
+        parents = transforms._distinctParent_kernel(ak.Array([-1, 0, 1]), ak.Array([1, 1, 2]))
+        assert parents.tolist() == [-1, -1, 1], parents
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=240)

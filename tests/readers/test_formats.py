@@ -1,4 +1,4 @@
-"""One behaviour for all formats and stores: the same events, or the same error."""
+"""All formats and stores give the same events, or the same error."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import uproot
-from coffea.nanoevents import NanoAODSchema
+from support.schemas import EVENT_IDS, MUON, Quiet
 from support.strategies import columns
 
 from coffea_sx.errors import CorruptFile, FormMismatch, ReadError, Truncated
 from coffea_sx.forms import OutputForm
+from coffea_sx.forms.derivation import form_of_selection
 from coffea_sx.forms.input_form import input_form
-from coffea_sx.forms.output_form import delivered_form
-from coffea_sx.forms.schema import form_mapping
+from coffea_sx.forms.mapping import form_mapping
 from coffea_sx.forms.writers import write
 from coffea_sx.local import LocalServiceX
 from coffea_sx.polling.outcomes import Delivered
@@ -35,18 +35,11 @@ from coffea_sx.query import RESULT_FORMATS, select
 from coffea_sx.readers.partition import blockwise_reader, read
 from coffea_sx.servicex.models import SignedUrl
 from coffea_sx.storage.stored import StoredObject, stored_object
-from coffea_sx.storage.transport import Part
+from coffea_sx.storage.transfer import ObjectPart
 from coffea_sx.testing import S3Store
 
-MUON = [f"Muon_{name}" for name in ("pt", "eta", "phi", "mass", "charge")]
-NAMES = ["run", "luminosityBlock", "event", "MET_pt", "MET_phi", *MUON]
+NAMES = [*EVENT_IDS, "MET_pt", "MET_phi", *MUON]
 Put = Callable[[bytes], StoredObject]
-
-
-class Quiet(NanoAODSchema):
-    """Says nothing of collections that are not there."""
-
-    warn_missing_crossrefs = False
 
 
 # -- stores
@@ -62,17 +55,17 @@ class LocalFiles:
         path = self._directory / uuid4().hex
         path.write_bytes(content)
 
-        def fetch(start: int, stop: int | None, wanted: Any = None) -> Part:
+        def fetch(start: int, stop: int | None, wanted: Any = None) -> ObjectPart:
             whole = path.read_bytes()
             ranges = [(start, stop)] if wanted is None else wanted
             pieces = [bytearray(whole[begin:end]) for begin, end in ranges]
-            return Part(pieces, len(content), path.name)
+            return ObjectPart(pieces, len(content), path.name)
 
         return StoredObject(path.name, fetch, len(content))
 
 
 class FileURLs:
-    """Objects of the embedded ServiceX, which gives URLs for them."""
+    """Objects of the embedded ServiceX, read by URLs."""
 
     def __init__(self, servicex: LocalServiceX, poller: Any, directory: Path) -> None:
         self._poller = poller
@@ -138,7 +131,7 @@ def truth(nano_files: list[str]) -> Any:
 @pytest.fixture(scope="module", params=RESULT_FORMATS)
 def delivered(request: pytest.FixtureRequest, nano_files: list[str]) -> OutputForm:
     selection = select(columns(*NAMES), codegen="uproot", result_format=request.param)
-    return delivered_form(selection, input_form({nano_files[0]: "Events"}, None))
+    return form_of_selection(selection, input_form({nano_files[0]: "Events"}, None))
 
 
 def written(events: Any, delivered: OutputForm) -> bytes:
@@ -229,7 +222,7 @@ def nothing_in(delivered: OutputForm) -> bytes:
 
 
 def test_nothing_at_all(put: Put, delivered: OutputForm) -> None:
-    """What servers write of an input file without the tree."""
+    """Servers write such a file for an input file without the tree."""
     stored = put(nothing_in(delivered))
     assert len(events_of(stored, delivered, n_events=0)) == 0
     with pytest.raises(FormMismatch, match=r"holds nothing.*/data/in\.root"):
@@ -241,7 +234,7 @@ def noise(n: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "change",
     [
         pytest.param(lambda content: b"", id="no bytes"),
         pytest.param(lambda content: b"<?xml version='1.0'?><Error/>", id="an error page"),
@@ -255,10 +248,10 @@ def noise(n: int) -> bytes:
         ),
     ],
 )
-def test_spoilt(
-    put: Put, content: bytes, delivered: OutputForm, spoil: Callable[[bytes], bytes]
+def test_corrupt_files(
+    put: Put, content: bytes, delivered: OutputForm, change: Callable[[bytes], bytes]
 ) -> None:
-    stored = put(spoil(content))
+    stored = put(change(content))
     with pytest.raises((CorruptFile, Truncated), match=r"/data/in\.root") as caught:
         events_of(stored, delivered)
     assert isinstance(caught.value, ReadError)
@@ -274,7 +267,7 @@ def test_a_missing_column(put: Put, delivered: OutputForm, truth: Any) -> None:
 
 
 def test_another_dtype(put: Put, delivered: OutputForm, truth: Any) -> None:
-    """Doubles in a file whose form promised floats are never read as floats."""
+    """Doubles are never read as floats."""
     doubles = ak.with_field(truth, ak.values_astype(truth.Muon_pt, np.float64), "Muon_pt")
     stored = put(written(doubles, delivered))
     with pytest.raises(FormMismatch) as caught:
@@ -294,7 +287,7 @@ def test_a_narrower_dtype_is_widened(put: Put, delivered: OutputForm, truth: Any
     assert ak.array_equal(ak.without_parameters(events.Muon.charge), truth.Muon_charge)
 
 
-def test_a_size_that_the_server_got_wrong(
+def test_a_wrong_size_from_the_server(
     put: Put, content: bytes, delivered: OutputForm, truth: Any
 ) -> None:
     for wrong in (0, 10, len(content) - 100, len(content) + 1000, 100 * len(content)):

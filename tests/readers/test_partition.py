@@ -1,4 +1,4 @@
-"""A delivered file is read as promised, or it is an error that names it."""
+"""A delivered file has the expected form, or reading it is an error that names the file."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import uproot
 from coffea.nanoevents import BaseSchema
-from coffea.nanoevents.factory import _map_schema_uproot
 from support.strategies import Answer, ScriptedServer, columns, serve_file
 
+from coffea_sx._upstream.coffea import SchemaMapping
 from coffea_sx.errors import CorruptFile, FormMismatch, ObjectGone, ReadError
 from coffea_sx.forms import OutputForm
+from coffea_sx.forms.derivation import form_of_selection
 from coffea_sx.forms.input_form import input_form
-from coffea_sx.forms.output_form import delivered_form, known_form
+from coffea_sx.forms.output_form import as_output_form
 from coffea_sx.forms.writers import write
 from coffea_sx.polling.outcomes import Delivered
 from coffea_sx.query import select
@@ -29,18 +30,18 @@ NAMES = ["MET_pt", "Muon_pt", "event"]
 
 
 class Bench:
-    """Serves one delivered file that may be spoilt: the source of a transform of its own."""
+    """A server of one delivered file, whose bytes tests may change, and a source of its URL."""
 
     def __init__(self, delivered, outcome, content, scripted):
         self.delivered, self.outcome, self.content = delivered, outcome, content
-        self.server = scripted(lambda asked: serve_file(self.content)(asked))
+        self.server = scripted(lambda request: serve_file(self.content)(request))
 
     def signed_url(self, object_name, *, refresh=False):
         return SignedUrl(f"{self.server.url}/o?Signature=CANARY", {}, time.time() + 600)
 
     def read(self, step=0, steps=1, delivered=None, only=None):
         delivered = delivered or self.delivered
-        mapping = _map_schema_uproot(
+        mapping = SchemaMapping(
             schemaclass=BaseSchema, behavior={}, metadata=None, version="latest"
         )
         reader = blockwise_reader(delivered, mapping)
@@ -53,7 +54,7 @@ class Bench:
 @pytest.fixture(scope="module")
 def form(nano_files):
     selection = select(columns(*NAMES), codegen="uproot")
-    return delivered_form(selection, input_form({nano_files[0]: "Events"}, None))
+    return form_of_selection(selection, input_form({nano_files[0]: "Events"}, None))
 
 
 @pytest.fixture(scope="module")
@@ -84,42 +85,42 @@ def test_values_are_those_of_the_input(bench, truth):
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 499, 500, 501])
 def test_steps_are_the_file_in_parts(bench, truth, steps):
-    wanted = range(steps) if steps < 10 else [0, 1, steps // 2, steps - 2, steps - 1]
+    some = range(steps) if steps < 10 else [0, 1, steps // 2, steps - 2, steps - 1]
     size = -(-500 // steps)
-    for step in wanted:
+    for step in some:
         part = bench.read(step, steps)
         expected = truth["event"][step * size : (step + 1) * size]
         assert part["event"].to_list() == expected.to_list()
 
 
-def test_only_the_columns_asked_for(bench):
+def test_some_columns(bench):
     array = bench.read(only=["MET_pt"])
     assert len(array) == 500
     assert ak.sum(array.MET_pt) > 0
 
 
 def test_another_tree_name(bench):
-    promised = OutputForm({"other": bench.delivered.base_form}, "other")
+    expected = OutputForm({"other": bench.delivered.base_form}, "other")
     with pytest.raises(FormMismatch, match=r"tree 'other'.*'servicex'") as caught:
-        bench.read(delivered=promised)
+        bench.read(delivered=expected)
     assert caught.value.input_file == bench.outcome.input_file
 
 
 def test_another_type(bench):
-    promised = known_form(ak.forms.RecordForm([ak.forms.NumpyForm("int32")], ["MET_pt"]))
+    expected = as_output_form(ak.forms.RecordForm([ak.forms.NumpyForm("int32")], ["MET_pt"]))
     with pytest.raises(FormMismatch, match="'MET_pt' should be int32, found float32") as caught:
-        bench.read(delivered=promised)
+        bench.read(delivered=expected)
     error = pickle.loads(pickle.dumps(caught.value))
     assert (error.column, error.expected, error.found) == ("MET_pt", "int32", "float32")
     assert error.object_name == bench.outcome.object_name
 
 
-def test_a_type_that_holds_what_is_there(bench, truth):
+def test_a_wider_type_than_that_of_the_file(bench, truth):
     double = ak.forms.NumpyForm("float64")
     wide = ak.forms.RecordForm(
         [double, ak.forms.ListOffsetForm("i64", double)], ["MET_pt", "Muon_pt"]
     )
-    array = bench.read(delivered=known_form(wide))
+    array = bench.read(delivered=as_output_form(wide))
     for name in ("MET_pt", "Muon_pt"):
         expected = ak.values_astype(truth[name], "float64")
         assert ak.array_equal(ak.without_parameters(array[name]), expected)
@@ -140,7 +141,7 @@ def test_a_file_of_an_input_without_the_tree(bench, tmp_path):
 def test_a_column_that_is_missing(bench):
     form = ak.forms.RecordForm([ak.forms.NumpyForm("float32")], ["MET"])
     with pytest.raises(FormMismatch, match=r"'MET'.*no such column"):
-        bench.read(delivered=known_form(form))
+        bench.read(delivered=as_output_form(form))
 
 
 def noise(n):
@@ -148,7 +149,7 @@ def noise(n):
 
 
 @pytest.mark.parametrize(
-    "how",
+    "change",
     [
         lambda content: b"",
         lambda content: content[:100],
@@ -162,8 +163,8 @@ def noise(n):
     ],
     ids=["nothing", "head", "half", "no tail", "html", "parquet", "noise", "all noise", "zeros"],
 )
-def test_what_is_spoilt_is_never_read(bench, how):
-    bench.content = how(bench.content)
+def test_corrupt_files_are_errors(bench, change):
+    bench.content = change(bench.content)
     with pytest.raises(ReadError) as caught:
         bench.read()
     error = caught.value
@@ -174,15 +175,15 @@ def test_what_is_spoilt_is_never_read(bench, how):
     assert "CANARY" not in str(error) + repr(pickle.dumps(error))
 
 
-def test_a_longer_file_than_reported_is_not_trusted_blindly(bench):
-    """A file that another attempt has written since is read if it holds what was promised."""
+def test_a_longer_file_than_reported(bench):
+    """A file that another attempt has written since is read if it has the expected form."""
     bench.content += b"tail"
     assert len(bench.read()) == 500
 
 
 @pytest.mark.parametrize("n_events", [0, 499, 501])
-def test_the_file_is_right_about_its_events_not_the_server(bench, n_events):
-    """Some transformers count the events that they have read."""
+def test_the_number_of_events_is_that_of_the_file(bench, n_events):
+    """Some transformers report the number of events that they have read."""
     bench.outcome = replace(bench.outcome, n_events=n_events)
     assert len(bench.read()) == 500
 
@@ -193,8 +194,8 @@ def test_an_empty_tree_of_the_right_form(bench, tmp_path):
     bench.content = (tmp_path / "empty.root").read_bytes()
     bench.outcome = replace(bench.outcome, n_events=0)
     form = ak.forms.RecordForm([ak.forms.NumpyForm("float32")], ["MET_pt"])
-    assert len(bench.read(delivered=known_form(form))) == 0
-    assert len(bench.read(2, 3, delivered=known_form(form))) == 0
+    assert len(bench.read(delivered=as_output_form(form))) == 0
+    assert len(bench.read(2, 3, delivered=as_output_form(form))) == 0
 
 
 def test_a_file_without_trees(bench, tmp_path):
@@ -207,7 +208,7 @@ def test_a_file_without_trees(bench, tmp_path):
 
 def test_a_file_that_is_gone(bench):
     bench.server.stop()
-    bench.server = ScriptedServer(lambda asked: Answer(404))
+    bench.server = ScriptedServer(lambda request: Answer(404))
     with pytest.raises(ObjectGone) as caught:
         bench.read()
     bench.server.stop()

@@ -24,7 +24,7 @@ from coffea_sx.errors import (
 from coffea_sx.servicex.client import ServiceXClient
 from coffea_sx.servicex.config import EndpointName, find_endpoint
 from coffea_sx.servicex.http import Response
-from coffea_sx.wire import DEFAULT, Limits
+from coffea_sx.wire.clock import DEFAULT_LIMITS, Limits
 
 INFO = {"app-version": "1", "code-gen-image": {"uproot": "image"}, "capabilities": ["a"]}
 ROWS = {"results": []}
@@ -124,8 +124,8 @@ def test_a_server_that_never_answers(scripted, client_of):
 
 
 def test_the_default_limits_end_a_hang():
-    assert DEFAULT.total_s <= 60
-    assert DEFAULT.connect_s <= 10
+    assert DEFAULT_LIMITS.total_s <= 60
+    assert DEFAULT_LIMITS.connect_s <= 10
 
 
 # -- submitting is not

@@ -12,7 +12,8 @@ from support.strategies import columns
 
 from coffea_sx.dataset import identify
 from coffea_sx.errors import OutcomeUnknown, Unreachable
-from coffea_sx.local import LocalServiceX, state
+from coffea_sx.local import LocalServiceX
+from coffea_sx.local.settings import ServerSettings
 from coffea_sx.policy import ClientPolicy
 from coffea_sx.query import Selection, select
 from coffea_sx.servicex import cache
@@ -30,7 +31,7 @@ from coffea_sx.testing import (
     Truncate,
     When,
 )
-from coffea_sx.testing.faults import Ask, whole
+from coffea_sx.testing.messages import Ask, whole
 
 SUBMITTING = When("^/servicex/transformation$", method="POST")
 LISTING = When("^/servicex/transformation$", method="GET")
@@ -56,9 +57,24 @@ async def committed(ask: Ask) -> bytes:
     return content
 
 
+class Clock:
+    """The clock of the server, which may be wrong."""
+
+    ahead = timedelta()
+
+    def __call__(self) -> datetime:
+        return datetime.now(timezone.utc) + self.ahead
+
+
 @pytest.fixture
-def server(nano_files: list[str]) -> Iterator[LocalServiceX]:
-    with LocalServiceX(workers=1, datasets={DID: nano_files[:2]}) as running:
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def server(nano_files: list[str], clock: Clock) -> Iterator[LocalServiceX]:
+    settings = ServerSettings(clock=clock)
+    with LocalServiceX(workers=1, datasets={DID: nano_files[:2]}, settings=settings) as running:
         yield running
 
 
@@ -216,22 +232,18 @@ def test_one_of_this_process_is_not_taken_for_a_new_one(
 @pytest.mark.parametrize("ahead_h", [-2, 0, 2])
 @pytest.mark.parametrize("loss", [lose_the_answer, Refuse()], ids=["taken", "not taken"])
 def test_an_earlier_one_is_not_taken_whatever_the_clock(
-    client, proxy, server, transforms, selection, nano_files, client_of, monkeypatch, ahead_h, loss
+    client, proxy, server, transforms, selection, nano_files, client_of, clock, ahead_h, loss
 ):
-    clock = {"ahead": timedelta(hours=ahead_h, minutes=-1)}
-
-    def now() -> datetime:
-        return datetime.now(timezone.utc) + clock["ahead"]
+    clock.ahead = timedelta(hours=ahead_h, minutes=-1)
 
     async def by_that_clock(request: Request, ask: Ask) -> Answer:
         answer = await ask()
         kept = [(name, text) for name, text in answer.headers if name.lower() != "date"]
-        date = ("Date", format_datetime(now(), usegmt=True))
+        date = ("Date", format_datetime(clock(), usegmt=True))
         return Answer(answer.status, [*kept, date], answer.body, answer.ending)
 
-    monkeypatch.setattr(state, "now", now)
     earlier = client_of(server.url).submit(selection, did=None, files=nano_files[:1])
-    clock["ahead"] += timedelta(minutes=1)
+    clock.ahead += timedelta(minutes=1)
     proxy.script = [Fault(loss, SUBMITTING), Fault(by_that_clock, times=None)]
     request_id = submit(client, selection, identify(nano_files[:1]))
     assert transforms() == [earlier, request_id]

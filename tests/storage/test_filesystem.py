@@ -1,4 +1,4 @@
-"""``servicex://``: delivered files for everything that opens fsspec URLs."""
+"""``servicex://``: results for everything that opens fsspec URLs."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from fsspec.callbacks import Callback
 from fsspec.tests.abstract import AbstractFixtures, AbstractGetTests
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support.paces import FAST
 from support.strategies import columns, serve_file
 
 from coffea_sx.dataset import InputFiles
@@ -45,27 +46,24 @@ from coffea_sx.query import select
 from coffea_sx.servicex.client import ServiceXClient
 from coffea_sx.servicex.config import EndpointName, find_endpoint
 from coffea_sx.servicex.models import SignedUrl
-from coffea_sx.storage import transport
-from coffea_sx.storage.filesystem import ServiceXFileSystem, address
+from coffea_sx.storage.filesystem import ServiceXFileSystem, address, split_address
+from coffea_sx.storage.policy import ReadPolicy
 
-
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch):
-    """Nothing here is listed before it can be had."""
-    monkeypatch.setattr(transport, "MISSING_PAUSES_S", (0.01, 0.01))
+# No object here is listed before it can be read.
+HURRIED = ReadPolicy(missing_pauses_s=(0.01, 0.01))
 
 
 @pytest.fixture(scope="module")
 def content_and_url(servicex, nano_files, selection):
-    """One delivered file: its bytes and its address, and the watch that must be held."""
+    """Bytes and address of one result, and the poller that must be held."""
 
     client = ServiceXClient(find_endpoint(EndpointName(None, servicex.url, None)))
     request_id = client.submit(selection, did=None, files=nano_files[:2])
     where = TransformAddress(request_id, client.endpoint.name)
-    poller = Poller(client, where, InputFiles(tuple(nano_files[:2])))
+    poller = Poller(client, where, InputFiles(tuple(nano_files[:2])), FAST)
     outcome = poller.wait(0)
-    grant = poller.signed_url(outcome.object_name)
-    content = httpx.get(grant.url, headers=grant.headers).content
+    signed_url = poller.signed_url(outcome.object_name)
+    content = httpx.get(signed_url.url, headers=signed_url.headers).content
     assert len(content) == outcome.nbytes
     yield content, address(request_id, outcome.object_name), poller
     poller.close()
@@ -83,26 +81,26 @@ def url(content_and_url):
 
 @pytest.fixture
 def fs():
-    return fsspec.filesystem("servicex")
+    return fsspec.filesystem("servicex", policy=HURRIED)
 
 
 @pytest.fixture
 def request_id(content_and_url):
-    """A request of two files, which are both delivered."""
+    """Id of a request whose two results are delivered."""
     poller = content_and_url[2]
     poller.wait(1)
     return poller.address.request_id
 
 
 @pytest.fixture
-def asked(servicex):
-    """Return what was asked of the server, and of its store, since the test began."""
+def requests(servicex):
+    """Return the requests to the server, and to its store, since the test began."""
     begin = len(servicex.exchanges)
     return lambda: [(e.method, e.path) for e in list(servicex.exchanges)[begin:]]
 
 
 class Objects:
-    """Objects of scripted stores, and what a server says of their sizes."""
+    """Objects of scripted stores, with the sizes that a server gives for them."""
 
     def __init__(self):
         self.address = TransformAddress(uuid4().hex, EndpointName(None, "http://localhost", None))
@@ -146,7 +144,7 @@ def test_info(fs, url, content):
     assert fs.isfile(url)
 
 
-# -- what there is
+# -- lists and facts
 
 
 def test_a_result_beside_a_file_that_failed(
@@ -162,13 +160,13 @@ def test_a_result_beside_a_file_that_failed(
     assert fs.info(f"{where}/@0")["size"] > 0
 
 
-def test_the_files_of_a_request(fs, request_id, nano_files, asked):
-    found = fs.ls(f"servicex://{request_id}")
-    assert [one["input_file"] for one in found] == nano_files[:2]
-    assert [one["n_events"] for one in found] == [500, 500]
-    assert all(one["size"] > 10_000 and one["type"] == "file" for one in found)
-    assert fs.ls(request_id, detail=False) == [one["name"] for one in found]
-    assert asked() == []
+def test_the_files_of_a_request(fs, request_id, nano_files, requests):
+    infos = fs.ls(f"servicex://{request_id}")
+    assert [info["input_file"] for info in infos] == nano_files[:2]
+    assert [info["n_events"] for info in infos] == [500, 500]
+    assert all(info["size"] > 10_000 and info["type"] == "file" for info in infos)
+    assert fs.ls(request_id, detail=False) == [info["name"] for info in infos]
+    assert requests() == []
 
 
 def test_the_list_of_an_object(fs, url):
@@ -185,15 +183,15 @@ def test_nothing_is_listed_before_it_is_delivered(fs, servicex, watching, select
     assert fs.ls(poller.address.request_id)
 
 
-def test_info_of_a_result_makes_no_request(fs, url, nano_files, content, asked):
+def test_info_of_a_result_makes_no_request(fs, url, nano_files, content, requests):
     info = fs.info(url)
     assert (info["input_file"], info["n_events"]) == (nano_files[0], 500)
     assert info["name"] == url.removeprefix("servicex://")
     assert fs.sizes([url, url]) == [len(content)] * 2
-    assert asked() == []
+    assert requests() == []
 
 
-def test_info_of_what_is_no_result(fs, scripted):
+def test_info_of_an_object_that_is_no_result(fs, scripted):
     objects = Objects()
     url = objects.add("log.txt", scripted(serve_file(b"0123456789")).url, 7)
     objects.rows.clear()
@@ -201,7 +199,7 @@ def test_info_of_what_is_no_result(fs, scripted):
     assert fs.info(url) == {"name": name, "size": 10, "type": "file"}
 
 
-def test_what_is_a_file(fs, url, request_id):
+def test_files_and_directories(fs, url, request_id):
     assert [fs.exists(p) for p in (request_id, url, url + "x", "nobodys")] == [
         True,
         True,
@@ -256,13 +254,13 @@ def test_any_block_size(fs, url, content, block_size):
         assert file.read() == content
 
 
-def test_a_small_file_is_one_request(fs, url, content, asked):
+def test_a_small_file_is_one_request(fs, url, content, requests):
     with fs.open(url) as file:
         assert file.read(4) == content[:4]
         file.seek(-4, 2)
         assert file.read() == content[-4:]
         assert pickle.loads(pickle.dumps(file)).read() == b""
-    assert [path.endswith(".root") for _, path in asked()].count(True) == 2
+    assert [path.endswith(".root") for _, path in requests()].count(True) == 2
 
 
 def test_a_large_file_is_read_in_blocks(fs, scripted):
@@ -312,7 +310,7 @@ def test_an_empty_object(fs, scripted):
 def test_an_object_that_is_replaced_while_it_is_read(fs, scripted, replacement):
     play = [serve_file(bytes(100_000))]
     objects = Objects()
-    url = objects.add("o", scripted(lambda asked: play[0](asked)).url, 100_000)
+    url = objects.add("o", scripted(lambda request: play[0](request)).url, 100_000)
     with fs.open(url, block_size=1000) as file:
         file.read(500)
         play[0] = serve_file(replacement, etag='"two"')
@@ -333,7 +331,7 @@ class Progress(Callback):
         return self.files[-1]
 
 
-def test_get_tells_its_progress(fs, url, request_id, tmp_path):
+def test_get_reports_progress(fs, url, request_id, tmp_path):
     progress = Progress()
     fs.get([url, f"{request_id}/@1"], [str(tmp_path / "a"), str(tmp_path / "b")], callback=progress)
     sizes = [(tmp_path / name).stat().st_size for name in "ab"]
@@ -351,7 +349,7 @@ def test_get_all(fs, request_id, tmp_path, which):
     assert [copy.read_bytes() for copy in copies] == [fs.cat_file(name) for name in names]
 
 
-def test_get_what_cannot_be_had(fs, url, request_id, tmp_path):
+def test_get_of_a_missing_object(fs, url, request_id, tmp_path):
     with pytest.raises(ObjectGone):
         fs.get(url + "x", str(tmp_path / "copy"))
     with pytest.raises(AccessError):
@@ -375,7 +373,7 @@ class TestOfFsspec(AbstractFixtures):
             content = str(i).encode()
             name = f"{hashlib.md5(content).hexdigest()}.txt"
             names.append(objects.add(name, scripted(serve_file(content)).url, 1))
-        yield f"servicex://{objects.address.request_id}"  # noqa: PT022 - for as long as they are held
+        yield f"servicex://{objects.address.request_id}"  # noqa: PT022 - while they are held
 
     @pytest.fixture
     def fs(self):
@@ -405,13 +403,13 @@ def test_more_ranges_than_connections(fs, url, content):
     assert b"".join(found) == content[:n]
 
 
-def test_ranges_of_several_files_are_a_request_each(fs, request_id, asked):
+def test_ranges_of_several_files_are_a_request_each(fs, request_id, requests):
     names = fs.ls(request_id, detail=False)
     contents = [fs.cat_file(name) for name in names]
-    before = len(asked())
+    before = len(requests())
     paths, starts = [*names, *names, names[0]], [0, 10, 20_000, 4, 77]
     found = fs.cat_ranges(paths, starts, [start + 9 for start in starts])
-    assert len(asked()) == before + 2
+    assert len(requests()) == before + 2
     for path, start, data in zip(paths, starts, found, strict=True):
         assert data == contents[names.index(path)][start : start + 9]
 
@@ -433,7 +431,7 @@ def test_an_input_file_by_its_index(fs, request_id, nano_files):
         fs.info(f"{request_id}/@-1")
 
 
-def test_an_index_that_is_too_large_is_an_error_at_once(fs, request_id):
+def test_an_index_beyond_the_input_files_fails_at_once(fs, request_id):
     for index in (2, 10**20):
         with pytest.raises(ReadError, match=f"has 2 input files.* no file {index}"):
             fs.open(f"servicex://{request_id}/@{index}")
@@ -502,7 +500,7 @@ def test_a_failure_that_ends_all_hides_no_result(fs, watching, selection, one_ba
         poller.close()
 
 
-# -- with others
+# -- with other packages
 
 
 @pytest.fixture(scope="module")
@@ -518,7 +516,7 @@ def by_index(servicex, nano_files):
             client = ServiceXClient(find_endpoint(EndpointName(None, servicex.url, None)))
             request_id = client.submit(selection, did=None, files=nano_files[:2])
             where = TransformAddress(request_id, client.endpoint.name)
-            pollers[result_format] = Poller(client, where, InputFiles(tuple(nano_files[:2])))
+            pollers[result_format] = Poller(client, where, InputFiles(tuple(nano_files[:2])), FAST)
         return [f"servicex://{pollers[result_format].address.request_id}/@{i}" for i in range(2)]
 
     yield submit
@@ -577,7 +575,7 @@ def test_pyarrow(fs, by_index, truth):
 
 @pytest.mark.parametrize("cache", ["simplecache", "filecache"])
 @pytest.mark.parametrize("is_by_index", [True, False])
-def test_caches(fs, request_id, tmp_path, asked, cache, is_by_index):
+def test_caches(fs, request_id, tmp_path, requests, cache, is_by_index):
     name = fs.ls(request_id, detail=False)[1]
     path = f"{request_id}/@1" if is_by_index else name
     where = {cache: {"cache_storage": str(tmp_path)}}
@@ -585,23 +583,23 @@ def test_caches(fs, request_id, tmp_path, asked, cache, is_by_index):
     for _ in range(2):
         with fsspec.open(f"{cache}::servicex://{path}", **where) as file:
             assert file.read() == content
-    before = len(asked())
+    before = len(requests())
     with fsspec.open(f"{cache}::servicex://{path}", **where) as file:
         assert file.read() == content
-    assert len(asked()) == before
+    assert len(requests()) == before
     with uproot.open({f"{cache}::servicex://{path}": "servicex"}, **where) as tree:
         assert tree.num_entries == 500
 
 
 # fsspec leaves the file of its cache open.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_cache_of_blocks(fs, request_id, tmp_path, asked):
+def test_a_cache_of_blocks(fs, request_id, tmp_path, requests):
     content = fs.cat_file(f"{request_id}/@1")
     where = {"cache_storage": str(tmp_path)}
     for _ in range(3):
         with fsspec.open(f"blockcache::servicex://{request_id}/@1", blockcache=where) as file:
             assert file.read() == content
-        assert len(asked()) == 3
+        assert len(requests()) == 3
     gc.collect()
 
 
@@ -633,7 +631,7 @@ def test_names_with_odd_characters(servicex, watching, selection, nano_files, tm
 
 
 def test_names_that_look_like_chains(scripted, nano_files, tmp_path):
-    """Names of what was made of XRootD URLs have two colons in a row."""
+    """Names of results of XRootD URLs have two colons in a row."""
     content = b"root of evil"
     objects = Objects()
     name = "root:::eospublic.cern.ch::eos:nano.root"
@@ -653,7 +651,7 @@ def test_names_that_look_like_chains(scripted, nano_files, tmp_path):
 def test_any_name_comes_back_from_its_address(name):
     where = address("d857", name)
     assert "::" not in where.replace("://", "", 1)
-    assert fsspec.filesystem("servicex")._parts(where) == ("d857", name)
+    assert split_address(where) == ("d857", name)
 
 
 def test_an_unknown_request():
@@ -661,7 +659,7 @@ def test_an_unknown_request():
         fsspec.filesystem("servicex").cat_file("servicex://nobodys/:a.root")
 
 
-def test_after_the_watch_is_closed(servicex, watching, selection, nano_files, fs):
+def test_after_the_poller_is_closed(servicex, watching, selection, nano_files, fs):
     poller = watching(servicex, selection, nano_files[:1])
     url = address(poller.address.request_id, poller.wait(0).object_name)
     poller.close()
@@ -669,7 +667,7 @@ def test_after_the_watch_is_closed(servicex, watching, selection, nano_files, fs
         fs.cat_file(url)
 
 
-def test_another_process_knows_nothing(url):
+def test_another_process_cannot_open_it(url):
     code = f"import fsspec; fsspec.filesystem('servicex').info({url!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert "AccessError" in done.stderr
@@ -713,11 +711,14 @@ def test_writing_is_refused(fs, url, content, write):
     assert fs.cat_file(url) == content
 
 
-# -- as fsspec wants it
+# -- conventions of fsspec
 
 
 def test_there_is_one_file_system_for_the_same_options(fs):
-    assert fsspec.filesystem("servicex") is fs
+    assert fsspec.filesystem("servicex", policy=ReadPolicy(missing_pauses_s=(0.01, 0.01))) is fs
+    assert pickle.loads(pickle.dumps(fs)) is fs
+    fs = fsspec.filesystem("servicex")
+    assert fs is fsspec.filesystem("servicex")
     patient = fsspec.filesystem("servicex", patience_s=5)
     assert patient is not fs
     assert patient is fsspec.filesystem("servicex", patience_s=5)
@@ -726,7 +727,8 @@ def test_there_is_one_file_system_for_the_same_options(fs):
     assert again.patience_s == 5
 
 
-def test_from_a_url_to_a_file_system(fs):
+def test_from_a_url_to_a_file_system():
+    fs = fsspec.filesystem("servicex")
     assert fsspec.core.url_to_fs("servicex://d857/@3") == (fs, "d857/@3")
     impatient, path = fsspec.core.url_to_fs("servicex://d857/:a:b.root", patience_s=2)
     assert (impatient.patience_s, path) == (2, "d857/:a:b.root")

@@ -1,4 +1,4 @@
-"""Bytes of an object: complete, or an error; and no signature in any of them."""
+"""Fetching gives complete bytes or an error, and no error has a signature."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from support.strategies import Answer, serve_file
 
 from coffea_sx.errors import AccessError, ObjectGone, ReadError, Truncated
 from coffea_sx.servicex.models import SignedUrl
-from coffea_sx.storage import transport
+from coffea_sx.storage.policy import ReadPolicy
 from coffea_sx.storage.transport import fetch
-from coffea_sx.wire import DEFAULT, Limits
+from coffea_sx.wire.clock import Limits
 
 CONTENT = bytes(range(256)) * 40
 GOOD = serve_file(CONTENT)
@@ -40,19 +40,20 @@ class Store:
         self.server = scripted(self.play)
         self.refreshed: list[bool] = []
 
-    def play(self, asked):
+    def play(self, request):
         if self.forever:
             return self.faults[0]
-        return self.faults.pop(0) if self.faults else GOOD(asked)
+        return self.faults.pop(0) if self.faults else GOOD(request)
 
-    def grant(self, refresh):
+    def get_url(self, refresh):
         self.refreshed.append(refresh)
         n = len(self.refreshed)
         url = f"{self.server.url}/b/o?X-Amz-Signature=CANARY{n}"
         return SignedUrl(url, {"X-Token": "CANARY"}, time.time() + 600)
 
-    def fetch(self, start=100, stop=300, patience_s=3.0, wanted=None, limits=DEFAULT):
-        return fetch(":data:o.root", self.grant, start, stop, wanted, patience_s, limits)
+    def fetch(self, start=100, stop=300, wanted=None, *, retry_s=3.0, **more):
+        policy = ReadPolicy(retry_s=retry_s, **more)
+        return fetch(":data:o.root", self.get_url, start, stop, wanted, policy)
 
 
 @pytest.fixture
@@ -61,16 +62,16 @@ def store(scripted):
 
 
 def text_of(error):
-    """Everything that may be printed or sent of an error."""
+    """Return all text that may be printed or sent of an error."""
     seen, chain = set(), [error]
     texts = []
     while chain:
-        one = chain.pop()
-        if one is None or id(one) in seen:
+        link = chain.pop()
+        if link is None or id(link) in seen:
             continue
-        seen.add(id(one))
-        chain += [one.__cause__, one.__context__]
-        texts += [repr(one), str(one), repr(vars(one))]
+        seen.add(id(link))
+        chain += [link.__cause__, link.__context__]
+        texts += [repr(link), str(link), repr(vars(link))]
     texts += traceback.format_exception(error)
     return "\n".join(texts) + repr(pickle.dumps(error))
 
@@ -112,7 +113,7 @@ def test_beyond_the_end(store):
         f"{a.status}-{a.headers.get('Content-Range', '')}-{len(a.body)}-{a.claims}-{a.fault}"
     ),
 )
-def test_what_helps_is_tried_again(store, fault):
+def test_transient_faults_are_repeated(store, fault):
     broken = store(fault, fault)
     assert broken.fetch()[:2] == ([CONTENT[100:300]], len(CONTENT))
     assert len(broken.server.asked) == 3
@@ -123,12 +124,12 @@ def test_a_store_without_ranges(store):
 
 
 @pytest.mark.parametrize(
-    "where",
+    "headers",
     [{}, {"Content-Range": ""}, {"Content-Range": "bytes */100"}, {"Content-Range": "bytes 1-2/*"}],
 )
-def test_a_part_that_does_not_say_which(store, where):
-    with pytest.raises(ReadError, match="without saying which"):
-        store(Answer(206, CONTENT[100:300], where), forever=True).fetch(patience_s=0.5)
+def test_a_part_without_its_range(store, headers):
+    with pytest.raises(ReadError, match="without a valid Content-Range"):
+        store(Answer(206, CONTENT[100:300], headers), forever=True).fetch(retry_s=0.5)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,7 @@ def test_a_part_that_does_not_say_which(store, where):
         Answer(403),
     ],
 )
-def test_a_url_that_is_no_longer_good_is_replaced_once(store, refusal):
+def test_a_stale_url_is_replaced_once(store, refusal):
     expired = store(refusal)
     assert expired.fetch().data == CONTENT[100:300]
     assert expired.refreshed == [False, True]
@@ -197,11 +198,11 @@ def test_redirects_are_not_followed(store, scripted, status):
         (Answer(200, CONTENT[:50], claims=len(CONTENT), fault="reset"), ReadError),
     ],
 )
-def test_patience_ends(store, fault, kind):
+def test_repeating_ends(store, fault, kind):
     start = time.monotonic()
     broken = store(fault, forever=True)
     with pytest.raises(kind, match=r":data:o\.root") as caught:
-        broken.fetch(patience_s=0.8)
+        broken.fetch(retry_s=0.8)
     assert time.monotonic() - start < 2
     assert len(broken.server.asked) > 1
     assert "CANARY" not in text_of(caught.value)
@@ -210,34 +211,34 @@ def test_patience_ends(store, fault, kind):
 
 def test_a_store_that_never_answers(store):
     with pytest.raises(ReadError, match="it sent 0 bytes in 0") as caught:
-        store(Answer(fault="hang"), forever=True).fetch(patience_s=0.5, limits=Limits(total_s=0.2))
+        store(Answer(fault="hang"), forever=True).fetch(retry_s=0.5, limits=Limits(total_s=0.2))
     assert "CANARY" not in text_of(caught.value)
 
 
-def test_a_store_that_nobody_runs(closed_port):
-    def grant(refresh):
+def test_a_store_that_does_not_run(closed_port):
+    def get_url(refresh):
         return SignedUrl(f"http://127.0.0.1:{closed_port}/o?Signature=CANARY", {}, 0)
 
     with pytest.raises(ReadError, match=r":o\.root") as caught:
-        fetch(":o.root", grant, 0, 10, patience_s=0.5)
+        fetch(":o.root", get_url, 0, 10, policy=ReadPolicy(retry_s=0.5))
     assert "CANARY" not in text_of(caught.value)
 
 
 @pytest.mark.parametrize(
     "url", ["http://", "http://[::1/o?Signature=CANARY", "http://a b/o?x=CANARY"]
 )
-def test_an_address_that_is_none(url):
+def test_an_invalid_address(url):
     with pytest.raises(ReadError) as caught:
-        fetch(":o.root", lambda refresh: SignedUrl(url, {}, 0), 0, 10, patience_s=0.3)
+        fetch(":o.root", lambda refresh: SignedUrl(url, {}, 0), policy=ReadPolicy(retry_s=0.3))
     assert "CANARY" not in text_of(caught.value)
 
 
-def test_the_error_of_whoever_gives_the_url_is_passed_on():
-    def grant(refresh):
+def test_errors_of_get_url_pass_unchanged():
+    def get_url(refresh):
         raise AccessError("no URL", object_name="o")
 
     with pytest.raises(AccessError, match="no URL"):
-        fetch("o", grant, 0, 10)
+        fetch("o", get_url, 0, 10)
 
 
 WANTED = [(100, 101), (150, 200), (290, 300)]
@@ -256,13 +257,13 @@ PIECES = b"".join(CONTENT[start:stop] for start, stop in WANTED)
     ],
     ids=["good", "whole", "later whole", "resumed", "begun again", "replaced"],
 )
-def test_only_what_is_wanted_is_kept(store, faults):
+def test_only_wanted_ranges_are_kept(store, faults):
     part = store(*faults).fetch(wanted=WANTED)
     assert part.pieces == [CONTENT[start:stop] for start, stop in WANTED]
     assert (part.data, part.size) == (PIECES, len(CONTENT))
 
 
-def test_a_transfer_is_taken_up_where_it_broke_off(store):
+def test_a_transfer_is_resumed(store):
     broken = store(part(100, 300, CONTENT[100:160], claims=200, tag='"one"'))
     assert broken.fetch().data == CONTENT[100:300]
     assert [asked.headers["Range"] for asked in broken.server.asked] == [
@@ -271,23 +272,23 @@ def test_a_transfer_is_taken_up_where_it_broke_off(store):
     ]
 
 
-def test_a_transfer_of_who_knows_what_is_begun_again(store):
+def test_a_transfer_of_an_unknown_version_is_begun_again(store):
     broken = store(part(100, 300, CONTENT[100:160], claims=200))
     assert broken.fetch().data == CONTENT[100:300]
     assert [asked.headers["Range"] for asked in broken.server.asked] == ["bytes=100-299"] * 2
 
 
-def test_a_store_that_wants_to_be_left_alone(store):
+def test_a_store_that_requests_a_pause(store):
     start = time.monotonic()
     assert store(Answer(503, b"", {"Retry-After": "1"})).fetch().data == CONTENT[100:300]
     assert time.monotonic() - start >= 1
 
 
-def test_connections_are_given_back(store):
-    """Whatever becomes of a request, its place among the connections is free again."""
+def test_connections_become_free_again(store):
+    """A failed request keeps none of the few connections."""
     for fault in (Answer(416), Answer(403, b"x" * 5000), part(0, 200), Answer(500, b"x" * 5000)):
-        for _ in range(2 * transport.CONNECTIONS):
+        for _ in range(2 * ReadPolicy().connections):
             broken = store(fault)
             with contextlib.suppress(ReadError):
-                broken.fetch(patience_s=2.0)
+                broken.fetch(retry_s=2.0)
     assert store().fetch().data == CONTENT[100:300]

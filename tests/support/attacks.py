@@ -1,4 +1,4 @@
-"""Queries that try to run code, to read what is not theirs, or to keep the machine busy.
+"""Queries that try to run code, to read other data, or to keep the machine busy.
 
 ``CANARY`` is the path of a file that the code would make.
 """
@@ -50,7 +50,7 @@ BUILTINS = (
 )
 
 FUNC_ADL = {
-    # As in the trial.
+    # Attacks that once succeeded.
     "import in a call": column(SYSTEM),
     "np.testing.runstring": np_call("testing.runstring", repr(TOUCH), "(dict (list) (list))"),
     "np.f2py.os.system": np_call("f2py.os.system", "'touch CANARY'"),
@@ -103,7 +103,7 @@ FUNC_ADL = {
     "items of a dict": column("(call (attr (dict (list 'a') (list e)) 'items'))"),
     "an attribute of a text": column("(attr 'a' 'join')"),
     "the module of vectors": column("(attr (attr e 'MET_pt') '__module__')"),
-    # Variables with the names of what the translator calls.
+    # Variables with names that the translator uses.
     **{
         f"a variable {name}": f"(call Select {EVENTS} (lambda (list {name}) "
         f"(dict (list 'x') (list (subscript {name} 'MET_pt')))))"
@@ -130,7 +130,7 @@ FUNC_ADL = {
     "bytes": lambda_text("lambda e: {'x': b'a'}"),
     "an ellipsis": lambda_text("lambda e: {'x': ...}"),
     "a complex constant": lambda_text("lambda e: {'x': e.MET_pt * 1j}"),
-    # Names that are something else.
+    # Names that are no plain names.
     "a name that Python normalises": lambda_text(f"lambda e: {{'x': \uff45val('{1}')}}"),
     "an attribute that Python normalises": column("(call (attr np '\uff53ave') 'CANARY' 1)"),
     "an attribute that is code": column(f"(attr e 'MET_pt + {TOUCH}')"),
@@ -144,7 +144,7 @@ FUNC_ADL = {
     "a tree that is code": column("(attr e 'x')").replace("'Events'", SYSTEM),
     "two trees": f"(call Concat {EVENTS} (call EventDataset 'b.root' 'Runs'))",
     "no events": "(call __import__ 'os')",
-    # Of no end.
+    # Without end.
     "a tower of powers": column("(** 9 (** 9 (** 9 9)))"),
     "a long text": column("(* 'a' 1000000000)"),
     "a long list": column("(* (list 1) 1000000000)"),
@@ -159,7 +159,7 @@ FUNC_ADL = {
 }
 
 RAW = {
-    # As in the trial.
+    # Attacks that once succeeded.
     "a frame of a comprehension": cut(
         "[where(\"__import__('os').system('touch CANARY')\") for "
         "[(1 for [0][0] in [1])][0].gi_frame.f_globals['function']['where'] in "
@@ -241,7 +241,7 @@ RAW = {
             *("get('MET_pt', 'run')", "get('MET' + '_pt')", "get(f'MET_pt')", "get()", "\x00"),
         )
     },
-    # Of other types.
+    # Values of other types.
     **{
         f"type: {key}={value!r:.24}": raw(**{key: value})
         for key, value in (
@@ -256,7 +256,7 @@ RAW = {
             *(("filter_name", 5), ("filter_name", {"a": 1}), ("filter_typename", [5])),
         )
     },
-    # Of no end.
+    # Without end.
     "a tower of powers": expression("9**9**9**9"),
     "a long text": expression("'a'*10**9"),
     "a long list": expression("[1]*10**9"),
@@ -281,7 +281,7 @@ RAW = {
     "deep JSON": "[" * 100_000,
 }
 
-# They can be names of columns, and are read as nothing else: no file that has none has a result.
+# Texts that can be names of columns, and nothing else: a file without such a column has no result.
 NAMES = {
     "a column that is code": ("uproot", column(f"(subscript e 'x\")+{TOUCH}+(\"')")),
     "a column of two lines": ("uproot", column("(subscript e 'x\\n__import__(1)')")),
@@ -304,8 +304,7 @@ NAMES = {
     ),
 }
 
-# They are found to be too large when the query is calculated, which files without such a query are
-# not: variables stand for numbers.
+# Numbers that are found to be too large only when the query is run, because they are variables.
 CALCULATED = {
     "a power of a variable": column("(call (lambda (list a) (** a a)) 99999999)"),
     "pow": column("(call pow 9 (call int '999999999'))"),

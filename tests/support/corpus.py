@@ -1,7 +1,7 @@
-"""Queries that physicists write, and every construct of the language, over one small input."""
+"""Queries of analyses, and every construct of the language, for a small input file."""
 
-# func_adl finds the text of a lambda by its line, and translates what looks like mistakes here:
-# comparisons and builtins that are never evaluated in this process.
+# func_adl finds the source of a lambda by its line. Comparisons and builtins that look like
+# mistakes are never evaluated in this process.
 from __future__ import annotations
 
 import ast
@@ -37,7 +37,7 @@ IN_EVENTS = [
 
 
 def write_input(path: Path, n_events: int) -> str:
-    """Write a file with all that uproot can put into a TTree."""
+    """Write a file with every type of column that uproot can write to a TTree."""
     rng = np.random.default_rng(7)
     columns = sample_events(n_events, rng)
     jets, muons = columns["Jet"], columns["Muon"]
@@ -83,7 +83,7 @@ def _write_tree(file: Any, name: str, columns: dict[str, Any]) -> None:
 
 
 def written(query: str) -> str:
-    """Write a query that func_adl's own checks of types would not take."""
+    """Return the text of a query, without the checks of types that func_adl makes."""
     whole = query.replace("events()", "EventDataset('bogus.root', 'Events')")
     tree = ast.parse(f"({whole})", mode="eval").body
     return qastle.python_ast_to_text_ast(qastle.insert_linq_nodes(tree))
@@ -233,7 +233,7 @@ ANALYSES = {
     .Select(lambda e: {"lead": e["Jet_pt"].First(), "met": e["MET_pt"] / 1000}),
 }
 
-# -- constructs, alone
+# -- single constructs
 
 SHAPES = {
     "whole events": events(),
@@ -842,7 +842,7 @@ MOMENTA = {
     .Select(lambda j: {"m": j.mass}),
 }
 
-# Their names are unique.
+# All names are unique.
 CORPUS: dict[str, Any] = {}
 for part in (ANALYSES, SHAPES, NAMES, TYPES, REDUCTIONS, COMBINATIONS, EXPRESSIONS, MOMENTA):
     assert not CORPUS.keys() & part.keys()

@@ -27,7 +27,7 @@ Columns = dict[str, ak.Array]
 
 
 class Collection:
-    """Makes the columns of a collection: so many entries an event."""
+    """Columns of a collection, with given numbers of entries in each event."""
 
     def __init__(self, rng: np.random.Generator, counts: Any) -> None:
         self.rng = rng
@@ -47,18 +47,20 @@ class Collection:
         return self.of(self.rng.integers(low, high, self.size), dtype)
 
     def indices(self, target: Collection, dtype: str = "int32") -> ak.Array:
-        """Positions in another collection of the same event, of which -1 is none."""
+        """Return positions in another collection of the same event; -1 stands for no entry."""
         numbers = np.repeat(target.counts, self.counts)
         return self.of(self.rng.integers(-1, np.maximum(numbers, 0)), dtype)
 
     def four_vectors(self, prefix: str, names: str, dtype: str = "float32") -> Columns:
-        """Give pt, eta, phi and mass or energy, under these names."""
-        made = (self.energies, self.angles, self.angles, self.energies)
-        return {prefix + name: make(dtype) for name, make in zip(names.split(), made, strict=False)}
+        """Return pt, eta, phi and mass or energy, under these names."""
+        makers = (self.energies, self.angles, self.angles, self.energies)
+        return {
+            prefix + name: make(dtype) for name, make in zip(names.split(), makers, strict=False)
+        }
 
 
 def numbers(dtype: str, first: int = 0) -> ak.Array:
-    """Give one number an event."""
+    """Return a number for each event."""
     return ak.Array(np.arange(first, first + N_EVENTS).astype(dtype))
 
 
@@ -92,13 +94,13 @@ def physlite(rng: np.random.Generator) -> Columns:
 
 
 def delphes(rng: np.random.Generator) -> Columns:
-    one, jets, muons, particles = Collection(rng, 1), some(rng), some(rng), some(rng)
+    single, jets, muons, particles = Collection(rng, 1), some(rng), some(rng), some(rng)
     return {
-        "Event.Number": one.of(np.arange(N_EVENTS), "int64"),
-        "Event.Weight": one.energies(),
-        "MissingET.MET": one.energies(),
-        "MissingET.Eta": one.angles(),
-        "MissingET.Phi": one.angles(),
+        "Event.Number": single.of(np.arange(N_EVENTS), "int64"),
+        "Event.Weight": single.energies(),
+        "MissingET.MET": single.energies(),
+        "MissingET.Eta": single.angles(),
+        "MissingET.Phi": single.angles(),
         **jets.four_vectors("Jet.", "PT Eta Phi Mass"),
         "Jet.BTag": jets.whole(0, 2, "uint32"),
         **muons.four_vectors("Muon.", "PT Eta Phi"),
@@ -166,7 +168,7 @@ BEAM = {**base.behavior, **vector.behavior}
 
 @ak.mixin_class(BEAM)
 class Hit(base.NanoCollection):
-    """A hit of a test beam, which knows its track."""
+    """A hit of a test beam, with its track."""
 
     @dask_property
     def track(self) -> Any:
@@ -194,7 +196,7 @@ for kind in ("Array", "Record"):
 
 
 class BeamSchema(BaseSchema):
-    """What a user may write: collections by prefix, and counters as uproot writes them."""
+    """A schema of a user: collections by prefix, and counters as uproot writes them."""
 
     mixins = {"track": "BeamTrack", "hit": "Hit"}
 
@@ -224,9 +226,22 @@ FIRST = (("track", "x"), ("hit", "time"))
 
 @dataclass(frozen=True)
 class Experiment:
-    """Columns, what coffea makes of them, and what an analysis does with that.
+    """Columns of an experiment, the collections that coffea makes of them, and expressions.
 
-    ``counter`` names the counter of a column in the experiment's own files.
+    Attributes
+    ----------
+    schemaclass : coffea schema
+    tree : str
+    columns : callable
+        Makes the columns from random numbers.
+    counter : callable
+        Returns the name of the counter of a column in files of the experiment.
+    collections : dict of str to str
+        Behaviour of each collection.
+    expressions : dict of str to callable
+        Calculations with events, as in an analysis.
+    not_selected : tuple of str
+        Columns that queries leave out.
     """
 
     schemaclass: Any
@@ -258,7 +273,7 @@ class Experiment:
 
 
 def path_in_file(name: str) -> str:
-    """Return where a branch is in a file that ROOT has written, which uproot cannot write.
+    """Return the path of a branch in a file that ROOT has written; uproot writes no paths.
 
     >>> path_in_file("Jet.PT"), path_in_file("AnalysisJetsAuxDyn.pt"), path_in_file("HT")
     ('Jet/Jet.PT', 'AnalysisJetsAuxDyn.pt', 'HT')
@@ -270,7 +285,7 @@ def path_in_file(name: str) -> str:
 
 
 def of_collection(counter: str, separators: str = "._") -> Callable[[str], str]:
-    """Name counters after the collections of columns."""
+    """Return a function that names counters after the collections of columns."""
 
     def name(column: str) -> str:
         ends = [column.index(s) for s in separators if s in column]
@@ -284,22 +299,22 @@ def of_treemaker(column: str) -> str:
 
 
 def pairs(collection: str) -> Callable[[Any], Any]:
-    """Add the four-momenta of the first two."""
+    """Return the mass of the first two entries."""
 
     def mass(events: Any) -> Any:
-        found = events[collection]
-        found = found[ak.num(found) >= 2]
-        return (found[:, 0] + found[:, 1]).mass
+        entries = events[collection]
+        entries = entries[ak.num(entries) >= 2]
+        return (entries[:, 0] + entries[:, 1]).mass
 
     return mass
 
 
-def distances(one: str, other: str) -> Callable[[Any], Any]:
-    """Give the distance of the first two of two collections."""
+def distances(first: str, second: str) -> Callable[[Any], Any]:
+    """Return the distance between the first entries of two collections."""
 
     def delta_r(events: Any) -> Any:
-        both = events[(ak.num(events[one]) > 0) & (ak.num(events[other]) > 0)]
-        return both[one][:, 0].delta_r(both[other][:, 0])
+        both = events[(ak.num(events[first]) > 0) & (ak.num(events[second]) > 0)]
+        return both[first][:, 0].delta_r(both[second][:, 0])
 
     return delta_r
 
@@ -326,7 +341,7 @@ EXPERIMENTS = {
             "of a track": lambda events: events.CombinedMuonTrackParticles.pz,
             "reference": lambda events: events.Muons.trackParticle.z0,
         },
-        # energies are there, and a vector has one or the other
+        # a vector has an energy or a mass, not both
         not_selected=("TruthMuonsAuxDyn.m",),
     ),
     "Delphes": Experiment(

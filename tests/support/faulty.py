@@ -1,7 +1,4 @@
-"""What the tests of faults share: an analysis behind a proxy, and the search for secrets.
-
-A module of its own, because a conftest.py cannot be imported.
-"""
+"""An analysis behind a proxy, for the tests of faults."""
 
 from __future__ import annotations
 
@@ -12,8 +9,7 @@ import pickle
 import re
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -27,15 +23,18 @@ from servicex import query as sx_query
 
 from coffea_sx.errors import ServiceXError
 from coffea_sx.forms import OutputForm, derive_form
+from coffea_sx.graph import layers
 from coffea_sx.local import LocalServiceX
 from coffea_sx.policy import DEFAULT_CLIENT, ClientPolicy, PollPolicy
 from coffea_sx.servicex.client import ServiceXClient, client_of
 from coffea_sx.servicex.config import EndpointName, find_endpoint
-from coffea_sx.storage import stored, transport
+from coffea_sx.storage.policy import ReadPolicy
+from coffea_sx.storage.stored import stored_object
 from coffea_sx.testing import Answer, FaultProxy, Request, When
-from coffea_sx.testing.faults import Ask, whole
-from coffea_sx.wire import DEFAULT, Limits
+from coffea_sx.testing.messages import Ask, whole
+from coffea_sx.wire.clock import DEFAULT_LIMITS, Limits
 from support.leaks import Canaries
+from support.paces import FAST, IMPATIENT
 
 COLUMNS = ("event", "MET_pt", "Muon_pt")
 # The second of three input files is the one with the fault.
@@ -44,7 +43,7 @@ BUCKET = r"^/[0-9a-f-]{36}/"
 
 
 def reading(path: str) -> Callable[[Request], bool]:
-    """Match requests for objects, but not those that only find out whether one is there."""
+    """Match requests for objects, but not those that only check that an object exists."""
     asks = When(path, method="GET")
     return lambda request: asks(request) and request.range != "bytes=0-0"
 
@@ -54,6 +53,9 @@ OF_VICTIM = reading(f"{BUCKET}.*nano_{VICTIM}")
 ASKING = When("^/servicex", method="GET")
 RESULTS = When("/results$")
 
+
+# Faults that last end soon.
+HASTY = replace(IMPATIENT, stall_s=10.0, outage_s=0.2)
 
 Kind = type[ServiceXError] | tuple[type[ServiceXError], ...]
 
@@ -68,7 +70,7 @@ def query() -> Any:
 
 @lru_cache
 def form_of(path: str, result_format: str) -> OutputForm:
-    """Derive what is delivered, once for all tests."""
+    """Derive the form of the results, once for all tests."""
     return derive_form(query(), {path: "Events"}, result_format=result_format)
 
 
@@ -84,17 +86,19 @@ def truth(files: tuple[str, ...]) -> dict[str, Any]:
 
 
 class Analysis:
-    """An analysis of three files, what it should give, and everything that must not be said.
+    """An analysis of three files, its right result, and the secrets that it must not show.
 
     Parameters
     ----------
     server : LocalServiceX
         With tokens.
     url : str
-        Where the client finds it.
+        Address of the server for clients.
     files : list of str
     directory : Path
         For its servicex.yaml.
+    canaries : Canaries
+    pace : PollPolicy
     """
 
     def __init__(
@@ -104,8 +108,10 @@ class Analysis:
         files: list[str],
         directory: Path,
         canaries: Canaries,
+        pace: PollPolicy = FAST,
     ) -> None:
         self.files = files
+        self.pace = pace
         self.truth = truth(tuple(files))
         self.canaries = canaries
         self._config = directory / "servicex.yaml"
@@ -114,7 +120,9 @@ class Analysis:
         self.pace: PollPolicy | None = None
         self._client: ServiceXClient | None = None
 
-    def connect(self, policy: ClientPolicy = DEFAULT_CLIENT, limits: Limits = DEFAULT) -> None:
+    def connect(
+        self, policy: ClientPolicy = DEFAULT_CLIENT, limits: Limits = DEFAULT_LIMITS
+    ) -> None:
         """Make the client of this process for the server, with other limits."""
         self._client = None
         endpoint = find_endpoint(EndpointName(None, None, str(self._config)))
@@ -142,7 +150,7 @@ class Analysis:
         return dict(zip(COLUMNS, found, strict=True))
 
     def assert_right(self, scheduler: str = "synchronous", **options: Any) -> None:
-        """The values are those of the input files; nothing secret is said on the way."""
+        """The values are those of the input files; no secret is shown on the way."""
         self._assert_equal(self.compute(scheduler, **options), self.truth)
         self.assert_silent()
 
@@ -153,7 +161,7 @@ class Analysis:
         scheduler: str = "synchronous",
         **options: Any,
     ) -> Any:
-        """It ends with an error that can be pickled, and that holds nothing secret."""
+        """It ends with an error that can be pickled and holds no secret."""
         with pytest.raises(kind, match=says) as caught:
             self.compute(scheduler, **options)
         error = caught.value
@@ -186,17 +194,17 @@ class Analysis:
         (failed,) = rows[~ak.is_none(rows.exception)].to_list()
         assert (failed["partition"], failed["input_file"]) == (VICTIM, self.files[VICTIM])
         assert failed["failed_at"] == "read"
-        assert failed["exception"] in [one.__name__ for one in _kinds(kind)]
+        assert failed["exception"] in [error.__name__ for error in _kinds(kind)]
         assert re.search(says, failed["message"])
         assert rows.n_events.to_list() == [500, 0, 500]
         self.assert_silent(str(rows.to_list()))
 
     def expect_no_token(self) -> None:
-        """Search for secrets even if no access token is given out."""
+        """Search for secrets even if no access token is issued."""
         self.canaries.secrets.add("no access token")
 
     def assert_silent(self, what: str = "") -> None:
-        """Neither what is given nor any log has a secret."""
+        """Neither the text nor any log has a secret."""
         self.canaries.assert_absent("what was raised or reported", what)
         self.canaries.assert_absent("our log", self.canaries.log.getvalue())
 
@@ -214,7 +222,7 @@ def everything_in(error: BaseException) -> str:
     return "\n".join(
         [
             *traceback.format_exception(error),
-            *(f"{one!r} {one} {vars(one)}" for one in _chain(error, set())),
+            *(f"{link!r} {link} {vars(link)}" for link in _chain(error, set())),
             pickle.dumps(error).decode("latin-1"),
         ]
     )
@@ -242,36 +250,29 @@ class Rewrite:
         return whole(answer.status, {"Content-Type": "application/json"}, content)
 
 
-@contextmanager
-def watched(server: LocalServiceX) -> Iterator[Canaries]:
-    """Note the secrets of a server and of its clients, and all logs at DEBUG."""
-    root = logging.getLogger()
-    level = root.level
-    with pytest.MonkeyPatch.context() as patch:
-        canaries = Canaries(server, patch)
-        handler = logging.StreamHandler(canaries.log)
-        root.addHandler(handler)
-        root.setLevel(logging.DEBUG)
-        yield canaries
-        root.removeHandler(handler)
-        root.setLevel(level)
-
-
 def of_rows(**facts: Any) -> Rewrite:
     """Change all rows of results."""
     changed = {name.replace("_", "-"): fact for name, fact in facts.items()}
-    return Rewrite(lambda said: {"results": [{**row, **changed} for row in said["results"]]})
+    return Rewrite(lambda answer: {"results": [{**row, **changed} for row in answer["results"]]})
 
 
 def requests_for(proxy: FaultProxy, when: Callable[[Request], bool]) -> list[Request]:
     return [request for request in proxy.requests if when(request)]
 
 
+IMPATIENT = ReadPolicy(
+    limits=Limits(0.2, bytes_per_s=1e9), retry_s=0.5, missing_pauses_s=(0.01, 0.02)
+)
+
+
+def read_with(patch: pytest.MonkeyPatch, policy: ReadPolicy) -> None:
+    """Read partitions with another policy."""
+    patch.setattr(layers, "stored_object", partial(stored_object, policy=policy))
+
+
 def make_impatient(patch: pytest.MonkeyPatch) -> None:
     """Wait for the store only a moment: faults that last end in a second."""
-    quick = partial(transport.fetch, patience_s=0.5, limits=Limits(0.2, bytes_per_s=1e9))
-    patch.setattr(stored, "fetch", quick)
-    patch.setattr(transport, "MISSING_PAUSES_S", (0.01, 0.02))
+    read_with(patch, IMPATIENT)
 
 
 # -- in the processes of workers
@@ -280,12 +281,12 @@ _log_of_worker = io.StringIO()
 
 
 def prepare_worker() -> None:
-    """Let a worker wait for nothing for long, and keep all that it logs at DEBUG."""
+    """Shorten the limits of a worker, and keep all that it logs at DEBUG."""
     make_impatient(pytest.MonkeyPatch())
     root = logging.getLogger()
     root.addHandler(logging.StreamHandler(_log_of_worker))
     root.setLevel(logging.DEBUG)
 
 
-def said_by_worker() -> str:
+def log_of_worker() -> str:
     return _log_of_worker.getvalue()

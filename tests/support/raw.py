@@ -1,7 +1,4 @@
-"""Servers of raw sockets, which send what they want when they want.
-
-A module of its own, because a conftest.py cannot be imported.
-"""
+"""Servers of raw sockets, which send any bytes at any time."""
 
 from __future__ import annotations
 
@@ -17,14 +14,14 @@ Play = Callable[["RawConnection"], None]
 
 
 class RawConnection:
-    """One connection, from the side of the server."""
+    """Server side of one connection."""
 
     def __init__(self, accepted: socket.socket, over: threading.Event) -> None:
         self.socket = accepted
         self.over = over
 
     def read_request(self) -> bytes:
-        """Read the head of a request."""
+        """Return the head of a request."""
         head = b""
         while b"\r\n\r\n" not in head:
             part = self.socket.recv(4096)
@@ -37,19 +34,19 @@ class RawConnection:
         self.socket.sendall(content)
 
     def trickle(self, content: bytes, pause_s: float = PAUSE_S) -> None:
-        """Send a byte at a time."""
+        """Send one byte after another, with pauses."""
         for i in range(len(content)):
             if self.over.wait(pause_s):
                 return
             self.socket.sendall(content[i : i + 1])
 
     def be_silent(self) -> None:
-        """Keep the connection, and say nothing."""
+        """Keep the connection, and send nothing."""
         self.over.wait()
 
 
 class RawServer:
-    """A server that a function plays, once for each connection."""
+    """A server that calls a function for each connection."""
 
     def __init__(self, play: Play, backlog: int = 50) -> None:
         self.n_connections = 0
@@ -91,7 +88,7 @@ class RawServer:
 
 
 def encrypted(context: ssl.SSLContext, play: Play) -> Play:
-    """Play over TLS."""
+    """Return the same play over TLS."""
 
     def play_encrypted(connection: RawConnection) -> None:
         with context.wrap_socket(connection.socket, server_side=True) as wrapped:
@@ -101,7 +98,7 @@ def encrypted(context: ssl.SSLContext, play: Play) -> Play:
 
 
 def handshake_in_trickles(context: ssl.SSLContext) -> Play:
-    """Answer the handshake of TLS a byte at a time."""
+    """Return a play that sends its handshake of TLS one byte after another."""
 
     def play(connection: RawConnection) -> None:
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -117,7 +114,7 @@ def handshake_in_trickles(context: ssl.SSLContext) -> Play:
 
 @contextlib.contextmanager
 def full_backlog() -> Iterator[int]:
-    """Give a port that answers no connection, as one behind a firewall does."""
+    """Yield a port that accepts no connection, like one behind a firewall."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         address = listener.getsockname()

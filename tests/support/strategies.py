@@ -1,7 +1,4 @@
-"""What tests are made of: hypothesis strategies, selections, and servers with faults.
-
-A module of its own, because a conftest.py cannot be imported.
-"""
+"""Clients, hypothesis strategies, selections and scripted servers for tests."""
 
 from __future__ import annotations
 
@@ -28,21 +25,25 @@ from coffea_sx.policy import ClientPolicy
 from coffea_sx.servicex.client import ServiceXClient
 from coffea_sx.servicex.config import EndpointName, find_endpoint
 from coffea_sx.servicex.models import ResultRow
-from coffea_sx.wire import DEFAULT, Limits
+from coffea_sx.wire.clock import DEFAULT_LIMITS, Limits
+from support.paces import FAST
 
 # -- clients
 
 
-def connected(url: str, patience_s: float = 5.0, limits: Limits = DEFAULT) -> ServiceXClient:
+def connected(url: str, patience_s: float = 5.0, limits: Limits = DEFAULT_LIMITS) -> ServiceXClient:
     """Make a client of a server."""
     endpoint = find_endpoint(EndpointName(None, url, None))
     return ServiceXClient(endpoint, ClientPolicy(patience_s=patience_s), limits)
 
 
 def submit_dimuons(server: LocalServiceX, files: Any, **options: Any) -> Any:
-    """Submit the query of the demo; return the factory of its events."""
+    """Submit the query of the demo, and return the factory of its events."""
     return NanoEventsFactory.from_servicex(
-        dimuon_query(), files, url=server.url, **{"schemaclass": SelectionSchema, **options}
+        dimuon_query(),
+        files,
+        url=server.url,
+        **{"pace": FAST, "schemaclass": SelectionSchema, **options},
     )
 
 
@@ -57,7 +58,7 @@ LONG = "x" * 250
 
 @st.composite
 def paths(draw: st.DrawFn) -> str:
-    """Make the path of an input file, now and then a very long one."""
+    """Draw the path of an input file, sometimes a very long one."""
     parts = draw(st.lists(NAME, min_size=1, max_size=4))
     long = draw(st.sampled_from(["", "", "", LONG]))
     return draw(SCHEMES) + long + "/".join(parts) + ".root"
@@ -65,22 +66,22 @@ def paths(draw: st.DrawFn) -> str:
 
 @st.composite
 def input_files(draw: st.DrawFn, max_size: int = 8) -> InputFiles:
-    """Make a list of input files that is accepted."""
-    from coffea_sx.dataset import listed
+    """Draw a valid list of input files."""
+    from coffea_sx.dataset import checked_files
 
     given_paths = draw(st.lists(paths(), min_size=1, max_size=max_size, unique=True))
     try:
-        return listed(given_paths)
+        return checked_files(given_paths)
     except DatasetError:
         names = {object_name(path): path for path in given_paths}
         try:
-            return listed(list(names.values()))
+            return checked_files(list(names.values()))
         except DatasetError:
-            return listed(given_paths[:1])
+            return checked_files(given_paths[:1])
 
 
 def row(number: int, path: str, *, failed: bool = False) -> dict[str, Any]:
-    """Make a row of results as servers write it."""
+    """Return a row of results as servers write it."""
     return {
         "id": number,
         "request-id": "d857",
@@ -114,19 +115,19 @@ def status_json(status: str = "Running", n_files: int = 2, **changes: Any) -> di
 
 
 def later(rows: list[dict[str, Any]], than: str | None = None) -> list[dict[str, Any]]:
-    """Return rows that say they were made after a time, as servers do: not those of that time."""
+    """Return the rows made after a time, and like servers not those made at that time."""
     if than is None:
         return list(rows)
     moment = datetime.fromisoformat(than).astimezone(timezone.utc).replace(tzinfo=None)
-    return [one for one in rows if datetime.fromisoformat(one["created_at"]) > moment]
+    return [result for result in rows if datetime.fromisoformat(result["created_at"]) > moment]
 
 
 @st.composite
 def histories(draw: st.DrawFn) -> tuple[InputFiles, list[list[dict[str, Any]]]]:
-    """Make the answers of a server to a poller.
+    """Draw the answers of a server to a poller.
 
-    Every file has one or more rows, each a result or a failure; every answer has the rows that are
-    committed by then, in any order and some of them twice; rows of unknown files are among them.
+    Every file has one or more rows, each a result or a failure. Every answer has the rows that are
+    committed by then, in any order and some of them twice. Rows of unknown files are among them.
     """
     n_files = draw(st.integers(1, 6))
     files = InputFiles(tuple(f"/data/nano_{i}.root" for i in range(n_files)))
@@ -157,7 +158,7 @@ TOKEN = st.text("abcdefghijklmnopqrstuvwxyzABCDEFXYZ0123456789-_.~+", min_size=8
 
 @st.composite
 def secret_urls(draw: st.DrawFn) -> tuple[str, list[str]]:
-    """Make a URL and the secrets in it."""
+    """Draw a URL and the secrets in it."""
     scheme = draw(st.sampled_from(["http", "https", "root", "davs", "s3"]))
     host = draw(st.sampled_from(["store.org", "127.0.0.1:9000", "[::1]:9000"]))
     path = draw(st.sampled_from(["", "/", "/bucket/:data:nano.root", "/b/a%20b.root"]))
@@ -170,15 +171,15 @@ def secret_urls(draw: st.DrawFn) -> tuple[str, list[str]]:
     if draw(st.booleans()):
         secrets.append(draw(TOKEN))
         user = f"user:{secrets[-1]}@"
-    asks = "?" + "&".join(f"{key}={value}" for key, value in query) if query else ""
-    return f"{scheme}://{user}{host}{path}{asks}", secrets
+    query_string = "?" + "&".join(f"{key}={value}" for key, value in query) if query else ""
+    return f"{scheme}://{user}{host}{path}{query_string}", secrets
 
 
 # -- selections
 
 
 def columns(*names: str) -> str:
-    """Write the selection of some columns of the tree ``Events``."""
+    """Return the selection of some columns of the tree ``Events``."""
     keys = " ".join(f"'{name}'" for name in names)
     values = " ".join(f"(subscript e '{name}')" for name in names)
     return (
@@ -192,7 +193,7 @@ def columns(*names: str) -> str:
 
 @dataclass
 class Asked:
-    """A request that a scripted server got."""
+    """A request to a scripted server."""
 
     method: str
     path: str
@@ -204,20 +205,20 @@ class Asked:
         return json.loads(self.body)
 
     def later(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the rows that are asked for, by what they say of when they were made."""
+        """Return the rows that were made after the time in the query of the request."""
         return later(rows, *parse_qs(urlsplit(self.path).query).get("later_than", ()))
 
 
 @dataclass
 class Answer:
-    """What a scripted server answers.
+    """An answer of a scripted server.
 
     Attributes
     ----------
     claims : int, optional
-        Content-Length, if it is not the truth.
+        Content-Length, if it is not the length of the body.
     fault : {"", "hang", "reset"}
-        Say nothing, or break the connection after the body.
+        Send nothing, or break the connection after the body.
     """
 
     status: int = 200
@@ -228,7 +229,7 @@ class Answer:
 
 
 def say(value: Any, status: int = 200, **headers: str) -> Answer:
-    """Answer with JSON."""
+    """Return an answer with JSON."""
     headers = {name.replace("_", "-"): text for name, text in headers.items()}
     return Answer(
         status, json.dumps(value).encode(), {"Content-Type": "application/json", **headers}
@@ -239,7 +240,7 @@ Play = Callable[[Asked], Answer]
 
 
 class ScriptedServer:
-    """An HTTP server that a function plays; `asked` has all requests in order."""
+    """An HTTP server that calls a function for each request; `asked` has all requests in order."""
 
     def __init__(self, play: Play, port: int = 0) -> None:
         self.asked: list[Asked] = []
@@ -313,7 +314,7 @@ def _handler(server: ScriptedServer, play: Play) -> type[BaseHTTPRequestHandler]
 
 
 def serve_file(content: bytes, etag: str = '"one"') -> Play:
-    """Serve a file with ranges."""
+    """Return a play that serves a file, with ranges."""
 
     def play(asked: Asked) -> Answer:
         if asked.method == "HEAD":

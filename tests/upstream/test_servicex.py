@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from servicex import General, Sample, ServiceXSpec, dataset
 from servicex.configuration import Configuration
 
-from coffea_sx._upstream.servicex import locked_cache, read_configuration, transform_request
+from coffea_sx._upstream.servicex import (
+    load_specification,
+    locked_cache,
+    read_configuration,
+    transform_request,
+)
 
 YAML = """
 api_endpoints:
@@ -82,3 +90,36 @@ def test_read_configuration(config_path, tmp_path, monkeypatch):
 def test_read_configuration_without_a_file(tmp_path):
     with pytest.raises(NameError):
         read_configuration(str(tmp_path / "nowhere.yaml"))
+
+
+SPECIFICATION = """
+Definition:
+  - &query !FuncADL_Uproot |
+      FromTree("Events").Select(lambda e: {"run": e["run"]})
+General:
+  OutputFormat: parquet
+Sample:
+  - Name: dy
+    Dataset: !FileList ["/data/a.root"]
+    Query: *query
+"""
+
+
+def test_load_specification_reads_the_tags_of_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(SPECIFICATION)
+    for name in (path, str(path)):
+        specification = load_specification(name)
+        (sample,) = specification.Sample
+        assert specification.General.OutputFormat.to_ResultFormat().value == "parquet"
+        assert sample.dataset_identifier.files == ["/data/a.root"]
+        assert "(subscript e 'run')" in sample.Query.generate_selection_string()
+
+
+def test_load_specification_takes_objects_and_dicts() -> None:
+    sample = {"Name": "dy", "Dataset": dataset.FileList(["/a.root"]), "Query": "q", "Codegen": "x"}
+    specification = ServiceXSpec(General=General(), Sample=[Sample(**sample)])
+    assert load_specification(specification) is specification
+    assert load_specification({"Sample": [sample]}).Sample[0].Name == "dy"
+    with pytest.raises(TypeError):
+        load_specification(3)

@@ -1,0 +1,108 @@
+"""Options that `from_servicex`, `from_spec` and `from_request_id` have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Integral
+from pathlib import Path
+from types import NoneType
+from typing import Any, Protocol, runtime_checkable
+
+from .errors import BadInput, ConfigurationError
+from .policy import FailurePolicy, PollPolicy
+from .servicex.config import Endpoint, EndpointName, find_endpoint
+
+
+@runtime_checkable
+class ProgressDisplay(Protocol):
+    """Interface of `coffea_sx.progress.TransformProgress`."""
+
+    def look_up(self, name: str, n_known: int) -> None:
+        """Show the number of input files of a sample that were found so far."""
+
+    def show(self, name: str, factory: Any) -> None:
+        """Show the progress of the transform and of the reading of a sample."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Options for any query on any dataset; `from_servicex` documents each of them.
+
+    Raises
+    ------
+    BadInput
+        If an option has a wrong type or value.
+    ConfigurationError
+        If ``backend`` or ``url`` is not a text.
+    """
+
+    input_form: Any
+    form: Any
+    mode: str
+    schemaclass: Any
+    metadata: Mapping[str, Any] | None
+    backend: str | None
+    url: str | None
+    config_path: str | Path | None
+    on_failure: str
+    max_failed: int | float | None
+    steps_per_file: int
+    ignore_cache: bool = False
+    pace: PollPolicy | None
+    progress: ProgressDisplay | None
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any]) -> Options:
+        """Return the options among the arguments of a public function, which are its ``locals()``.
+
+        This writes their names once; `tests/test_options.py` compares the signatures.
+        """
+        return cls(**{name: arguments[name] for name in cls.__slots__ if name in arguments})
+
+    def __post_init__(self) -> None:
+        if self.mode != "dask":
+            raise BadInput(
+                f"mode={self.mode!r} is not possible: files that do not exist yet can only be "
+                'read lazily, with mode="dask".'
+            )
+        self._check("steps_per_file", Integral, "a number of partitions")
+        if self.steps_per_file < 1:
+            raise BadInput(f"steps_per_file must be at least 1, got {self.steps_per_file}.")
+        object.__setattr__(self, "steps_per_file", int(self.steps_per_file))
+        self._check("metadata", (Mapping, NoneType), "a dict")
+        self._check("pace", (PollPolicy, NoneType), "a coffea_sx.PollPolicy")
+        self._check("progress", (ProgressDisplay, NoneType), "a TransformProgress")
+        if not isinstance(self.ignore_cache, bool):
+            raise BadInput(f"ignore_cache= must be True or False, got {self.ignore_cache!r}.")
+        for name in ("backend", "url"):
+            if not isinstance(value := getattr(self, name), (str, NoneType)):
+                raise ConfigurationError(f"{name}= must be a text, got {type(value).__name__}.")
+        FailurePolicy(self.on_failure, self.max_failed)
+
+    def _check(self, name: str, types: type | tuple[type, ...], expected: str) -> None:
+        value = getattr(self, name)
+        # To Python, True and False are integers.
+        if isinstance(value, bool) or not isinstance(value, types):
+            raise BadInput(f"{name}= must be {expected}, got {value!r}.")
+
+    @property
+    def failure_policy(self) -> FailurePolicy:
+        """Policy for input files that fail."""
+        return FailurePolicy(self.on_failure, self.max_failed)
+
+    def endpoint(self) -> Endpoint:
+        """Find the endpoint; ``url="local"`` starts a ServiceX in this process.
+
+        Raises
+        ------
+        ConfigurationError
+        """
+        url, config_path = self.url, self.config_path
+        if url == "local":
+            from .local import default
+
+            server = default()
+            url, config_path = server.url, server.config_path
+        path = None if config_path is None else str(config_path)
+        return find_endpoint(EndpointName(self.backend, url, path))

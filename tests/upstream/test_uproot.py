@@ -1,0 +1,100 @@
+"""Canaries for private API of uproot: each fails by name when uproot changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import awkward as ak
+import numpy as np
+import pytest
+import uproot
+
+from coffea_sx._upstream.coffea import SchemaMapping
+from coffea_sx._upstream.uproot import (
+    columns_to_read,
+    page_ranges,
+    partition_reader,
+    read_entries,
+)
+
+DOCUMENTATION = {"__doc__": "title", "typename": "typename"}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Iterator[Any]:
+    path = str(tmp_path / "events.root")
+    with uproot.recreate(path) as file:
+        file.mktree("Events", {"x": "float64", "y": "int32"}).extend(
+            {"x": np.arange(5.0), "y": np.arange(5, dtype="int32")}
+        )
+    with uproot.open({path: "Events"}) as opened:
+        yield opened
+
+
+@pytest.fixture
+def reader() -> Any:
+    number, whole = (
+        ak.forms.NumpyForm(dtype, parameters=dict.fromkeys(DOCUMENTATION, ""))
+        for dtype in ("float64", "int32")
+    )
+    form = ak.forms.RecordForm([number, whole], ["x", "y"], parameters={"__doc__": ""})
+    return partition_reader(form, "Events", SchemaMapping(version="latest"), DOCUMENTATION)
+
+
+def test_partition_reader(reader: Any) -> None:
+    """No file is opened, and dask-awkward's protocols are there."""
+    assert ak.fields(reader.mock()) == ["x", "y"]
+    empty = reader.mock_empty(backend="cpu")
+    assert (len(empty), ak.fields(empty)) == (0, ["x", "y"])
+
+
+def test_columns_to_read(reader: Any) -> None:
+    assert columns_to_read(reader) == {"x", "y"}
+    assert columns_to_read(reader.project_manually(frozenset({"y"}))) == {"y"}
+
+
+def test_read_entries(reader: Any, tree: Any) -> None:
+    assert read_entries(reader, tree, 1, 3).x.to_list() == [1, 2]
+    projected = read_entries(reader.project_manually(frozenset({"y"})), tree, 0, 5)
+    assert projected.y.to_list() == [0, 1, 2, 3, 4]
+
+
+class Recorder(uproot.MemmapSource):
+    """A file, and the ranges of bytes that uproot reads from it."""
+
+    ranges: list[tuple[int, int]]
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.ranges = []
+
+    def chunk(self, start: int, stop: int) -> Any:
+        self.ranges.append((start, stop))
+        return super().chunk(start, stop)
+
+    def chunks(self, ranges: Any, notifications: Any) -> Any:
+        self.ranges.extend(ranges)
+        return super().chunks(ranges, notifications)
+
+
+@pytest.mark.parametrize("entries", [(0, 300), (0, 50), (150, 250)])
+@pytest.mark.parametrize("names", [["x"], ["y"], ["x", "y"]])
+def test_page_ranges(names: list[str], entries: tuple[int, int], tmp_path: Path) -> None:
+    """The ranges are those from which uproot reads the pages of the fields."""
+    path = str(tmp_path / "ntuple.root")
+    rng = np.random.default_rng(1)
+    with uproot.recreate(path) as file:
+        batch = {"x": rng.normal(size=100), "y": ak.unflatten(rng.normal(size=100), [1] * 100)}
+        ntuple = file.mkrntuple("Events", batch)
+        ntuple.extend(batch)
+        ntuple.extend(batch)
+    with uproot.open(path, handler=Recorder) as file:
+        ntuple = file["Events"]
+        form, _ = ntuple.to_akform(filter_name=names)
+        ranges = set(page_ranges(ntuple, form, *entries))
+        file.file.source.ranges.clear()
+        array = ntuple.arrays(filter_name=names, entry_start=entries[0], entry_stop=entries[1])
+        assert len(array) == entries[1] - entries[0]
+        assert set(file.file.source.ranges) == ranges
