@@ -63,9 +63,8 @@ class PollPolicy:
                 )
             # Without these limits the poller would never ask, or a transform never end.
             if name in {"busy_s", "idle_s", "settle_s"} and math.isinf(seconds):
-                raise BadInput(
-                    f"PollPolicy({name}=...) must have a limit, or waiting would never end."
-                )
+                text = f"PollPolicy({name}=...) must have a limit, or waiting would never end."
+                raise BadInput(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +162,8 @@ class FailurePolicy:
         if self.max_failed is None:
             return
         if self.on_failure == "raise":
-            raise BadInput(
-                'max_failed= says how many files may be left out; use on_failure="skip".'
-            )
+            text = 'max_failed= says how many files may be left out; use on_failure="skip".'
+            raise BadInput(text)
         # numpy's numbers are numbers, too; bools are numbers only to Python.
         is_number = isinstance(self.max_failed, Real) and not isinstance(self.max_failed, bool)
         is_count = isinstance(self.max_failed, Integral)

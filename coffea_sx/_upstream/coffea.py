@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from coffea.nanoevents import NanoEventsFactory
@@ -77,14 +76,13 @@ def supports_dask(schemaclass: Any) -> bool:
     return bool(getattr(schemaclass, "__dask_capable__", False))
 
 
-def cross_references(schemaclass: Any) -> Mapping[str, str]:
+def cross_references(schemaclass: Any) -> dict[str, str]:
     """Return index columns of NanoAOD, each with the collection it points into.
 
     Needed to warn of indices into lists that a query cuts, and to add the counters of these
     collections. There is no documented list of them.
     """
-    references: Mapping[str, str] = schemaclass.all_cross_references
-    return references
+    return dict(schemaclass.all_cross_references)
 
 
 def nested_counts(schemaclass: Any) -> list[tuple[str, str]]:

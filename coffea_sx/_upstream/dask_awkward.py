@@ -30,15 +30,10 @@ class DependentInputLayer(AwkwardInputLayer):
     """
 
     def __init__(self, name: str, input_name: str, npartitions: int, io_func: Any) -> None:
-        self.name = name
-        self.input_name = input_name
-        self.npartitions = npartitions
-        self.inputs = range(npartitions)
-        self.io_func = io_func
-        self.label = None
+        self.name, self.input_name, self.io_func = name, input_name, io_func
+        self.npartitions, self.inputs = npartitions, range(npartitions)
+        self.label = self.creation_info = self._is_projectable = None
         self.produces_tasks = False
-        self.creation_info = None
-        self._is_projectable = None
         init_map_over_layer(self, name, input_name, npartitions, io_func)
 
     def project(self, report: Any, state: Any) -> DependentInputLayer:

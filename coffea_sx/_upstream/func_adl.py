@@ -59,8 +59,7 @@ def python_expression(query: ast.AST, events: str) -> str:
                 raise EndlessTranslation
             return node
 
-    expression: str = Translator().get_rep(query)
-    return expression
+    return str(Translator().get_rep(query))
 
 
 @dataclass

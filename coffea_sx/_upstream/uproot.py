@@ -41,8 +41,7 @@ def partition_reader(form: Any, tree: str, form_mapping: Any, documentation: Any
 
 def columns_to_read(reader: Any) -> frozenset[str]:
     """Return the columns that a `partition_reader` was projected to."""
-    columns: frozenset[str] = reader.common_keys
-    return columns
+    return frozenset(reader.common_keys)
 
 
 def read_entries(reader: Any, tree: Any, start: int, stop: int) -> Any:

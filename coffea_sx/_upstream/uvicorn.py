@@ -45,8 +45,6 @@ def protocol_factory(
 
 def sockets_of(server: uvicorn.Server) -> list[socket.socket]:
     """Return the sockets of the connections of a server, which uvicorn only keeps for itself."""
-    sockets = (
-        connection.transport.get_extra_info("socket")
-        for connection in server.server_state.connections
-    )
+    connections = server.server_state.connections
+    sockets = (connection.transport.get_extra_info("socket") for connection in connections)
     return [opened for opened in sockets if opened is not None]

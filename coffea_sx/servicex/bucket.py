@@ -37,8 +37,7 @@ class Bucket:
     """
 
     def __init__(self, client: ServiceXClient, request_id: str) -> None:
-        self._client = client
-        self._request_id = request_id
+        self._client, self._request_id = client, request_id
 
     def rows(self) -> list[ResultRow]:
         """List the objects as rows of results: one request to ServiceX, and some to the store.
@@ -57,11 +56,9 @@ class Bucket:
                 return list(map(_row, store.list_objects(self._request_id, recursive=True)))
         except (MinioException, HTTPError, OSError) as error:
             self.forget_keys()
-            raise AccessError(
-                f"The store does not list the results of request {self._request_id}: "
-                f"{getattr(error, 'code', type(error).__name__)}.",
-                request_id=self._request_id,
-            ) from None
+            reason = getattr(error, "code", type(error).__name__)
+            text = f"The store does not list the results of request {self._request_id}: {reason}."
+            raise AccessError(text, request_id=self._request_id) from None
 
     def sign(self, names: Iterable[str]) -> dict[str, SignedUrl]:
         """Make URLs of objects: one request to ServiceX, the first time."""
@@ -91,10 +88,8 @@ class Bucket:
                 http_client=connections(),
             )
         except (ProtocolError, TypeError, ValueError):
-            raise AccessError(
-                f"The status of request {self._request_id} does not say where its results are.",
-                request_id=self._request_id,
-            ) from None
+            text = f"The status of request {self._request_id} does not say where its results are."
+            raise AccessError(text, request_id=self._request_id) from None
 
 
 def check_host(client: ServiceXClient, url: str, request_id: str, object_name: str = "") -> None:

@@ -42,9 +42,8 @@ class Submissions:
     """
 
     def __init__(self, endpoint: Endpoint, selection: Selection, dataset: Dataset) -> None:
+        self.selection, self.dataset = selection, dataset
         self._endpoint = endpoint
-        self._selection = selection
-        self._dataset = dataset
         self._key = (endpoint.url, selection, dataset)
 
     def earlier(self) -> Iterator[str]:
@@ -92,17 +91,17 @@ class Submissions:
 
     def _with_cache(self, function: Callable[[Any, Any], Result]) -> Result | None:
         """Call a function with the locked cache of servicex; return None if that cannot be used."""
-        name, files = self._endpoint.name, self._dataset.files
+        name, files = self._endpoint.name, self.dataset.files
         if name.url is not None:
             return None
         try:
             request = transform_request(
-                title=self._selection.title,
-                did=self._dataset.did,
+                title=self.selection.title,
+                did=self.dataset.did,
                 file_list=None if files is None else list(files.paths),
-                selection=self._selection.text,
-                codegen=self._selection.codegen,
-                result_format=self._selection.result_format,
+                selection=self.selection.text,
+                codegen=self.selection.codegen,
+                result_format=self.selection.result_format,
             )
             with locked_cache(name.config_path) as cache:
                 return function(cache, request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
 from collections.abc import Sequence
@@ -52,8 +53,7 @@ class ServiceXClient:
         policy: ClientPolicy = DEFAULT_CLIENT,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        self.endpoint = endpoint
-        self.policy = policy
+        self.endpoint, self.policy = endpoint, policy
         self._http = HttpSession(endpoint, policy, limits)
         self._info: ServerInfo | None = None
 
@@ -66,11 +66,10 @@ class ServiceXClient:
         """Current time, or a little less, by the clock in the last response of the server."""
         return self._http.server_time
 
-    def info(self, *, timeout_s: float | None = None) -> ServerInfo:
+    def info(self, *, timeout_s: float = math.inf) -> ServerInfo:
         """Return what the server can do. One request, the first time."""
         if self._info is None:
-            request = Request("GET", "/servicex")
-            self._info = self._http.send(request, ServerInfo.from_json, timeout_s)
+            self._info = self._http.get("/servicex", ServerInfo.from_json, timeout_s)
         return self._info
 
     def submit(self, selection: Selection, *, did: str | None, files: Sequence[str] | None) -> str:
@@ -95,49 +94,40 @@ class ServiceXClient:
     def transforms(self) -> list[TransformStatus]:
         """Return the status of every transform that the server lists."""
         parse = partial(models.read, "requests", TransformStatus.all_from_json)
-        return self._http.send(Request("GET", TRANSFORMATION), parse)
+        return self._http.get(TRANSFORMATION, parse)
 
-    def status(self, request_id: str, *, timeout_s: float | None = None) -> TransformStatus:
+    def status(self, request_id: str, *, timeout_s: float = math.inf) -> TransformStatus:
         """Return the status of a transform."""
-        request = Request("GET", f"{TRANSFORMATION}/{request_id}")
-        return self._http.send(request, models.parse_status, timeout_s)
+        return self._http.get(f"{TRANSFORMATION}/{request_id}", models.parse_status, timeout_s)
 
     def store_keys(self, request_id: str) -> StoreKeys:
         """Return the keys of the store, which are in the status of a transform."""
-        request = Request("GET", f"{TRANSFORMATION}/{request_id}")
-        return self._http.send(request, StoreKeys.from_json)
+        return self._http.get(f"{TRANSFORMATION}/{request_id}", StoreKeys.from_json)
 
     def results(
-        self,
-        request_id: str,
-        later_than: datetime | None = None,
-        *,
-        timeout_s: float | None = None,
+        self, request_id: str, later_than: datetime | None = None, *, timeout_s: float = math.inf
     ) -> list[ResultRow]:
         """Return rows of results, unsorted: all, or those that were made after a time.
 
         Rows may appear after others that were made later.
         """
         since = f"?{urlencode({'later_than': later_than.isoformat()})}" if later_than else ""
-        request = Request("GET", f"{TRANSFORMATION}/{request_id}/results{since}")
         parse = partial(models.read, "results", ResultRow.all_from_json)
-        return self._http.send(request, parse, timeout_s)
+        return self._http.get(f"{TRANSFORMATION}/{request_id}/results{since}", parse, timeout_s)
 
-    def reasons(self, request_id: str, *, timeout_s: float | None = None) -> dict[str, str]:
+    def reasons(self, request_id: str, *, timeout_s: float = math.inf) -> dict[str, str]:
         """Return why input files failed, by path, if the server keeps that."""
         if not self.info(timeout_s=timeout_s).gives_reasons:
             return {}
-        request = Request("GET", f"{TRANSFORMATION}/{request_id}/errors")
         parse = partial(models.read, "errors", models.failure_reasons)
-        return self._http.send(request, parse, timeout_s)
+        return self._http.get(f"{TRANSFORMATION}/{request_id}/errors", parse, timeout_s)
 
     def dataset(self, dataset_id: int | None) -> DatasetInfo:
         """Return a dataset with its files and the state of its look-up."""
-        request = Request("GET", f"/servicex/datasets/{dataset_id}")
-        return self._http.send(request, DatasetInfo.from_json)
+        return self._http.get(f"/servicex/datasets/{dataset_id}", DatasetInfo.from_json)
 
     def file_urls(
-        self, request_id: str, names: Sequence[str], *, timeout_s: float | None = None
+        self, request_id: str, names: Sequence[str], *, timeout_s: float = math.inf
     ) -> dict[str, SignedUrl]:
         """Return URLs of objects, by name, from a server that makes them."""
         body = {"request_id": request_id, "file_list": list(names)}
@@ -156,9 +146,7 @@ _lock = threading.Lock()
 
 
 def client_of(
-    endpoint: Endpoint,
-    policy: ClientPolicy = DEFAULT_CLIENT,
-    limits: Limits = DEFAULT_LIMITS,
+    endpoint: Endpoint, policy: ClientPolicy = DEFAULT_CLIENT, limits: Limits = DEFAULT_LIMITS
 ) -> ServiceXClient:
     """Return the client of this process for an endpoint; make it, if there is none.
 

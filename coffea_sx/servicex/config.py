@@ -49,9 +49,8 @@ class Endpoint:
         try:
             content = Path(path).read_bytes()
         except OSError as error:
-            raise ConfigurationError(
-                f"BEARER_TOKEN_FILE names {path}, which cannot be read: {error.strerror}"
-            ) from None
+            text = f"BEARER_TOKEN_FILE names {path}, which cannot be read: {error.strerror}"
+            raise ConfigurationError(text) from None
         return _token(content.decode("ascii", "replace"), f"{path}, which BEARER_TOKEN_FILE names,")
 
 
@@ -76,24 +75,19 @@ def find_endpoint(name: EndpointName) -> Endpoint:
             f"The address of a ServiceX must not hold a password, as ...@{url.rpartition('@')[2]} "
             "does: it travels with the graph. Put a token into servicex.yaml."
         )
-    parts = _parts(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = SplitResult("", "", "", "", "")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigurationError(f"{url!r} is not the http(s) address of a ServiceX.")
     refresh_token = _token(token, "servicex.yaml") if token else None
     endpoint = Endpoint(url.rstrip("/"), refresh_token, name)
     has_token = endpoint.refresh_token is not None or endpoint.bearer() is not None
     if has_token and parts.scheme == "http" and parts.hostname not in LOOPBACK:
-        raise ConfigurationError(
-            f"A token would be sent unencrypted to {parts.hostname}; use the https address."
-        )
+        text = f"A token would be sent unencrypted to {parts.hostname}; use the https address."
+        raise ConfigurationError(text)
     return endpoint
-
-
-def _parts(url: str) -> SplitResult:
-    try:
-        return urlsplit(url)
-    except ValueError:
-        return SplitResult("", "", "", "", "")
 
 
 def _token(text: str, where: str) -> Secret:
@@ -119,16 +113,14 @@ def _configuration(name: EndpointName) -> Any:
             "ServiceX on this machine."
         ) from None
     except (OSError, YAMLError) as error:
-        raise ConfigurationError(
-            f"{name.config_path or 'servicex.yaml'} cannot be read: {type(error).__name__}"
-        ) from None
+        text = f"{name.config_path or 'servicex.yaml'} cannot be read: {type(error).__name__}"
+        raise ConfigurationError(text) from None
     except ValueError as error:
         where = name.config_path or "The servicex.yaml that was found"
         # The values may hold a token: name the places only.
         places = [".".join(map(str, e["loc"])) for e in getattr(error, "errors", list)()]
-        raise ConfigurationError(
-            f"{where} is not valid: {', '.join(places) or 'see its syntax'}"
-        ) from None
+        text = f"{where} is not valid: {', '.join(places) or 'see its syntax'}"
+        raise ConfigurationError(text) from None
 
 
 def _token_of(url: str, name: EndpointName) -> str:
@@ -145,8 +137,7 @@ def _configured(name: EndpointName) -> tuple[str, str]:
     endpoints = config.endpoint_dict()
     backend = name.backend or config.default_endpoint or next(iter(endpoints), None)
     if backend not in endpoints:
-        raise ConfigurationError(
-            f"{config.config_file} has no backend {backend!r}; it has "
-            f"{', '.join(map(repr, endpoints)) or 'none'}."
-        )
+        names = ", ".join(map(repr, endpoints)) or "none"
+        text = f"{config.config_file} has no backend {backend!r}; it has {names}."
+        raise ConfigurationError(text)
     return endpoints[backend].endpoint, endpoints[backend].token or ""

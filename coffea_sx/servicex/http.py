@@ -8,12 +8,11 @@ import re
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from functools import partial
-from http import HTTPStatus
 from http.client import responses
 from time import monotonic
 from typing import Any, TypeVar
@@ -24,7 +23,6 @@ import tenacity
 from urllib3.exceptions import HTTPError
 
 from .. import errors
-from ..errors import ProtocolError, ServerError, ServiceXError
 from ..policy import ClientPolicy
 from ..redact import Secret, redact
 from ..wire.clock import Clock, Limits, OutOfTimeError
@@ -43,6 +41,7 @@ MESSAGE_LENGTH = 2000
 BLOCK = 1 << 16
 # Locks cannot be waited for without end and with a timeout.
 _LONGEST_WAIT_S = 3600.0
+_ADVICE = "Is the address right, and the server running?"
 
 _REQUEST_ID = re.compile(rf"{TRANSFORMATION}/([0-9a-f-]{{36}})")
 
@@ -52,10 +51,8 @@ Parsed = TypeVar("Parsed")
 class _TransientError(Exception):
     """Repeats the request; `cause` is raised after the last attempt."""
 
-    def __init__(self, cause: ServiceXError, retry_after: float | None = None) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
-        self.retry_after = retry_after
+    def __init__(self, cause: errors.ServiceXError, retry_after: float | None = None) -> None:
+        self.cause, self.retry_after = cause, retry_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +122,10 @@ class HttpSession:
     """
 
     def __init__(self, endpoint: Endpoint, policy: ClientPolicy, limits: Limits) -> None:
-        self._endpoint = endpoint
+        self._endpoint, self._url = endpoint, endpoint.url
         self._policy = policy
         self._limits = limits
-        self._connections = make_pool(_proxy(endpoint.url))
+        self._connections = make_pool(_proxy(self._url))
         self._access_token: Secret | None = None
         self._token_lock = threading.Lock()
         self._clock_offset = timedelta(0)
@@ -146,7 +143,7 @@ class HttpSession:
         return datetime.now(timezone.utc) + self._clock_offset
 
     def send(
-        self, request: Request, parse: Callable[[Any], Parsed], timeout_s: float | None = None
+        self, request: Request, parse: Callable[[Any], Parsed], timeout_s: float = math.inf
     ) -> Parsed:
         """Send a request, with as many attempts as the policy allows; return the parsed response.
 
@@ -155,14 +152,13 @@ class HttpSession:
         request : Request
         parse : callable
             Takes the JSON of the response.
-        timeout_s : float, optional
+        timeout_s : float
             Time for all attempts, with a new access token, seconds.
 
         Raises
         ------
         ServerError, TransformGone
         """
-        timeout_s = math.inf if timeout_s is None else timeout_s
         is_late = tenacity.stop_before_delay(min(self._policy.patience_s, timeout_s))
         attempts = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_TransientError),
@@ -178,9 +174,13 @@ class HttpSession:
             raise type(cause)(f"{cause} Tries: {n_tries}.", **cause.facts) from None
         return self._parsed(request, response, parse)
 
+    def get(self, path: str, parse: Callable[[Any], Parsed], timeout_s: float = math.inf) -> Parsed:
+        """Send a request without content, as `send` does."""
+        return self.send(Request("GET", path), parse, timeout_s)
+
     def _attempt(self, request: Request, end: float) -> Response:
         response = self._exchange(request, self._access_token or self._token(end), end)
-        if response.status == HTTPStatus.UNAUTHORIZED and self._renew_token(end):
+        if response.status == 401 and self._renew_token(end):
             response = self._exchange(request, self._access_token or self._token(end), end)
         if 200 <= response.status < 300:
             return response
@@ -204,11 +204,10 @@ class HttpSession:
             headers["Content-Type"] = "application/json"
         body = None if request.content is None else json.dumps(request.content).encode()
         clock = Clock(self._limits, end, self._closing.is_set)
-        send = partial(exchange, self._connections, request.method)
-        url = f"{self._endpoint.url}{request.path}"
+        send = partial(exchange, self._connections, request.method, f"{self._url}{request.path}")
         try:
-            with send(url, clock, headers=headers, body=body, at_most=0) as response:
-                self._clock_offset = _clock_offset(response.headers, self._clock_offset)
+            with send(clock, headers=headers, body=body, at_most=0) as response:
+                self._read_clock(response.headers)
                 content = bytearray()
                 for block in blocks(response, BLOCK, decode=True):
                     content += block
@@ -220,53 +219,52 @@ class HttpSession:
                 raise self._was_closed() from None
             raise self._without_response(error, request, clock.is_sent) from None
 
+    def _read_clock(self, headers: Mapping[str, str]) -> None:
+        """Record by how much the clock of the server is ahead, at least: it sends whole seconds."""
+        with suppress(KeyError, TypeError, ValueError):
+            self._clock_offset = parsedate_to_datetime(headers["Date"]) - datetime.now(timezone.utc)
+
     def _parsed(
         self, request: Request, response: Response, parse: Callable[[Any], Parsed]
     ) -> Parsed:
-        url = self._endpoint.url
         try:
             return parse(json.loads(response.content))
         except (ValueError, RecursionError):
-            raise ProtocolError(
-                f"{url} answered {_path(request)} with something that is not JSON. Is the address "
-                "that of a ServiceX?"
+            raise errors.ProtocolError(
+                f"{self._url} answered {_path(request)} with something that is not JSON. Is the "
+                "address that of a ServiceX?"
             ) from None
-        except ProtocolError as error:
-            raise ProtocolError(
-                f"{url} answers, but not as a ServiceX does: {error} Is the address right?"
-            ) from None
+        except errors.ProtocolError as error:
+            text = f"{self._url} answers, but not as a ServiceX does: {error} Is the address right?"
+            raise errors.ProtocolError(text) from None
 
     # -- errors
 
     def _without_response(self, error: HTTPError, request: Request, is_sent: bool) -> Exception:
-        url = self._endpoint.url
-        text = f"ServiceX at {url} does not answer {request.method} {request.path}"
+        text = f"ServiceX at {self._url} does not answer {request.method} {request.path}"
         if isinstance(error, OutOfTimeError):
             text += f" in time: {error}. Is it overloaded, or what is between it and here?"
         else:
-            text += (
-                f": {type(error).__name__}: {error}. Is the address right, and the server running?"
-            )
+            text += f": {type(error).__name__}: {error}. {_ADVICE}"
         if is_sent and not request.is_repeatable:
-            return errors.OutcomeUnknown(text, url=redact(url))
-        cause = errors.Unreachable(text, url=redact(url))
+            return errors.OutcomeUnknown(text, url=self._url)
+        cause = errors.Unreachable(text, url=self._url)
         # A certificate is no better a moment later.
         return cause if "CERTIFICATE" in str(error).upper() else _TransientError(cause)
 
-    def _was_closed(self) -> ServerError:
-        return ServerError(
-            f"The connection to {self._endpoint.url} was closed with the poller of its transform."
-        )
+    def _was_closed(self) -> errors.ServerError:
+        text = f"The connection to {self._url} was closed with the poller of its transform."
+        return errors.ServerError(text)
 
-    def _too_large(self, request: Request) -> ProtocolError:
-        return ProtocolError(
-            f"{self._endpoint.url} answers {request.method} {request.path} with more than "
+    def _too_large(self, request: Request) -> errors.ProtocolError:
+        return errors.ProtocolError(
+            f"{self._url} answers {request.method} {request.path} with more than "
             f"{self._policy.max_response_bytes >> 20} MB, as no ServiceX does. Is the address "
             "right?"
         )
 
-    def _refusal(self, request: Request, response: Response) -> ServiceXError:
-        status, path, url = response.status, _path(request), self._endpoint.url
+    def _refusal(self, request: Request, response: Response) -> errors.ServiceXError:
+        status, path, url = response.status, _path(request), self._url
         if status in (401, 403, 422):
             return errors.NotAuthorized(
                 f"ServiceX at {url} does not accept this user: {response.message} [{status}]. Put "
@@ -276,23 +274,16 @@ class HttpSession:
             )
         if status == 404 and response.error is None:
             # A gateway before a server that is being restarted.
-            return errors.Unreachable(
-                f"There is no ServiceX at {url}: {path} is not found there. Is the address right, "
-                "and the server running?",
-                url=redact(url),
-            )
+            text = f"There is no ServiceX at {url}: {path} is not found there. {_ADVICE}"
+            return errors.Unreachable(text, url=url)
         if status == 404 and f"{TRANSFORMATION}/" in path:
-            request_id = _REQUEST_ID.search(path)
+            match = _REQUEST_ID.search(path)
+            text = f"{url} has no such transform, or no longer: {response.message}."
             return errors.TransformGone(
-                f"{url} has no such transform, or no longer: {response.message}. Submit its "
-                "query again.",
-                status=status,
-                request_id=request_id[1] if request_id else None,
+                f"{text} Submit its query again.", status=status, request_id=match and match[1]
             )
-        return errors.RequestRefused(
-            f"ServiceX at {url} refused {request.method} {path}: {response.message} [{status}]",
-            status=status,
-        )
+        text = f"ServiceX at {url} refused {request.method} {path}: {response.message} [{status}]"
+        return errors.RequestRefused(text, status=status)
 
     # -- access tokens
 
@@ -316,10 +307,8 @@ class HttpSession:
     def _renewing(self, end: float) -> Iterator[None]:
         """Let one thread at a time renew the access token; the others wait until their end."""
         if not self._token_lock.acquire(timeout=min(max(0.0, end - monotonic()), _LONGEST_WAIT_S)):
-            url = self._endpoint.url
-            raise errors.Unreachable(
-                f"ServiceX at {url} gives no access token in time.", url=redact(url)
-            )
+            text = f"ServiceX at {self._url} gives no access token in time."
+            raise errors.Unreachable(text, url=self._url)
         try:
             yield
         finally:
@@ -333,11 +322,10 @@ class HttpSession:
         if response.status in TRANSIENT and response.status != 500:
             raise _TransientError(self._refusal(request, response), response.retry_after)
         raise errors.NotAuthorized(
-            f"ServiceX at {self._endpoint.url} does not accept the refresh token of servicex.yaml: "
+            f"ServiceX at {self._url} does not accept the refresh token of servicex.yaml: "
             f"{response.message} [{response.status}]. Get a new one from the web page of the "
             "server.",
-            # Servers answer 500 too, and then it does not pass either.
-            status=HTTPStatus.UNAUTHORIZED.value,
+            status=401,  # servers answer 500 too, and then it does not pass either
         )
 
 
@@ -358,11 +346,3 @@ def _pause(state: tenacity.RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
     backoff = tenacity.wait_random_exponential(multiplier=0.2, max=5)(state)
     return max(getattr(error, "retry_after", None) or 0.0, backoff)
-
-
-def _clock_offset(headers: Mapping[str, str], default: timedelta) -> timedelta:
-    """Return by how much the clock of a server is ahead, at least: it sends whole seconds."""
-    try:
-        return parsedate_to_datetime(headers["Date"]) - datetime.now(timezone.utc)
-    except (KeyError, TypeError, ValueError):
-        return default

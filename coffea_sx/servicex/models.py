@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
 from functools import cache, partial
@@ -126,6 +127,10 @@ def _parsers(model: Any) -> list[Convert[Any]]:
     return [attribute.metadata["parse"] for attribute in fields(model)]
 
 
+def _capability(name: str, doc: str) -> Any:
+    return property(lambda info: name in info.capabilities, doc=doc)
+
+
 @dataclass(frozen=True, slots=True)
 class ServerInfo(Model):
     """Version, code generators and capabilities of a server.
@@ -143,25 +148,10 @@ class ServerInfo(Model):
     codegens: dict[str, str] = field(metadata=_key("code-gen-image", exactly(dict)))
     capabilities: frozenset[str] = field(metadata=_key("capabilities", frozenset, default=()))
 
-    @property
-    def lists_results(self) -> bool:
-        """True if the server lists rows of results and files of datasets."""
-        return LISTS_RESULTS in self.capabilities
-
-    @property
-    def generates_urls(self) -> bool:
-        """True if the server makes the URLs of results."""
-        return "generate_file_urls" in self.capabilities
-
-    @property
-    def gives_reasons(self) -> bool:
-        """True if the server keeps why input files failed."""
-        return "transformation_errors" in self.capabilities
-
-    @property
-    def cancels_by_post(self) -> bool:
-        """True if a transform is canceled by POST, not GET."""
-        return "post_cancel_transform" in self.capabilities
+    lists_results = _capability(LISTS_RESULTS, "True if it lists results and files of datasets.")
+    generates_urls = _capability("generate_file_urls", "True if it makes the URLs of results.")
+    gives_reasons = _capability("transformation_errors", "True if it keeps why input files failed.")
+    cancels_by_post = _capability("post_cancel_transform", "True if POST cancels, not GET.")
 
     @property
     def longest_title(self) -> int:
@@ -217,11 +207,6 @@ class TransformStatus(Model):
     def is_dead(self) -> bool:
         """True if the transform has ended without its results."""
         return self.status in DEAD
-
-    @property
-    def submitted(self) -> datetime | None:
-        """Time of the submission in UTC."""
-        return parse_time(self.submitted_at)
 
 
 def parse_status(response: Any) -> TransformStatus:
@@ -332,18 +317,13 @@ class SignedUrl:
 
 def signed_urls(uris: Any) -> dict[str, SignedUrl]:
     """Parse ``{name: [url, headers, expiry]}``; what is no http(s) URL is left out."""
-    urls = {name: _signed_url(value) for name, value in exactly(dict)(uris).items()}
-    return {name: url for name, url in urls.items() if url is not None}
-
-
-def _signed_url(value: Any) -> SignedUrl | None:
-    try:
-        url, headers, expires_at = value
-        if urlsplit(url).scheme in ("http", "https"):
-            return SignedUrl(url, dict(headers or {}), float(expires_at))
-    except (TypeError, ValueError, AttributeError):
-        pass
-    return None
+    urls = {}
+    for name, value in exactly(dict)(uris).items():
+        with suppress(TypeError, ValueError, AttributeError):
+            url, headers, expires_at = value
+            if urlsplit(url).scheme in ("http", "https"):
+                urls[name] = SignedUrl(url, dict(headers or {}), float(expires_at))
+    return urls
 
 
 def failure_reasons(errors: Any) -> dict[str, str]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from hashlib import sha256
 
 import tenacity
@@ -11,29 +10,28 @@ import tenacity
 from ..dataset import Dataset
 from ..errors import OutcomeUnknown, ServiceXError
 from ..query import Selection
+from .cache import Submissions
 from .client import ServiceXClient
+from .models import parse_time
 
 # By how much the clocks of the machines of one server may differ.
 SKEW = timedelta(seconds=5)
+# For a transform whose time of submission is not given.
+_NEVER = datetime.min.replace(tzinfo=timezone.utc)
 
 
 def find_unanswered(
-    client: ServiceXClient,
-    selection: Selection,
-    dataset: Dataset,
-    since: datetime,
-    earlier: Container[str],
-    error: OutcomeUnknown,
+    client: ServiceXClient, submissions: Submissions, since: datetime, error: OutcomeUnknown
 ) -> str | None:
     """Find the transform of a submission without a response.
 
     Parameters
     ----------
-    client, selection, dataset
+    client : ServiceXClient
+    submissions : Submissions
+        The query, the dataset, and the requests that are older.
     since : datetime
         Time of the submission by the clock of the server.
-    earlier : container of str
-        Requests that are older.
     error : OutcomeUnknown
         Error of the submission.
 
@@ -53,21 +51,20 @@ def find_unanswered(
     One request, or a few until the transform is found; the response lists all transforms of the
     server.
     """
+    selection, earlier = submissions.selection, submissions.all_earlier()
 
     def search() -> str | None:
         try:
-            listed = client.transforms()
-            image = client.info().codegens.get(selection.codegen)
+            listed, image = client.transforms(), client.info().codegens.get(selection.codegen)
         except ServiceXError as failure:
             raise undecided(selection, error, str(failure)) from None
-        submitted = (_did(dataset), selection.text, selection.result_format, image)
+        content = (_did(submissions.dataset), selection.text, selection.result_format, image)
         equal = [
             status
             for status in listed
-            if (status.did, status.selection, status.result_format, status.codegen_image)
-            == submitted
+            if (status.did, status.selection, status.result_format, status.codegen_image) == content
             and status.request_id not in earlier
-            and (status.submitted is not None and status.submitted >= since - SKEW)
+            and (parse_time(status.submitted_at) or _NEVER) >= since - SKEW
         ]
         # Our own rather than that of another user.
         equal.sort(key=lambda status: status.title != selection.title)

@@ -77,27 +77,24 @@ def submit(
         if _is_usable(client, request_id, skips, _first_result(selection, dataset)):
             return request_id
         unusable.append(request_id)
-    request_id = _submit_once(client, selection, dataset, submissions)
+    request_id = _submit_once(client, submissions)
     submissions.record(request_id, unusable)
     return request_id
 
 
-def _submit_once(
-    client: ServiceXClient, selection: Selection, dataset: Dataset, submissions: Submissions
-) -> str:
+def _submit_once(client: ServiceXClient, submissions: Submissions) -> str:
     """Submit a transform once, even if the server does not respond that it has it."""
     client.info()  # its response has the time of the server
     since = client.server_time
     for _ in range(client.policy.max_submissions):
         try:
-            return _post(client, selection, dataset)
+            return _post(client, submissions.selection, submissions.dataset)
         except OutcomeUnknown as failure:
             error = failure
-        earlier = submissions.all_earlier()
-        request_id = find_unanswered(client, selection, dataset, since, earlier, error)
+        request_id = find_unanswered(client, submissions, since, error)
         if request_id is not None:
             return request_id
-    raise undecided(selection, error, "the server does not list it yet.")
+    raise undecided(submissions.selection, error, "the server does not list it yet.")
 
 
 def _post(client: ServiceXClient, selection: Selection, dataset: Dataset) -> str:

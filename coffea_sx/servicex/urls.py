@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from itertools import islice
@@ -26,6 +27,7 @@ from .models import ResultRow, SignedUrl
 _REQUESTS_AHEAD = 10
 
 
+@dataclass(eq=False, repr=False)
 class UrlProvider:
     """Make and keep the URLs of the objects of one transform.
 
@@ -42,22 +44,17 @@ class UrlProvider:
         Time to wait for URLs, seconds.
     """
 
-    def __init__(
-        self,
-        client: ServiceXClient,
-        request_id: str,
-        files: InputFiles | None = None,
-        result_format: str | None = None,
-        timeout_s: float = 45.0,
-    ) -> None:
-        self.timeout_s = timeout_s
-        self._client = client
-        self._request_id = request_id
-        self._files = files
-        self._suffix = None if result_format is None else suffix_of(result_format)
+    client: ServiceXClient
+    request_id: str
+    files: InputFiles | None = None
+    result_format: str | None = None
+    timeout_s: float = 45.0
+
+    def __post_init__(self) -> None:
+        self._suffix = None if self.result_format is None else suffix_of(self.result_format)
         self._urls: dict[str, SignedUrl] = {}
         self._lock = threading.Lock()
-        self._bucket = Bucket(client, request_id)
+        self._bucket = Bucket(self.client, self.request_id)
 
     def urls(
         self,
@@ -144,8 +141,7 @@ class UrlProvider:
         return [
             name
             for name in names
-            if not self._has_fresh(name)
-            or (name in refused and self._urls.get(name) is refused[name])
+            if not self._has_fresh(name) or self._urls[name] is refused.get(name)
         ]
 
     def _make_all(
@@ -160,7 +156,7 @@ class UrlProvider:
         is_old = partial(self._is_old, last)
         requested = dict.fromkeys([*names, *filter(is_old, soon)])
         expected = filter(is_old, self._expected(names))
-        limit = max(self._client.policy.urls_per_request, len(names))
+        limit = max(self.client.policy.urls_per_request, len(names))
         every = list(islice(dict.fromkeys([*requested, *expected]), limit))
         if not every:
             return
@@ -170,32 +166,32 @@ class UrlProvider:
             if is_transient(error) or not set(every) - set(requested):
                 raise
             # Perhaps the server makes URLs only of objects that are there.
-            self._files = None
+            self.files = None
             if requested:
                 self._urls.update(self._make(list(requested)))
 
     def _make(self, names: Sequence[str]) -> dict[str, SignedUrl]:
-        if not self._client.info().generates_urls:
+        if not self.client.info().generates_urls:
             return self._bucket.sign(names)
-        made = self._client.file_urls(self._request_id, names, timeout_s=self.timeout_s)
+        made = self.client.file_urls(self.request_id, names, timeout_s=self.timeout_s)
         urls = {name: made[name] for name in names if name in made}
         for name, url in urls.items():
-            check_host(self._client, url.url, self._request_id, name)
+            check_host(self.client, url.url, self.request_id, name)
         return urls
 
     def _expected(self, names: Sequence[str]) -> Iterator[str]:
         """Yield the results of the input files that follow, if names follow from those of files."""
-        if self._files is None:
+        if self.files is None:
             return
-        paths, first = self._files.paths, 0
+        paths, first = self.files.paths, 0
         if names:
-            index = self._files.owner_of(names[0])
+            index = self.files.owner_of(names[0])
             if index is None:
                 return
             first = index
             self._suffix = "" if names[0] == result_name(paths[first]) else PARQUET
         if self._suffix is not None:
-            n_ahead = _REQUESTS_AHEAD * self._client.policy.urls_per_request
+            n_ahead = _REQUESTS_AHEAD * self.client.policy.urls_per_request
             for i in range(min(len(paths), n_ahead)):
                 yield result_name(paths[(first + i) % len(paths)], self._suffix)
 
@@ -204,18 +200,15 @@ class UrlProvider:
     def _url(self, name: str) -> SignedUrl:
         url = self._urls.get(name)
         if url is None:
-            raise AccessError(
-                f"ServiceX gives no http(s) URL for the object {name!r} of request "
-                f"{self._request_id}.",
-                request_id=self._request_id,
-                object_name=name,
-            )
+            where = f"the object {name!r} of request {self.request_id}"
+            facts = {"request_id": self.request_id, "object_name": name}
+            raise AccessError(f"ServiceX gives no http(s) URL for {where}.", **facts)
         return url
 
     def _has_fresh(self, name: str) -> bool:
         url = self._urls.get(name)
         # URLs that live only shortly are fresh for most of that time.
-        margin_s = min(60.0, 0.1 * self._client.policy.signed_for_s)
+        margin_s = min(60.0, 0.1 * self.client.policy.signed_for_s)
         return url is not None and url.is_fresh(margin_s)
 
     def _is_old(self, last: float, name: str) -> bool:

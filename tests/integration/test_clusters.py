@@ -350,15 +350,12 @@ def test_two_clients_and_two_transforms_at_once(
 IMPATIENT = ChannelPolicy(poll_s=0.5, owner_timeout_s=2.0)
 
 
-def subscribe_impatiently(address: TransformAddress) -> None:
-    """Let a worker, which runs this, give up the owner of a transform soon."""
-    from distributed import get_worker
-
+def subscribe_impatiently(address: TransformAddress, dask_worker: Any) -> None:
+    """Let a worker give up the owner of a transform soon."""
     from coffea_sx.cluster.subscriber import Subscriber
     from coffea_sx.polling.registry import connections
 
-    worker = get_worker()
-    connections.get(address, lambda: Subscriber(worker, address, IMPATIENT))
+    connections.get(address, lambda: Subscriber(dask_worker, address, IMPATIENT))
 
 
 def lent_graph(client: Client, path: Path) -> tuple[Any, Any]:
@@ -374,7 +371,7 @@ def test_workers_go_on_without_an_owner_that_is_gone(
     cluster: LocalCluster, client: Client, nano_files: list[str], tmp_path: Path
 ) -> None:
     files = nano_files[:3]
-    held = Held(files, first=1)
+    held = Held(files)  # else a worker may read a result of which only the owner has the URL
     with LocalServiceX(before_report=held) as server:
         with notebook(cluster, server, files, tmp_path / "lent") as (_, request_id):
             graph, keys = lent_graph(client, tmp_path / "lent")
