@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from datetime import timedelta, timezone
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from ipaddress import ip_address
 from time import time
 from typing import Any
@@ -64,9 +64,8 @@ class Bucket:
         """Make URLs of objects: one request to ServiceX, the first time."""
         lifetime_s = self._client.policy.signed_for_s
         expires_at, expires = time() + lifetime_s, timedelta(seconds=lifetime_s)
-        sign, bucket = self._store.presigned_get_object, self._request_id
-        urls = {name: sign(bucket, name, expires=expires) for name in names}
-        return {name: SignedUrl(url, {}, expires_at) for name, url in urls.items()}
+        sign = partial(self._store.presigned_get_object, self._request_id, expires=expires)
+        return {name: SignedUrl(sign(name), {}, expires_at) for name in names}
 
     def forget_keys(self) -> None:
         """Get the keys again before they are used next: they may have changed."""

@@ -20,7 +20,7 @@ from .http import TRANSFORMATION, HttpSession, Request
 from .models import DatasetInfo, ResultRow, ServerInfo, SignedUrl, StoreKeys, TransformStatus
 
 
-class ServiceXClient:
+class ServiceXClient(HttpSession):
     """Requests to one ServiceX.
 
     Parameters
@@ -47,29 +47,12 @@ class ServiceXClient:
     token. `close` ends requests at once, from any thread.
     """
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        policy: ClientPolicy = DEFAULT_CLIENT,
-        limits: Limits = DEFAULT_LIMITS,
-    ) -> None:
-        self.endpoint, self.policy = endpoint, policy
-        self._http = HttpSession(endpoint, policy, limits)
-        self._info: ServerInfo | None = None
-
-    def close(self) -> None:
-        """Close the connections; a request that waits for its response ends at once."""
-        self._http.close()
-
-    @property
-    def server_time(self) -> datetime:
-        """Current time, or a little less, by the clock in the last response of the server."""
-        return self._http.server_time
+    _info: ServerInfo | None = None
 
     def info(self, *, timeout_s: float = math.inf) -> ServerInfo:
         """Return what the server can do. One request, the first time."""
         if self._info is None:
-            self._info = self._http.get("/servicex", ServerInfo.from_json, timeout_s)
+            self._info = self.get("/servicex", ServerInfo.from_json, timeout_s)
         return self._info
 
     def submit(self, selection: Selection, *, did: str | None, files: Sequence[str] | None) -> str:
@@ -89,20 +72,20 @@ class ServiceXClient:
             **({"file-list": list(files or ())} if did is None else {"did": did}),
         }
         request = Request("POST", TRANSFORMATION, body, is_repeatable=False)
-        return self._http.send(request, partial(models.read, "request_id", models.exactly(str)))
+        return self.send(request, partial(models.read, "request_id", models.exactly(str)))
 
     def transforms(self) -> list[TransformStatus]:
         """Return the status of every transform that the server lists."""
         parse = partial(models.read, "requests", TransformStatus.all_from_json)
-        return self._http.get(TRANSFORMATION, parse)
+        return self.get(TRANSFORMATION, parse)
 
     def status(self, request_id: str, *, timeout_s: float = math.inf) -> TransformStatus:
         """Return the status of a transform."""
-        return self._http.get(f"{TRANSFORMATION}/{request_id}", models.parse_status, timeout_s)
+        return self.get(f"{TRANSFORMATION}/{request_id}", models.parse_status, timeout_s)
 
     def store_keys(self, request_id: str) -> StoreKeys:
         """Return the keys of the store, which are in the status of a transform."""
-        return self._http.get(f"{TRANSFORMATION}/{request_id}", StoreKeys.from_json)
+        return self.get(f"{TRANSFORMATION}/{request_id}", StoreKeys.from_json)
 
     def results(
         self, request_id: str, later_than: datetime | None = None, *, timeout_s: float = math.inf
@@ -113,18 +96,18 @@ class ServiceXClient:
         """
         since = f"?{urlencode({'later_than': later_than.isoformat()})}" if later_than else ""
         parse = partial(models.read, "results", ResultRow.all_from_json)
-        return self._http.get(f"{TRANSFORMATION}/{request_id}/results{since}", parse, timeout_s)
+        return self.get(f"{TRANSFORMATION}/{request_id}/results{since}", parse, timeout_s)
 
     def reasons(self, request_id: str, *, timeout_s: float = math.inf) -> dict[str, str]:
         """Return why input files failed, by path, if the server keeps that."""
         if not self.info(timeout_s=timeout_s).gives_reasons:
             return {}
         parse = partial(models.read, "errors", models.failure_reasons)
-        return self._http.get(f"{TRANSFORMATION}/{request_id}/errors", parse, timeout_s)
+        return self.get(f"{TRANSFORMATION}/{request_id}/errors", parse, timeout_s)
 
     def dataset(self, dataset_id: int | None) -> DatasetInfo:
         """Return a dataset with its files and the state of its look-up."""
-        return self._http.get(f"/servicex/datasets/{dataset_id}", DatasetInfo.from_json)
+        return self.get(f"/servicex/datasets/{dataset_id}", DatasetInfo.from_json)
 
     def file_urls(
         self, request_id: str, names: Sequence[str], *, timeout_s: float = math.inf
@@ -132,13 +115,13 @@ class ServiceXClient:
         """Return URLs of objects, by name, from a server that makes them."""
         body = {"request_id": request_id, "file_list": list(names)}
         request = Request("POST", f"{TRANSFORMATION}/file-urls", body)
-        return self._http.send(request, partial(models.read, "uris", models.signed_urls), timeout_s)
+        return self.send(request, partial(models.read, "uris", models.signed_urls), timeout_s)
 
     def cancel(self, request_id: str) -> None:
         """Cancel a transform."""
         method = "POST" if self.info().cancels_by_post else "GET"
         request = Request(method, f"{TRANSFORMATION}/{request_id}/cancel")
-        self._http.send(request, lambda response: None)
+        self.send(request, lambda response: None)
 
 
 _clients: weakref.WeakValueDictionary[Endpoint, ServiceXClient] = weakref.WeakValueDictionary()

@@ -23,9 +23,9 @@ import tenacity
 from urllib3.exceptions import HTTPError
 
 from .. import errors
-from ..policy import ClientPolicy
+from ..policy import DEFAULT_CLIENT, ClientPolicy
 from ..redact import Secret, redact
-from ..wire.clock import Clock, Limits, OutOfTimeError
+from ..wire.clock import DEFAULT_LIMITS, Clock, Limits, OutOfTimeError
 from ..wire.connections import close_pool, make_pool
 from ..wire.exchanges import blocks, exchange, retry_after
 from .config import Endpoint
@@ -121,10 +121,14 @@ class HttpSession:
         Time that one request may take.
     """
 
-    def __init__(self, endpoint: Endpoint, policy: ClientPolicy, limits: Limits) -> None:
-        self._endpoint, self._url = endpoint, endpoint.url
-        self._policy = policy
-        self._limits = limits
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        policy: ClientPolicy = DEFAULT_CLIENT,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self.endpoint, self.policy = endpoint, policy
+        self._url, self._limits = endpoint.url, limits
         self._connections = make_pool(_proxy(self._url))
         self._access_token: Secret | None = None
         self._token_lock = threading.Lock()
@@ -159,7 +163,7 @@ class HttpSession:
         ------
         ServerError, TransformGone
         """
-        is_late = tenacity.stop_before_delay(min(self._policy.patience_s, timeout_s))
+        is_late = tenacity.stop_before_delay(min(self.policy.patience_s, timeout_s))
         attempts = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_TransientError),
             stop=is_late | tenacity.stop_when_event_set(self._closing),
@@ -211,7 +215,7 @@ class HttpSession:
                 content = bytearray()
                 for block in blocks(response, BLOCK, decode=True):
                     content += block
-                    if len(content) > self._policy.max_response_bytes:
+                    if len(content) > self.policy.max_response_bytes:
                         raise self._too_large(request)
                 return Response(response.status, bytes(content), retry_after(response))
         except HTTPError as error:
@@ -259,7 +263,7 @@ class HttpSession:
     def _too_large(self, request: Request) -> errors.ProtocolError:
         return errors.ProtocolError(
             f"{self._url} answers {request.method} {request.path} with more than "
-            f"{self._policy.max_response_bytes >> 20} MB, as no ServiceX does. Is the address "
+            f"{self.policy.max_response_bytes >> 20} MB, as no ServiceX does. Is the address "
             "right?"
         )
 
@@ -295,7 +299,7 @@ class HttpSession:
         return token is not None and token != refused
 
     def _token(self, end: float) -> Secret | None:
-        bearer, refresh_token = self._endpoint.bearer(), self._endpoint.refresh_token
+        bearer, refresh_token = self.endpoint.bearer(), self.endpoint.refresh_token
         if bearer is not None or refresh_token is None:
             return bearer
         with self._renewing(end):

@@ -148,9 +148,8 @@ def has_results(
             return True
         if not client.info().lists_results:
             return bool(urls.rows())
-        rows = client.results(request_id)
-        names = [row.object_name for row in rows if row.is_success]
-        return any(urls.exists(name) for name in names[:1])
+        names = [row.object_name for row in client.results(request_id) if row.is_success]
+        return any(map(urls.exists, names[:1]))
     except AccessError:
         return False
 

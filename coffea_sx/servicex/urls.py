@@ -121,11 +121,9 @@ class UrlProvider:
             If there is no URL for it.
         """
         url = self.urls([name])[name]
-        headers = {**url.headers, "Range": "bytes=0-0"}
+        pool, headers = connections(), {**url.headers, "Range": "bytes=0-0"}
         try:
-            with exchange(
-                connections(), "GET", url.url, Clock(), headers=headers, at_most=0
-            ) as response:
+            with exchange(pool, "GET", url.url, Clock(), headers=headers, at_most=0) as response:
                 return response.status != HTTPStatus.NOT_FOUND
         except HTTPError:
             return True  # a store that does not answer now may do so later
@@ -148,11 +146,10 @@ class UrlProvider:
         self, names: Sequence[str], refused: Mapping[str, SignedUrl | None], soon: Iterable[str]
     ) -> None:
         """Make URLs of objects, and together with them those that will be requested soon."""
-        last = 0.0
         if refused:
             self._bucket.forget_keys()
-            # URLs that were made together with the refused ones are refused too.
-            last = max((url.expires_at for url in refused.values() if url), default=0.0)
+        # URLs that were made together with the refused ones are refused too.
+        last = max((url.expires_at for url in refused.values() if url), default=0.0)
         is_old = partial(self._is_old, last)
         requested = dict.fromkeys([*names, *filter(is_old, soon)])
         expected = filter(is_old, self._expected(names))
@@ -183,12 +180,10 @@ class UrlProvider:
         """Yield the results of the input files that follow, if names follow from those of files."""
         if self.files is None:
             return
-        paths, first = self.files.paths, 0
+        paths, first = self.files.paths, self.files.owner_of(names[0]) if names else 0
+        if first is None:
+            return
         if names:
-            index = self.files.owner_of(names[0])
-            if index is None:
-                return
-            first = index
             self._suffix = "" if names[0] == result_name(paths[first]) else PARQUET
         if self._suffix is not None:
             n_ahead = _REQUESTS_AHEAD * self.client.policy.urls_per_request
