@@ -38,11 +38,8 @@ def transform_request(result_format: str, **fields: Any) -> Any:
     """
     from servicex.models import ResultDestination, ResultFormat, TransformRequest
 
-    return TransformRequest(
-        result_destination=ResultDestination.object_store,
-        result_format=ResultFormat(result_format),
-        **fields,
-    )
+    fields["result_destination"] = ResultDestination.object_store
+    return TransformRequest(result_format=ResultFormat(result_format), **fields)
 
 
 def read_configuration(path: str | None) -> Any:

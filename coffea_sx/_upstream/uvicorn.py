@@ -38,9 +38,8 @@ def protocol_factory(
     uvicorn makes protocols itself only for sockets on which it accepts connections itself, without
     a limit. A public replacement would be such a limit.
     """
-    return partial(
-        protocol, *arguments, config=server.config, server_state=server.server_state, app_state={}
-    )
+    options = {"config": server.config, "server_state": server.server_state, "app_state": {}}
+    return partial(protocol, *arguments, **options)
 
 
 def sockets_of(server: uvicorn.Server) -> list[socket.socket]:

@@ -43,8 +43,7 @@ class Submissions:
 
     def __init__(self, endpoint: Endpoint, selection: Selection, dataset: Dataset) -> None:
         self.selection, self.dataset = selection, dataset
-        self._endpoint = endpoint
-        self._key = (endpoint.url, selection, dataset)
+        self._endpoint, self._key = endpoint, (endpoint.url, selection, dataset)
 
     def earlier(self) -> Iterator[str]:
         """Yield the ids of earlier requests: of this process, then of others."""
@@ -118,7 +117,5 @@ def forget() -> None:
 
 def _is_usable(downloaded: Any, unusable: Collection[str]) -> bool:
     """Return True if files that servicex has downloaded are on the server, or on the disk."""
-    paths = downloaded.file_list
-    return downloaded.request_id not in unusable or (
-        bool(paths) and all(Path(path).is_file() for path in paths)
-    )
+    paths = list(map(Path, downloaded.file_list or ()))
+    return downloaded.request_id not in unusable or (bool(paths) and all(map(Path.is_file, paths)))

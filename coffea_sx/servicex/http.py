@@ -263,17 +263,16 @@ class HttpSession:
     def _too_large(self, request: Request) -> errors.ProtocolError:
         return errors.ProtocolError(
             f"{self._url} answers {request.method} {request.path} with more than "
-            f"{self.policy.max_response_bytes >> 20} MB, as no ServiceX does. Is the address "
-            "right?"
+            f"{self.policy.max_response_bytes >> 20} MB, as no ServiceX does. Is the address right?"
         )
 
     def _refusal(self, request: Request, response: Response) -> errors.ServiceXError:
-        status, path, url = response.status, _path(request), self._url
+        message, status = response.message, response.status
+        path, url = _path(request), self._url
         if status in (401, 403, 422):
             return errors.NotAuthorized(
-                f"ServiceX at {url} does not accept this user: {response.message} [{status}]. Put "
-                "a valid token into servicex.yaml, or name a file that holds one in "
-                "BEARER_TOKEN_FILE.",
+                f"ServiceX at {url} does not accept this user: {message} [{status}]. Put a valid "
+                "token into servicex.yaml, or name a file that holds one in BEARER_TOKEN_FILE.",
                 status=status,
             )
         if status == 404 and response.error is None:
@@ -282,11 +281,9 @@ class HttpSession:
             return errors.Unreachable(text, url=url)
         if status == 404 and f"{TRANSFORMATION}/" in path:
             match = _REQUEST_ID.search(path)
-            text = f"{url} has no such transform, or no longer: {response.message}."
-            return errors.TransformGone(
-                f"{text} Submit its query again.", status=status, request_id=match and match[1]
-            )
-        text = f"ServiceX at {url} refused {request.method} {path}: {response.message} [{status}]"
+            text = f"{url} has no such transform, or no longer: {message}. Submit its query again."
+            return errors.TransformGone(text, status=status, request_id=match and match[1])
+        text = f"ServiceX at {url} refused {request.method} {path}: {message} [{status}]"
         return errors.RequestRefused(text, status=status)
 
     # -- access tokens

@@ -103,17 +103,15 @@ def _post(client: ServiceXClient, selection: Selection, dataset: Dataset) -> str
         with _submitting:
             number = next(_numbers)
             request_id = client.submit(selection, did=dataset.did, files=files)
-        _submitted[request_id] = number
-        return request_id
     except RequestRefused as error:
         if "generate translation code" in str(error):
             raise QueryError(f"ServiceX cannot translate the query. {error}") from None
         raise
+    _submitted[request_id] = number
+    return request_id
 
 
-def _is_usable(
-    client: ServiceXClient, request_id: str, skips: bool, first_result: str | None
-) -> bool:
+def _is_usable(client: ServiceXClient, request_id: str, skips: bool, result: str | None) -> bool:
     """Return True if a transform is there, nothing went wrong in it, and its results exist."""
     try:
         status = client.status(request_id)
@@ -122,7 +120,7 @@ def _is_usable(
     if status.is_dead or (status.n_failed and not skips):
         return False
     # It may be so old that the store has dropped its results.
-    return has_results(client, request_id, status, first_result)
+    return has_results(client, request_id, status, result)
 
 
 def _first_result(selection: Selection, dataset: Dataset) -> str | None:
