@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import importlib.util
 import json
 import logging
@@ -25,11 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``coffea-sx``; return its exit status."""
     options = _parser().parse_args(arguments)
     try:
-        status: int = options.run(options)
+        return int(options.run(options))
     except ServiceXError as error:
         print(f"coffea-sx: {error}", file=sys.stderr)
         return 1
-    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -195,15 +193,14 @@ def _serve(options: argparse.Namespace) -> int:
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    server = LocalServiceX(
+    with LocalServiceX(
         options.directory,
         options.workers,
         options.port,
         tokens=True,
         object_store=options.object_store,
         generation=options.generation,
-    )
-    with server:
+    ) as server:
         path = server.config_path if options.write is None else options.write.absolute()
         if options.write is not None:
             private_files.write_file(path, server.servicex_yaml())

@@ -278,7 +278,9 @@ class RetryPolicy:
             The error of the last attempt.
         """
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(self._is_repeated),
+            retry=tenacity.retry_if_exception(
+                lambda error: isinstance(error, ServiceXError) and self.repeats(error)
+            ),
             stop=tenacity.stop_after_delay(self.limit_s),
             wait=tenacity.wait_fixed(self.pause_s),
             before_sleep=self._warn_once,
@@ -286,9 +288,6 @@ class RetryPolicy:
             reraise=True,
         )
         return retrying(request)
-
-    def _is_repeated(self, error: BaseException) -> bool:
-        return isinstance(error, ServiceXError) and self.repeats(error)
 
     def _warn_once(self, attempt: tenacity.RetryCallState) -> None:
         error = attempt.outcome.exception() if attempt.outcome else None

@@ -137,9 +137,7 @@ def _result(client: ServiceXClient, dataset: Dataset, patience_s: float) -> byte
     pace = PollPolicy(stall_s=patience_s)
     files = dataset.files or files_of(client, request_id, pace)
     where = TransformAddress(request_id, client.endpoint.name, files.order)
-    poller = get_poller(where)
-    if poller is None:
-        poller = Poller(client, where, files, pace)
+    poller = get_poller(where) or Poller(client, where, files, pace)
     try:
         name = poller.wait_for_any().object_name
         return bytes(ServiceXFileSystem().cat_file(address(request_id, name)))

@@ -103,19 +103,11 @@ class ResolveLayer(Layer):
     def mock(self) -> MaterializedLayer:
         """Return a layer that resolves nothing, for evaluating the graph without data."""
         key = (self.name, 0)
-        return MaterializedLayer({key: make_task(key, _nothing)})
-
-
-def _nothing() -> None:
-    return None
+        return MaterializedLayer({key: make_task(key, lambda: None)})
 
 
 def build(
-    routing: Routing,
-    delivered: OutputForm,
-    form_mapping: Any,
-    n_files: int,
-    steps: int,
+    routing: Routing, delivered: OutputForm, form_mapping: Any, n_files: int, steps: int
 ) -> Any:
     """Build the graph of the events of a transform. No request is made.
 

@@ -39,8 +39,7 @@ def _connected(address: TransformAddress) -> ResultSource:
     if "distributed" in sys.modules:
         from ..cluster.subscriber import Subscriber, worker_of_thread
 
-        worker = worker_of_thread()
-        if worker is not None:
+        if (worker := worker_of_thread()) is not None:
             return Subscriber(worker, address)
     return _poll(address)
 

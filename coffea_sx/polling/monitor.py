@@ -12,7 +12,6 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from time import monotonic
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -200,7 +199,8 @@ class Monitor:
         turns = self._turns.values()
         due = [turn for turn in turns if turn.due_at - slack * turn.min_pause_s <= now]
         if due:
-            return max(due, key=partial(self._expected_rows, now, self._rates(now)))
+            rates = self._rates(now)
+            return max(due, key=lambda turn: rates[turn.number] * (now - turn.requested_at))
         return min(turns, key=lambda turn: turn.due_at, default=None)
 
     def _rates(self, now: float) -> dict[int, float]:
@@ -218,10 +218,6 @@ class Monitor:
             if turn.is_active:
                 rates[turn.number] = max(policy.active_rate, rates[turn.number])
         return rates
-
-    def _expected_rows(self, now: float, rates: Mapping[int, float], turn: _Turn) -> float:
-        """Estimate the number of new rows of a transform."""
-        return rates[turn.number] * (now - turn.requested_at)
 
     def _take(self, turn: _Turn) -> None:
         """Make the request whose turn it is."""

@@ -86,10 +86,9 @@ class Connections:
             return list(self._sources.items())
 
     def _latest(self, address: TransformAddress) -> ResultSource | None:
-        source = self._sources.get(address)
-        if source is not None:
+        if address in self._sources:
             self._sources.move_to_end(address)
-        return source
+        return self._sources.get(address)
 
 
 connections = Connections()

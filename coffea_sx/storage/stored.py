@@ -99,11 +99,9 @@ class StoredObject:
         """Fetch the missing bytes of some ranges, in as few requests as are worth it."""
         spans = list(self._spans(self._missing(ranges)))
         fetch_all = _threads(self.policy.connections).map if len(spans) > 1 else map
-        for wanted, part in zip(spans, list(fetch_all(self._fetch_span, spans)), strict=True):
+        parts = list(fetch_all(lambda span: self._fetch(span[0][0], span[-1][1], span), spans))
+        for wanted, part in zip(spans, parts, strict=True):
             self._keep(wanted, part)
-
-    def _fetch_span(self, wanted: Sequence[Range]) -> ObjectPart:
-        return self._fetch(wanted[0][0], wanted[-1][1], wanted)
 
     def need_all(self) -> None:
         """Fetch the whole object, in one request."""

@@ -65,7 +65,7 @@ def test_signed_urls_live_shortly_and_hide_the_secret(signing):
     assert keys.secret_key.reveal() not in url.url
 
 
-def keys_json(name="minio"):
+def keys_json(name="store"):
     """Make the part of a status that says where the results are."""
     return {
         "minio-endpoint": "store.org:9000",
