@@ -73,10 +73,8 @@ def make_handle(
 ) -> TransformHandle:
     """Return a handle with the poller that this process has of a transform, or with a new one."""
     address = TransformAddress(request_id, client.endpoint.name, files.order)
-    poller: Poller | None = get_poller(address)
-    if poller is None:
-        poller = Poller(client, address, files, pace, selection.result_format)
-    elif pace is not None:
+    poller = get_poller(address) or Poller(client, address, files, pace, selection.result_format)
+    if pace is not None:
         poller.set_policy(pace)
     return TransformHandle(address, failure_policy, poller)
 
