@@ -30,7 +30,7 @@ from distributed import Client, LocalCluster, performance_report
 from support.faulty import (
     ASKING,
     HASTY,
-    IMPATIENT,
+    IMPATIENT_READS,
     OBJECTS,
     OF_VICTIM,
     RESULTS,
@@ -399,7 +399,7 @@ def test_the_store_fails_for_ever(
     kind: Kind,
     says: str,
 ) -> None:
-    read_with(monkeypatch, replace(IMPATIENT, block_bytes=1000))
+    read_with(monkeypatch, replace(IMPATIENT_READS, block_bytes=1000))
     proxy.script = [Fault(action, OF_VICTIM, times=None)]
     start = time.monotonic()
     analysis.assert_raises_for_victim(kind, says)

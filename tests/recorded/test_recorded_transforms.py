@@ -173,9 +173,9 @@ class Recording:
 
     @property
     def info(self) -> dict[str, Any]:
-        """What the server said of itself; most recordings are of a server of 2025."""
+        """Description of the server; most recordings are of a server of 2025."""
         of_2025 = {"app-version": "develop", "code-gen-image": {}, "capabilities": [LISTS_RESULTS]}
-        found = [said for said in self.said if "app-version" in said and "status" not in said]
+        found = [r for r in self.responses if "app-version" in r and "status" not in r]
         return found[0] if found else of_2025
 
     @property
@@ -309,7 +309,7 @@ def test_a_transform_whose_files_are_all_resolved(name, folder, poller_of):
     outcomes, ending = ended(poller)
     assert counted(outcomes) == RESOLVED[name]
     assert ending is None
-    assert poller.is_complete
+    assert poller.results.is_complete
     for path, outcome in zip(recording.paths, outcomes, strict=True):
         assert outcome.input_file == path
     failed = [o for o in outcomes if isinstance(o, Failed)]

@@ -23,7 +23,7 @@ from servicex import query as sx_query
 
 from coffea_sx.errors import ServiceXError
 from coffea_sx.forms import OutputForm, derive_form
-from coffea_sx.graph import layers
+from coffea_sx.graph import load
 from coffea_sx.local import LocalServiceX
 from coffea_sx.policy import DEFAULT_CLIENT, ClientPolicy, PollPolicy
 from coffea_sx.servicex.client import ServiceXClient, client_of
@@ -260,19 +260,19 @@ def requests_for(proxy: FaultProxy, when: Callable[[Request], bool]) -> list[Req
     return [request for request in proxy.requests if when(request)]
 
 
-IMPATIENT = ReadPolicy(
+IMPATIENT_READS = ReadPolicy(
     limits=Limits(0.2, bytes_per_s=1e9), retry_s=0.5, missing_pauses_s=(0.01, 0.02)
 )
 
 
 def read_with(patch: pytest.MonkeyPatch, policy: ReadPolicy) -> None:
     """Read partitions with another policy."""
-    patch.setattr(layers, "stored_object", partial(stored_object, policy=policy))
+    patch.setattr(load, "stored_object", partial(stored_object, policy=policy))
 
 
 def make_impatient(patch: pytest.MonkeyPatch) -> None:
     """Wait for the store only a moment: faults that last end in a second."""
-    read_with(patch, IMPATIENT)
+    read_with(patch, IMPATIENT_READS)
 
 
 # -- in the processes of workers
