@@ -321,7 +321,7 @@ def test_a_delivery_of_servicex_is_reused(
     assert n_submitted(server) == before + 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_deleted_delivery_of_servicex_is_replaced_once(
     server: LocalServiceX,
     submit: Submit,
@@ -363,7 +363,7 @@ def test_a_deleted_delivery_of_servicex_is_replaced_once(
     assert n_submitted(server) == before + 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_lost_downloads_are_replaced_for_servicex_too(
     server: LocalServiceX,
     submit: Submit,

@@ -140,7 +140,7 @@ class LastIsHeld(Reversed):
             self.n_read_before = self.n_read()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_analysis_overlaps_delivery_in_reverse_order(client: Client, tmp_path: Path) -> None:
     # How much time that saves: benchmarks/resolution.py --only overlap.
     n_files = 100

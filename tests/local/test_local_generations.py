@@ -249,7 +249,7 @@ def test_a_server_of_2026_signs_urls_of_another_store(serve, inputs, s3_store):
 # -- the clients
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("generation", OLD)
 @pytest.mark.parametrize("delivery", ["LocalCache", "URLs"])
 def test_the_servicex_client(delivery, generation, serve, inputs, tmp_path):
