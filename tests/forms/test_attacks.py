@@ -276,6 +276,7 @@ GOOD = [
 ]
 
 
+@pytest.mark.long
 def test_python_evaluates_nothing(nano_files, tmp_path):
     """Observed by audit events of Python, with good queries as well."""
     import coffea_sx

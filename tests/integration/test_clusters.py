@@ -261,7 +261,7 @@ def test_killed_workers_change_nothing(tmp_path: Path) -> None:
     assert report.n_events == report.n_events_delivered == len(numbers) > 500
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_worker_that_joins_while_others_wait(nano_files: list[str]) -> None:
     held = Held(nano_files, first=1)
     with (
@@ -415,6 +415,7 @@ def test_events_that_are_defined_anew_reach_workers(
         assert set((everything.result(40) // 500).to_list()) == {0, 1, 2}
 
 
+@pytest.mark.long
 def test_tasks_outlive_what_they_were_made_of(nano_files: list[str]) -> None:
     with (
         LocalServiceX() as server,

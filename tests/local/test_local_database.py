@@ -229,6 +229,7 @@ def private_mount() -> tuple[str, ...]:
     pytest.skip("no file system can be mounted here")
 
 
+@pytest.mark.long
 def test_a_full_disk_is_emptied(run, tmp_path):
     values = make_inputs(tmp_path, [8000] * 40)  # of 64 kB each
     command = private_mount()

@@ -389,7 +389,7 @@ def test_failed_files_are_skipped(events_of, of_2025, nano_files, corrupt):
     assert (failed["input_file"], failed["failed_at"]) == (str(corrupt), "transform")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("delivery", ["LocalCache", "URLs"])
 def test_the_servicex_client(delivery, s3_store, serve, inputs, tmp_path):
     from support.deliver import DELIVER, run
