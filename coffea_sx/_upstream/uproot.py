@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
 from typing import Any
 
+import awkward as ak
 import uproot
 
 _PHYSICAL_COLUMN = re.compile(r'"column-(\d+)')
@@ -73,3 +75,68 @@ def page_ranges(ntuple: Any, form: Any, start: int, stop: int) -> Iterator[tuple
         if first < stop and start < first + cluster.num_entries:
             for locator in (page.locator for n in numbers for page in pages[n].pages):
                 yield locator.offset, locator.offset + locator.num_bytes
+
+
+class RowlessTree(uproot.behaviors.TBranch.HasBranches):
+    """A tree that has branches and no rows, for uproot's own reader.
+
+    ``arrays`` applies filters, aliases, expressions and cuts. It needs members of trees, branches
+    and interpretations that uproot does not document. A public function of uproot that applies a
+    query to a form would replace it.
+
+    Parameters
+    ----------
+    name : str
+    forms : mapping of str to awkward.forms.Form
+        Form of the array that each branch gives.
+    typenames : mapping of str to str
+        C++ type of each branch, for ``filter_typename``.
+    """
+
+    aliases: Mapping[str, str] = {}
+    num_entries = 0
+    _file = None
+
+    def __init__(self, name: str, forms: Mapping[str, Any], typenames: Mapping[str, str]) -> None:
+        self.object_path = name
+        self.file = SimpleNamespace(file_path="<input form>")
+        self._branches = {
+            column: _Branch(self, column, form, typenames[column]) for column, form in forms.items()
+        }
+
+    @property
+    def branches(self) -> list[_Branch]:
+        """The branches in their order."""
+        return list(self._branches.values())
+
+    @property
+    def tree(self) -> RowlessTree:
+        """The tree itself."""
+        return self
+
+    def __getitem__(self, name: str) -> _Branch:
+        return self._branches[name.removeprefix("/")]
+
+
+class _Branch:
+    """A branch, and its own interpretation."""
+
+    def __init__(self, parent: RowlessTree, name: str, form: Any, typename: str) -> None:
+        self.parent, self.typename, self._form = parent, typename, form
+        self.name = self.cache_key = name
+
+    @property
+    def interpretation(self) -> _Branch:
+        return self
+
+    def iteritems(self, **_: Any) -> Iterator[tuple[str, _Branch]]:
+        """Yield the branches below this branch: none."""
+        return iter(())
+
+    def entries_to_ranges_or_baskets(self, *_: Any) -> list[Any]:
+        """Return the parts of a file that are read: none."""
+        return []
+
+    def final_array(self, *_: Any) -> Any:
+        """Return the array that uproot would have read."""
+        return ak.Array(self._form.length_zero_array(highlevel=False))

@@ -6,7 +6,7 @@ from typing import Any
 
 import awkward as ak
 
-from .._upstream.uproot_trees import RowlessTree
+from .._upstream.uproot import RowlessTree
 
 _CPP_TYPES = {"float32": "float", "float64": "double", "bool": "bool"}
 

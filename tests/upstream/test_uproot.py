@@ -13,6 +13,7 @@ import uproot
 
 from coffea_sx._upstream.coffea import SchemaMapping
 from coffea_sx._upstream.uproot import (
+    RowlessTree,
     columns_to_read,
     page_ranges,
     partition_reader,
@@ -98,3 +99,32 @@ def test_page_ranges(names: list[str], entries: tuple[int, int], tmp_path: Path)
         array = ntuple.arrays(filter_name=names, entry_start=entries[0], entry_stop=entries[1])
         assert len(array) == entries[1] - entries[0]
         assert set(file.file.source.ranges) == ranges
+
+
+@pytest.fixture
+def rowless():
+    number = ak.forms.NumpyForm("float32")
+    forms = {"met": number, "pt": ak.forms.ListOffsetForm("i64", number)}
+    return RowlessTree("Events", forms, {"met": "float", "pt": "float[]"})
+
+
+def test_rowless_tree_has_keys(rowless):
+    assert rowless.keys() == rowless.keys(full_paths=True) == ["met", "pt"]
+    assert rowless.keys(filter_typename="float[]") == ["pt"]
+
+
+def test_rowless_tree_is_read_by_uproot(rowless):
+    arrays = rowless.arrays(
+        ["double", "met"], "met > 1", aliases={"double": "pt * 2"}, array_cache=None, entry_stop=0
+    )
+    assert str(arrays.type) == "0 * {double: var * float32, met: float32}"
+
+
+def test_rowless_tree_has_filters(rowless):
+    arrays = rowless.arrays(filter_name="p*", filter_typename="float[]", array_cache=None)
+    assert arrays.fields == ["pt"]
+
+
+def test_rowless_tree_has_the_error_for_missing_columns(rowless):
+    with pytest.raises(uproot.KeyInFileError, match="nonsense"):
+        rowless.arrays(["nonsense"], array_cache=None)
