@@ -14,15 +14,14 @@ import pyarrow.parquet
 import pytest
 import uproot
 from servicex import query as q
+from support.derived_files import described, written
 from support.strategies import connected
 from support.unreadable import write_unreadable
 
 from coffea_sx.errors import QueryError, RequestRefused, UnknownColumn
 from coffea_sx.forms.derivation import form_of_selection
-from coffea_sx.forms.file_forms import read_forms
 from coffea_sx.forms.input_form import input_form
 from coffea_sx.forms.uproot_raw import parse_selection, raw_forms
-from coffea_sx.forms.writers import write_trees
 from coffea_sx.policy import LENIENT, STRICT
 from coffea_sx.polling.outcomes import Failed
 from coffea_sx.query import Selection, select
@@ -199,30 +198,6 @@ def deliver(servicex, watching, sample):
             return outcome.n_events, file.read()
 
     return run
-
-
-class Kept(io.BytesIO):
-    def close(self):
-        pass
-
-
-def written(derived, result_format):
-    """Write arrays without rows of the derived forms."""
-    file = Kept()
-    arrays = {name: ak.Array(form.length_zero_array()) for name, form in derived.items()}
-    assert write_trees(arrays, {}, file, result_format) == 0
-    return file.getvalue()
-
-
-def described(content, result_format):
-    """Return everything about a file that does not depend on its rows."""
-    forms = read_forms(io.BytesIO(content), result_format)
-    found = {name: form.to_dict() for name, form in forms.items()}
-    if result_format == "parquet":
-        schema = pyarrow.parquet.read_schema(io.BytesIO(content))
-        return found, [(field.name, field.type, field.nullable) for field in schema]
-    with uproot.open(io.BytesIO(content)) as file:
-        return found, {name: file[name].typenames() for name in found}
 
 
 ALL = [(name, form) for name in QUERIES for form in FORMATS]

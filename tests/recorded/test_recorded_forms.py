@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import awkward as ak
-import pyarrow.parquet
 import pytest
 import uproot
+from support.derived_files import described, written
 from support.skims import assert_jets_have_their_muons
 
 from coffea_sx.forms import OutputForm, derive_form
 from coffea_sx.forms.file_forms import read_forms
 from coffea_sx.forms.input_form import form_of_tree, input_form
 from coffea_sx.forms.uproot_raw import raw_forms
-from coffea_sx.forms.writers import write_trees
 from coffea_sx.local import LocalServiceX
 from coffea_sx.readers.root import open_root
 from coffea_sx.storage.stored import StoredObject
@@ -77,26 +75,6 @@ def test_uproot_raw(recordings: Path, name: str) -> None:
     expected = described(written(derived, body["result-format"]), body["result-format"])
     for output in outputs_of(recordings, name):
         assert described(output.read_bytes(), body["result-format"]) == expected
-
-
-def written(derived: dict[str, ak.forms.Form], result_format: str) -> bytes:
-    """Write arrays without rows of the derived forms."""
-    file = io.BytesIO()
-    file.close = lambda: None  # type: ignore[method-assign]
-    arrays = {name: ak.Array(form.length_zero_array()) for name, form in derived.items()}
-    assert write_trees(arrays, {}, file, result_format) == 0
-    return file.getvalue()
-
-
-def described(content: bytes, result_format: str) -> Any:
-    """Return all of a file that does not depend on its rows."""
-    forms = read_forms(io.BytesIO(content), result_format)
-    found = {name: form.to_dict() for name, form in forms.items()}
-    if result_format == "parquet":
-        schema = pyarrow.parquet.read_schema(io.BytesIO(content))
-        return found, [(field.name, field.type, field.nullable) for field in schema]
-    with uproot.open(io.BytesIO(content)) as file:
-        return found, {name: file[name].typenames() for name in found}
 
 
 def test_every_output_is_derived(recordings: Path) -> None:
