@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from ..errors import ProtocolError
-from ..redact import Secret
+from ..redact import Secret, hide_secret
 
 # Statuses of a transform that has ended, and of one that has ended without its results.
 DEAD = frozenset({"Canceled", "Fatal", "Bad Dataset"})
@@ -212,7 +212,7 @@ class TransformStatus(Model):
 def parse_status(response: Any) -> TransformStatus:
     """Parse the status of a transform; the keys of the store in it are hidden in all texts."""
     for key in ("minio-access-key", "minio-secret-key"):
-        read(key, lambda value: Secret(str(value)), response, None)
+        read(key, lambda value: hide_secret(str(value)), response, None)
     return TransformStatus.from_json(response)
 
 
