@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import dask
 from distributed import Client, LocalCluster, Worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
@@ -47,6 +48,9 @@ class LastHeartbeat(WorkerPlugin):
 def local_cluster(n_workers: int) -> Iterator[Client]:
     """Start worker processes of two threads each, and close them at the end."""
     with (
+        # Before CPython 3.11.9 dask's sampling profiler now and then stops a worker for good
+        # (python/cpython#106883).
+        dask.config.set({"distributed.worker.profile.enabled": False}),
         LocalCluster(n_workers=n_workers, threads_per_worker=2, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):

@@ -34,3 +34,13 @@ def test_a_worker_waits_for_its_last_heartbeat(capfd: pytest.CaptureFixture[str]
         scheduler.handlers["heartbeat_worker"] = late
         assert under_way.wait(30)
     assert capfd.readouterr().err == ""
+
+
+def has_profiler(dask_worker: Any) -> bool:
+    return "profile" in dask_worker.periodic_callbacks
+
+
+def test_workers_have_no_sampling_profiler() -> None:
+    """Before CPython 3.11.9 it stops a worker now and then, and with it the demo."""
+    with local_cluster(1) as client:
+        assert list(client.run(has_profiler).values()) == [False]
