@@ -77,13 +77,13 @@ def make_plan(
     selection = select(query, result_format=result_format, codegen=codegen, title=title)
     identified = identify(dataset)
     _check_names(selection, identified)
-    if isinstance(options.input_form, str) and options.input_form == PROBE:
-        options = replace(options, input_form=_probed_form(selection, identified, options))
     return plan_selection(selection, identified, options)
 
 
 def plan_selection(selection: Selection, dataset: Dataset, options: Options) -> Plan:
-    """Derive the form of the results of a selection. No request is made."""
+    """Derive the form of the results of a selection. Errors and requests are as for `make_plan`."""
+    if isinstance(options.input_form, str) and options.input_form == PROBE:
+        options = replace(options, input_form=_probed_form(selection, dataset, options))
     form = _output_form(selection, dataset, options)
     mapping = None if form is None else events_mapping(form, options)
     return Plan(selection, dataset, form, mapping, options)

@@ -6,7 +6,7 @@ import itertools
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from servicex import dataset as d
 from servicex.minio_adapter import MinioAdapter
@@ -173,14 +173,19 @@ def test_the_path_in_a_row_may_be_written_otherwise(submitted, in_the_row):
 
 
 @pytest.mark.parametrize(
-    "path", ["https://se.org/a.root?version=2", "root://se.org//a.root?authz=x", "/d/[a.root"]
+    "path",
+    [
+        "https://se.org/a.root?version=2",
+        "root://se.org//a.root?authz=x",
+        *("/d/[a.root", "/d/[].root", "/d/[!].root", "/d/[a/b].root"),
+    ],
 )
 def test_no_patterns(path):
     check_brackets(identify([path]).files)
 
 
 @pytest.mark.parametrize(
-    "path", ["/d/a[1].root", "/d/{a}.root", "file:///d/a].root", "local:///{a"]
+    "path", ["/d/a[1].root", "/d/[]].root", "/d/[!a].root", "/d/{a}.root", "file:///d/a].root", "local:///{a"]
 )
 def test_patterns_of_uproot(path):
     with pytest.raises(DatasetError, match="brackets") as caught:
@@ -189,6 +194,9 @@ def test_patterns_of_uproot(path):
 
 
 @given(st.text("ab[]{}!-*?", min_size=1, max_size=8))
+@example("[]")
+@example("[!]")
+@example("[!]]")
 def test_what_is_refused_is_what_uproot_takes_for_a_pattern(tmp_path_factory, name):
     folder = tmp_path_factory.mktemp("files")
     path = str(folder / f"{name}.root")

@@ -323,6 +323,10 @@ def test_the_input_form_is_probed_by_servicex(nano_files: list[str], direct_even
             query, nano_files, input_form="probe", **{"pace": FAST, **options}
         )
         assert equal(raw.events().event, direct_events.event)
+        again = coffea_sx.ServiceXEventsFactory.from_request_id(
+            raw.request_id, input_form="probe", **{"pace": FAST, **options}
+        )
+        assert again.form == raw.form
 
 
 def test_results_without_a_derived_form_wait_for_the_first_file(submit: Submit) -> None:

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import vector
 
+from ..errors import QueryError
 from . import vocabulary
 from .interpreter import Interpreter, Names, Scope, Step
-from .syntax import limited_nesting
+from .syntax import excerpt, limited_nesting
 from .translation import translate
 
 _READABLE = vocabulary.VECTOR_PROPERTIES | vocabulary.COLLECTION_ATTRIBUTES
@@ -250,6 +251,10 @@ class ProgramInterpreter(Interpreter):
 
     # ---- conditions and loops of the translator
 
+    def _subscript(self, node: ast.Subscript, scope: Scope) -> Step:
+        value, item = self.interpret(node.value, scope), self.interpret(node.slice, scope)
+        return lambda names: _indexed(value(names), item(names), node)
+
     def _conditional(self, node: ast.IfExp, scope: Scope) -> Step:
         parts = (node.test, node.body, node.orelse)
         test, yes, no = (self.interpret(part, scope) for part in parts)
@@ -320,6 +325,7 @@ class ProgramInterpreter(Interpreter):
         ast.Name: _name,
         ast.Attribute: _attribute,
         ast.Call: _call,
+        ast.Subscript: _subscript,
         ast.IfExp: _conditional,
         ast.BoolOp: _boolean,
         ast.UnaryOp: _unary,
@@ -339,6 +345,28 @@ def _hidden_attributes() -> frozenset[str]:
 
     attributes = {*dir(dak.Array), *dir(dak.Record), *dir(dak.Scalar)}
     return frozenset(attributes - vocabulary.COLLECTION_ATTRIBUTES)
+
+
+def _indexed(value: Any, item: Any, node: ast.Subscript) -> Any:
+    """Return columns, entries of lists, what fulfils a condition, or one event.
+
+    Raises
+    ------
+    QueryError
+        For one number or truth value in place of a condition: awkward takes the number for that
+        of an event, and the truth value for a new dimension.
+    """
+    import dask_awkward as dak
+
+    if isinstance(value, dak.Array) and not isinstance(item, (str, list, tuple, dak.Array)):
+        event = value[item] if isinstance(item, int) and not isinstance(item, bool) else None
+        if not isinstance(event, dak.Record):
+            raise QueryError(
+                f"{excerpt(node.slice)!r} has one value, {item}, for all events. The condition "
+                "of a Where compares columns, so that there is one answer for each event or entry."
+            )
+        return event
+    return value[item]
 
 
 def _ndim(value: Any, _: str) -> Any:

@@ -70,6 +70,23 @@ def test_a_jagged_condition_on_events(form):
 
 
 @pytest.mark.parametrize(
+    "query",
+    [
+        events().Where(lambda e: True).Select(lambda e: {"a": e["MET_pt"]}),
+        events().Where(lambda e: 1 < 2).Select(lambda e: {"a": e["MET_pt"]}),
+        events().Where(lambda e: 1 < 2 and 2 < 3).Select(lambda e: {"a": e["MET_pt"]}),
+        events().Select(lambda e: {"a": e["Muon_pt"].Where(lambda pt: True)}),
+        events().Select(lambda e: {"a": e["Muon_pt"].Where(lambda pt: 1 < 2)}),
+        events().Select(lambda e: {"a": e["Muon_pt"].Where(lambda pt: 1)}),
+    ],
+)
+def test_a_condition_with_one_value_for_all_events(query, form):
+    """awkward would take True for a new dimension, and 1 for the second event."""
+    with pytest.raises(QueryError, match="one value, (True|1), for all events.*one answer for each"):
+        translate(query, form)
+
+
+@pytest.mark.parametrize(
     ("body", "what_to_change"),
     [
         ("len(e.Muon_pt)", r"\.Count\(\) for len"),
