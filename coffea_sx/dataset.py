@@ -28,8 +28,8 @@ PARQUET = ".parquet"
 DATASET_SCHEMES = {"rucio": "Rucio", "cernopendata": "CERNOpenData"}
 # Schemes of paths on the machine that reads them.
 _LOCAL = ("file://", "local://")
-# Patterns of uproot besides ``*`` and ``?``: in plain paths, and after a local scheme. Python's glob
-# takes ``[]`` and ``[!]`` literally, because a set has a character at least.
+# Patterns of uproot besides ``*`` and ``?``: in plain paths, and after a local scheme. To
+# Python's glob, ``[]`` and ``[!]`` are no patterns: a set has a character at least.
 _BRACKETS = re.compile(r"\[(?:![^/]|[^/!])[^/\]]*\]|{[^}]*}")
 _ANY_BRACKET = re.compile(r"[][{}]")
 

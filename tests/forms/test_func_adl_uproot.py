@@ -82,7 +82,7 @@ def test_a_jagged_condition_on_events(form):
 )
 def test_a_condition_with_one_value_for_all_events(query, form):
     """awkward would take True for a new dimension, and 1 for the second event."""
-    with pytest.raises(QueryError, match="one value, (True|1), for all events.*one answer for each"):
+    with pytest.raises(QueryError, match=r"one value, (True|1), for all .*one answer for each"):
         translate(query, form)
 
 
