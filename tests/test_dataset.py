@@ -185,7 +185,15 @@ def test_no_patterns(path):
 
 
 @pytest.mark.parametrize(
-    "path", ["/d/a[1].root", "/d/[]].root", "/d/[!a].root", "/d/{a}.root", "file:///d/a].root", "local:///{a"]
+    "path",
+    [
+        "/d/a[1].root",
+        "/d/[]].root",
+        "/d/[!a].root",
+        "/d/{a}.root",
+        "file:///d/a].root",
+        "local:///{a",
+    ],
 )
 def test_patterns_of_uproot(path):
     with pytest.raises(DatasetError, match="brackets") as caught:
