@@ -254,5 +254,15 @@ class FormMismatch(ReadError):
     """
 
 
+class LengthMismatch(ReadError):
+    """The file has another number of events than ServiceX reported.
+
+    Attributes
+    ----------
+    facts : dict
+        ``expected``, ``found`` : int, numbers of events.
+    """
+
+
 class MisdirectedIndices(UserWarning):
     """Indices point to wrong entries, because the query filters or sorts their collection."""

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .dataset import InputFiles
-from .errors import BadInput
+from .errors import BadInput, ReadError, TransformFailed
 from .forms.output_form import OutputForm
+from .forms.uproot_raw import input_trees
 from .graph import layers
+from .graph.resolve import allow_failure
 from .graph.routing import Routing, TransformHandle
 from .policy import FailurePolicy, PollPolicy
-from .polling.outcomes import Outcome
+from .polling.arrivals import Awaited, arrivals
+from .polling.failures import not_transformed
+from .polling.outcomes import Failed, Outcome
 from .polling.poller import Poller
 from .polling.registry import TransformAddress, get_poller
 from .query import Selection
 from .servicex.client import ServiceXClient
+from .virtual.events import ReadOptions, make_events
+from .virtual.parts import Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +45,124 @@ class EventSource:
     routing: Routing
     output_form: OutputForm
     steps_per_file: int
+    read_options: ReadOptions
 
     def __call__(self, form_mapping: Any) -> Any:
         """Build the graph of the events."""
         return layers.build(
             self.routing, self.output_form, form_mapping, len(self.files), self.steps_per_file
         )
+
+    # -- events of delivered files
+
+    def events(self, form_mapping: Any) -> Any:
+        """Wait for all files; return their events in one array, read as the options demand."""
+        parts: list[Part] = []
+        for partition in range(self.npartitions):
+            try:
+                parts.append(self.part(partition))
+            except TransformFailed as error:
+                self._allow(partition, error)
+        skips = self.failure_policy.skips
+        return self._make_events(parts, form_mapping, self.read_options, skips=skips)
+
+    def partition_events(self, form_mapping: Any, partition: int, mode: str) -> Any:
+        """Wait for the input file of a partition; return its events.
+
+        Raises
+        ------
+        TransformFailed, ReadError
+            If its file failed, whatever the failure policy.
+        TransformError, ServerError
+            If the transform ended, or the server cannot be reached.
+        """
+        part = self.part(partition)
+        where = {"input_file": part.delivered.input_file, "partition": partition}
+        metadata = {**(form_mapping.metadata or {}), **where}
+        options = replace(self.read_options, mode=mode, entry_start=None, entry_stop=None)
+        return self._make_events([part], form_mapping, options, skips=False, metadata=metadata)
+
+    def as_completed(self, form_mapping: Any, mode: str) -> Iterator[Any]:
+        """Yield the events of each partition as its file arrives, or the error of its file.
+
+        Raises
+        ------
+        TransformFailed, ReadError
+            For files that may not fail.
+        TransformError, ServerError
+            If a transform ended, or a server cannot be reached.
+        """
+        for partition, _ in arrivals(self.awaited()):
+            try:
+                yield self.partition_events(form_mapping, partition, mode)
+            except (TransformFailed, ReadError) as error:
+                self._allow(partition, error)
+                yield error
+
+    def awaited(self) -> list[Awaited[int]]:
+        """Return the input file of each partition, to be waited for."""
+        files = []
+        for partition in range(self.npartitions):
+            handle, number = self.routing.of(partition // self.steps_per_file)
+            files.append(Awaited(partition, poller_of(handle), number, handle.failure_policy))
+        return files
+
+    def part(self, partition: int) -> Part:
+        """Wait for the input file of a partition. Errors are those of `partition_events`."""
+        index, step = divmod(partition, self.steps_per_file)
+        handle, number = self.routing.of(index)
+        outcome = poller_of(handle).wait(number, failure_policy=handle.failure_policy)
+        if isinstance(outcome, Failed):
+            raise not_transformed(handle.address.request_id, [outcome])
+        return Part(partition, self.npartitions, handle, outcome, step, self.steps_per_file)
+
+    def _allow(self, partition: int, error: TransformFailed | ReadError) -> None:
+        """Let a partition be left out, unless its file may not fail, or too many have failed."""
+        handle, _ = self.routing.of(partition // self.steps_per_file)
+        if not handle.failure_policy.skips:
+            raise error
+        allow_failure(handle, error)
+
+    def _make_events(
+        self,
+        parts: Sequence[Part],
+        form_mapping: Any,
+        options: ReadOptions,
+        *,
+        skips: bool,
+        metadata: dict[str, Any] | None = None,
+    ) -> Any:
+        # Files that may fail are opened at once, because the number of events is fixed here.
+        trusts_counts = self.counts_events and not self.failure_policy.skips
+        return make_events(
+            parts,
+            self.output_form,
+            form_mapping,
+            options,
+            skips=skips,
+            trusts_counts=trusts_counts,
+            metadata=metadata,
+        )
+
+    @property
+    def failure_policy(self) -> FailurePolicy:
+        """Policy for input files that fail."""
+        return self.routing.handles[0].failure_policy
+
+    @property
+    def npartitions(self) -> int:
+        """Number of partitions of all files."""
+        return len(self.files) * self.steps_per_file
+
+    @property
+    def counts_events(self) -> bool:
+        """True if the numbers of events in rows of results are those of the delivered tree.
+
+        Those of xAOD are numbers of events that were read; of several trees, the server adds them.
+        """
+        if self.selection.codegen == "uproot-raw":
+            return len(input_trees(self.selection.text)) == 1
+        return self.selection.is_func_adl_uproot
 
     @property
     def request_ids(self) -> set[str]:

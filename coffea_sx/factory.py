@@ -46,6 +46,11 @@ class ServiceXEventsFactory(EventsView):
         input_form: Any = None,
         form: Any = None,
         mode: str = "dask",
+        entry_start: int | None = None,
+        entry_stop: int | None = None,
+        preload: Any = None,
+        access_log: list[Any] | None = None,
+        buffer_cache: Any = None,
         schemaclass: Any = NanoAODSchema,
         metadata: dict[str, Any] | None = None,
         result_format: str = "root-file",
@@ -84,7 +89,19 @@ class ServiceXEventsFactory(EventsView):
             Form of the delivered files, in place of the derived one. For code generators whose
             results cannot be derived (PythonFunction, TopCP) and without a form, this waits for
             the first delivered file.
-        mode : {"dask"}
+        mode : {"dask", "virtual", "eager"}
+            ``"dask"``: `events` is a graph, made at once. ``"virtual"``: `events` waits for all
+            files and is one array, in which a column of all files is read when it is touched.
+            ``"eager"``: as ``"virtual"``, and all columns are read.
+        entry_start, entry_stop : int, optional
+            For ``"virtual"`` and ``"eager"``, as the following: the first event, and the first that
+            is left out, counted over all files.
+        preload : callable or collection of str, optional
+            Columns that `events` reads together, at once.
+        access_log : list, optional
+            Gets a record of each column that is touched.
+        buffer_cache : mutable mapping, optional
+            Holds the buffers that were read.
         schemaclass : coffea schema
         metadata : dict, optional
             Becomes ``events.metadata``.
@@ -169,6 +186,11 @@ class ServiceXEventsFactory(EventsView):
         input_form: Any = None,
         form: Any = None,
         mode: str = "dask",
+        entry_start: int | None = None,
+        entry_stop: int | None = None,
+        preload: Any = None,
+        access_log: list[Any] | None = None,
+        buffer_cache: Any = None,
         schemaclass: Any = NanoAODSchema,
         metadata: dict[str, Any] | None = None,
         codegen: str | None = None,
@@ -192,8 +214,9 @@ class ServiceXEventsFactory(EventsView):
             were submitted, or were found.
         codegen : str, optional
             Code generator of the query, if the server does not name it clearly.
-        input_form, form, mode, schemaclass, metadata, backend, url, config_path, on_failure, \
-max_failed, steps_per_file, pace, progress
+        input_form, form, mode, entry_start, entry_stop, preload, access_log, buffer_cache, \
+schemaclass, metadata, backend, url, config_path, on_failure, max_failed, steps_per_file, pace, \
+progress
             As for `from_servicex`.
 
         Returns
@@ -245,7 +268,12 @@ max_failed, steps_per_file, pace, progress
             output_form = form_of_delivered(request_id, first, plan.selection.result_format)
             form_mapping = events_mapping(output_form, options)
         source = EventSource(
-            plan.selection, files, Routing((handle,)), output_form, options.steps_per_file
+            plan.selection,
+            files,
+            Routing((handle,)),
+            output_form,
+            options.steps_per_file,
+            options.read_options,
         )
         factory: ServiceXEventsFactory = cls._of(form_mapping, source)
         if options.progress is not None:

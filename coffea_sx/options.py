@@ -12,6 +12,10 @@ from typing import Any, Protocol, runtime_checkable
 from .errors import BadInput, ConfigurationError
 from .policy import FailurePolicy, PollPolicy
 from .servicex.config import Endpoint, EndpointName, find_endpoint
+from .virtual.events import MODES, ReadOptions
+
+# Options of coffea for events that are one array.
+_OF_ARRAYS = ("entry_start", "entry_stop", "preload", "access_log", "buffer_cache")
 
 
 @runtime_checkable
@@ -40,6 +44,11 @@ class Options:
     input_form: Any
     form: Any
     mode: str
+    entry_start: int | None
+    entry_stop: int | None
+    preload: Any
+    access_log: list[Any] | None
+    buffer_cache: Any
     schemaclass: Any
     metadata: Mapping[str, Any] | None
     backend: str | None
@@ -61,11 +70,7 @@ class Options:
         return cls(**{name: arguments[name] for name in cls.__slots__ if name in arguments})
 
     def __post_init__(self) -> None:
-        if self.mode != "dask":
-            raise BadInput(
-                f"mode={self.mode!r} is not possible: files that do not exist yet can only be "
-                'read lazily, with mode="dask".'
-            )
+        self._check_mode()
         self._check("steps_per_file", Integral, "a number of partitions")
         if self.steps_per_file < 1:
             raise BadInput(f"steps_per_file must be at least 1, got {self.steps_per_file}.")
@@ -80,11 +85,29 @@ class Options:
                 raise ConfigurationError(f"{name}= must be a text, got {type(value).__name__}.")
         FailurePolicy(self.on_failure, self.max_failed)
 
+    def _check_mode(self) -> None:
+        if self.mode not in ("dask", *MODES):
+            raise BadInput(f"mode= must be 'virtual', 'eager' or 'dask', got {self.mode!r}.")
+        for name in ("entry_start", "entry_stop"):
+            self._check(name, (Integral, NoneType), "the number of an event")
+        self._check("access_log", (list, NoneType), "a list")
+        given = [name for name in _OF_ARRAYS if getattr(self, name) is not None]
+        if given and self.mode == "dask":
+            raise BadInput(f"{given[0]}= is for mode='virtual' and 'eager', as in coffea.")
+        if self.steps_per_file != 1 and self.mode != "dask":
+            raise BadInput("steps_per_file= is for mode='dask': other modes have one array.")
+
     def _check(self, name: str, types: type | tuple[type, ...], expected: str) -> None:
         value = getattr(self, name)
         # To Python, True and False are integers.
         if isinstance(value, bool) or not isinstance(value, types):
             raise BadInput(f"{name}= must be {expected}, got {value!r}.")
+
+    @property
+    def read_options(self) -> ReadOptions:
+        """How events are read outside of dask; `partition` has a mode of its own."""
+        values = {name: getattr(self, name) for name in _OF_ARRAYS}
+        return ReadOptions(mode=self.mode, **values)
 
     @property
     def failure_policy(self) -> FailurePolicy:

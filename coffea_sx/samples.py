@@ -57,6 +57,11 @@ def from_spec(
     input_form: Any = None,
     form: Any = None,
     mode: str = "dask",
+    entry_start: int | None = None,
+    entry_stop: int | None = None,
+    preload: Any = None,
+    access_log: list[Any] | None = None,
+    buffer_cache: Any = None,
     schemaclass: Any = NanoAODSchema,
     metadata: dict[str, Any] | None = None,
     result_format: str = "root-file",
@@ -84,8 +89,9 @@ def from_spec(
         metadata of a dataset of coffea.
     result_format : str
         For a dataset group; other specifications have their own.
-    input_form, form, mode, schemaclass, backend, url, config_path, on_failure, max_failed, \
-steps_per_file, ignore_cache, pace, progress
+    input_form, form, mode, entry_start, entry_stop, preload, access_log, buffer_cache, \
+schemaclass, backend, url, config_path, on_failure, max_failed, steps_per_file, ignore_cache, \
+pace, progress
         As for `ServiceXEventsFactory.from_servicex`, for every sample.
 
     Returns

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 from ._upstream.coffea import DaskEventsFactory
+from .errors import ServiceXError
 from .event_source import EventSource
 from .polling.outcomes import Delivered, Failed, Read
 from .polling.state import Counts
 from .report import Report, file_row, make_report, report_rows, row_of_read
 from .tables import html_table
+from .virtual.events import check_mode
+from .virtual.iteration import Completed
 
 
 class EventsView(DaskEventsFactory):
@@ -45,6 +50,100 @@ class EventsView(DaskEventsFactory):
         else:
             rows = report_rows(rows, source.request_ids)
         return make_report(source.files.paths, outcomes, rows, steps)
+
+    # -- events of delivered files, in any mode
+
+    def events(self) -> Any:
+        """Return the events of all input files, in their order.
+
+        Returns
+        -------
+        dask_awkward.Array or awkward.Array
+            NanoEvents; with ``mode="dask"`` and ``on_failure="skip"`` a tuple of them and their
+            report.
+
+        Raises
+        ------
+        TransformFailed, ReadError
+            With ``mode="virtual"`` or ``"eager"``: if a file could not be transformed, or cannot be
+            opened. With ``on_failure="skip"`` such files are left out, unless they are too many.
+            Touching a column later raises a ReadError if it cannot be read from a file.
+        TransformError, ServerError
+            With these modes: if the transform ended, or the server cannot be reached.
+
+        Notes
+        -----
+        With ``mode="dask"`` no request is made. With the other modes this waits until ServiceX has
+        delivered all files, and makes at most one request to the store for each.
+        """
+        if self._source.read_options.mode == "dask":
+            return super().events()
+        events = self._latest_events()
+        if events is None:
+            events = self._source.events(self._form_mapping)
+            self._latest_events = weakref.ref(events)
+        return events
+
+    def partition(self, partition: int, mode: str = "virtual") -> Any:
+        """Wait for the input file of a partition; return its events.
+
+        Parameters
+        ----------
+        partition : int
+            From 0 to ``npartitions - 1``; negative numbers count from the end.
+        mode : {"virtual", "eager"}
+
+        Returns
+        -------
+        awkward.Array
+            NanoEvents. Their metadata has ``input_file`` and ``partition``.
+
+        Raises
+        ------
+        IndexError
+            If there is no such partition.
+        TransformFailed, ReadError
+            If the file failed, whatever the value of ``on_failure``.
+        TransformError, ServerError
+            As for `events`.
+        """
+        number = range(self.npartitions)[partition]
+        return self._source.partition_events(self._form_mapping, number, check_mode(mode))
+
+    def as_completed(self, mode: str = "virtual", with_failures: bool = False) -> Completed:
+        """Iterate over the events of each partition in the order in which files arrive.
+
+        Parameters
+        ----------
+        mode : {"virtual", "eager"}
+        with_failures : bool
+            With ``on_failure="skip"``: yield the errors of files that failed, too.
+
+        Returns
+        -------
+        Completed
+            For ``for`` and ``async for``. Elements are NanoEvents (`awkward.Array`), whose metadata
+            has ``input_file`` and ``partition``.
+
+        Raises
+        ------
+        TransformFailed, ReadError
+            While iterating: if a file failed, and may not, or too many have.
+        TransformError, ServerError
+            While iterating, as for `events`.
+        """
+        yielded = self._source.as_completed(self._form_mapping, check_mode(mode))
+        return Completed(e for e in yielded if with_failures or not isinstance(e, ServiceXError))
+
+    def __bool__(self) -> bool:
+        """Return True, without waiting for the number of events."""
+        return True
+
+    def __len__(self) -> int:
+        """Wait for all files; return the number of their events."""
+        return len(self._source.events(self._form_mapping))
+
+    _latest_events: Callable[[], Any] = staticmethod(lambda: None)
 
     @property
     def form(self) -> Any:

@@ -505,7 +505,7 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"mode": "virtual"}, "mode='virtual' is not possible"),
+            ({"mode": "lazy"}, "'virtual', 'eager' or 'dask', got 'lazy'"),
             ({"on_failure": "ignore"}, 'must be "raise" or "skip"'),
             ({"steps_per_file": 0}, "at least 1"),
             ({"steps_per_file": 1.5}, "steps_per_file= must be a number of partitions, got 1.5"),

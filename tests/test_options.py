@@ -46,7 +46,7 @@ def test_numbers_of_numpy_become_plain() -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"mode": "eager"}, BadInput, "mode='eager' is not possible"),
+        ({"mode": "lazy"}, BadInput, "'virtual', 'eager' or 'dask', got 'lazy'"),
         ({"steps_per_file": True}, BadInput, "must be a number of partitions, got True"),
         ({"progress": print}, BadInput, "must be a TransformProgress"),
         ({"ignore_cache": 1}, BadInput, "must be True or False, got 1"),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
+from uuid import NAMESPACE_URL, uuid5
 
 from coffea.nanoevents import NanoEventsFactory
 from coffea.nanoevents.factory import _map_schema_uproot
+from coffea.nanoevents.mapping.preloaded import PreloadedOpener, PreloadedSourceMapping
 from coffea.nanoevents.mapping.uproot import _lazify_form
-from coffea.nanoevents.util import quote, unquote
+from coffea.nanoevents.util import quote, tuple_to_key, unquote
 from coffea.util import _is_interpretable
 
 SchemaMapping = _map_schema_uproot
@@ -138,3 +141,53 @@ class DaskEventsFactory(NanoEventsFactory):
     @property
     def _source(self) -> Any:
         return self._mapping
+
+
+class ColumnEventsFactory(NanoEventsFactory):
+    """A coffea factory of events that are made of columns, read when they are touched.
+
+    What: the constructor of ``NanoEventsFactory``, and ``PreloadedSourceMapping``, whose columns
+    may be any objects that can be sliced; its attribute ``_virtual``.
+    Why: ``from_preloaded`` derives the form from the columns, which would read them.
+    Tested with: coffea 2026.9.
+    Public replacement: a ``from_preloaded`` that takes a form, with ``mode="virtual"``.
+    """
+
+    @classmethod
+    def of(
+        cls,
+        form: Any,
+        behavior: Any,
+        columns: Any,
+        n_events: int,
+        name: str,
+        *,
+        access_log: list[Any] | None,
+        buffer_cache: Any,
+    ) -> Any:
+        """Make a factory whose ``events()`` reads columns when they are touched.
+
+        Parameters
+        ----------
+        form : awkward.forms.Form
+            Form of the events, made by a `SchemaMapping`.
+        behavior : mapping
+        columns : mapping of str to object
+            Slicing an object reads the column.
+        n_events : int
+        name : str
+            Identifies the events in ``buffer_cache``.
+        access_log : list, optional
+            Gets a record of each column that is touched.
+        buffer_cache : mutable mapping, optional
+            Holds the buffers that were read.
+        """
+        uuid = str(uuid5(NAMESPACE_URL, name))
+        opener = PreloadedOpener({uuid: name})
+        mapping = PreloadedSourceMapping(
+            opener, 0, n_events, access_log=access_log, buffer_cache=buffer_cache
+        )
+        mapping._virtual = True
+        mapping.preload_column_source(uuid, "events", columns)
+        key = tuple_to_key((uuid, "events", f"0-{n_events}"))
+        return cls(SimpleNamespace(form=form, behavior=lambda: behavior), mapping, key, "virtual")

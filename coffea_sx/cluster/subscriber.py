@@ -131,7 +131,8 @@ class Subscriber(ResultSource):
             request_id=self._address.request_id,
         )
 
-    def _keep_polling(self) -> None:
+    def keep_polling(self) -> None:
+        """Poll on for a task that waits; raise if there is nothing to wait for."""
         if not self._is_polling:
             self._is_polling = True
             self._worker.loop.add_callback(self._poll)

@@ -9,7 +9,6 @@ from typing import Any
 
 import awkward as ak
 import hist
-import hist.dask
 from coffea import processor
 from coffea.nanoevents import NanoAODSchema
 
@@ -52,18 +51,19 @@ class DimuonProcessor(processor.ProcessorABC):
     """Dimuon mass and jet multiplicity of events with two muons of opposite charge."""
 
     def process(self, events: Any) -> dict[str, Any]:
-        """Define the histograms of events, which may not exist yet."""
+        """Fill the histograms of events; in dask mode, these may not exist yet."""
         muons = events.Muon[(events.Muon.pt > 10) & (abs(events.Muon.eta) < 2.4)]
         is_pair = (ak.num(muons) == 2) & (ak.sum(muons.charge, axis=1) == 0)
         pairs = muons[is_pair]
+        new = _new_histogram(events)
         jets = events.Jet[(events.Jet.pt > 30) & (abs(events.Jet.eta) < 4.7)]
         mass = (
-            hist.dask.Hist.new.Reg(60, 20, 140, name="mass", label=r"$m_{\mu\mu}$ [GeV]")
+            new.Reg(60, 20, 140, name="mass", label=r"$m_{\mu\mu}$ [GeV]")
             .Double()
             .fill(mass=(pairs[:, 0] + pairs[:, 1]).mass)
         )
         n_jets = (
-            hist.dask.Hist.new.Integer(0, 8, name="n_jets", label="jets")
+            new.Integer(0, 8, name="n_jets", label="jets")
             .Double()
             .fill(n_jets=ak.num(jets)[is_pair])
         )
@@ -72,3 +72,12 @@ class DimuonProcessor(processor.ProcessorABC):
     def postprocess(self, accumulator: Any) -> Any:
         """Return the histograms as they are."""
         return accumulator
+
+
+def _new_histogram(events: Any) -> Any:
+    """Return the builder of histograms for events: those of dask are filled when computed."""
+    if isinstance(events, ak.Array):
+        return hist.Hist.new
+    from hist import dask
+
+    return dask.Hist.new

@@ -132,7 +132,7 @@ class Poller(ResultSource):
             If the transform ended without any.
         """
         self.start()
-        return self.results.wait_for_any(self._keep_polling)
+        return self.results.wait_for_any(self.keep_polling)
 
     def unusable(self, read: Read | None = None) -> frozenset[int]:
         """Return the input files that failed or could not be read, now with this read as well."""
@@ -220,7 +220,8 @@ class Poller(ResultSource):
             self.start()
         return nullcontext()
 
-    def _keep_polling(self) -> None:
+    def keep_polling(self) -> None:
+        """Poll on for a task that waits; raise if there is nothing to wait for."""
         if self._closed.is_set():
             raise self._closed_error()
         self.start()

@@ -122,7 +122,7 @@ class ResultStore:
 
     @property
     def is_awaited(self) -> bool:
-        """True if a coroutine waits."""
+        """True if a coroutine or a callback waits."""
         return bool(self._wakers)
 
     # -- waiting
@@ -193,7 +193,18 @@ class ResultStore:
                 keep_polling()
                 await woken.wait()
             finally:
-                self._remove_waker(index, wake)
+                self.remove_waker(index, wake)
+
+    def when_ready(self, index: int, wake: Callable[[], object]) -> None:
+        """Call ``wake`` once, when `wait` would return or raise, perhaps at once.
+
+        It is also called if the poller is closed, perhaps with the lock held: it must not wait.
+        """
+        with self.lock:
+            if not self.is_ready(index):
+                self._wakers[index].append(wake)
+                return
+        wake()
 
     def _wait(
         self,
@@ -212,8 +223,8 @@ class ResultStore:
                 self._changed.wait(min(SLICE_S, left_s))
         return value
 
-    def _remove_waker(self, index: int, wake: Callable[[], object]) -> None:
-        """Remove the waker of a coroutine that waits no longer."""
+    def remove_waker(self, index: int, wake: Callable[[], object]) -> None:
+        """Undo `when_ready`, for what waits no longer."""
         with self.lock:
             wakers = [waker for waker in self._wakers.pop(index, ()) if waker is not wake]
             if wakers:
@@ -296,12 +307,17 @@ class ResultSource(ABC):
             If the server, or the process that owns the transform, did not respond for too long.
         """
         with self._waiting(index):
-            return self.results.wait(index, failure_policy, timeout_s, self._keep_polling)
+            return self.results.wait(index, failure_policy, timeout_s, self.keep_polling)
 
     async def wait_async(self, index: int, failure_policy: FailurePolicy = STRICT) -> Outcome:
         """Wait as `wait` does, on an event loop and so without a thread."""
         with self._waiting(index):
-            return await self.results.wait_async(index, failure_policy, self._keep_polling)
+            return await self.results.wait_async(index, failure_policy, self.keep_polling)
+
+    def when_ready(self, index: int, wake: Callable[[], object]) -> None:
+        """Call ``wake`` once, when `wait` would return or raise, perhaps at once. Does not wait."""
+        with self._waiting(index):
+            self.results.when_ready(index, wake)
 
     @abstractmethod
     def unusable(self, read: Read | None = None) -> frozenset[int]:
@@ -316,5 +332,5 @@ class ResultSource(ABC):
         """Begin to wait: after an ending that may pass, begin anew."""
 
     @abstractmethod
-    def _keep_polling(self) -> None:
+    def keep_polling(self) -> None:
         """Poll on for a task that waits; raise if there is nothing to wait for."""

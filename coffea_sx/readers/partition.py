@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ from ..forms.mismatch import check_columns
 from ..polling.outcomes import Delivered
 from ..storage.filesystem import address
 from ..storage.stored import StoredObject
-from .columns import parsing
+from .columns import Columns, parsing
 from .parquet import open_parquet
 from .root import no_tree, open_root
 
@@ -102,14 +102,12 @@ def read(
         If they cannot be fetched.
     """
     attempt = partial(_read, stored, outcome, output_form, reader, step, steps, collections)
-    try:
+    with about(outcome):
         try:
             return attempt()
         except ObjectReplaced:
             stored.forget()
             return attempt()
-    except ReadError as error:
-        raise error.about(outcome.input_file, outcome.object_name) from None
 
 
 def _read(
@@ -123,26 +121,83 @@ def _read(
 ) -> Any:
     names = columns_to_read(reader)
     share = len(names) / max(1, len(output_form.columns)) / steps
+    with open_delivered(stored, outcome, output_form, share) as columns:
+        if columns is None:
+            return reader.mock_empty(backend="cpu")
+        check(columns, sorted(names), outcome, output_form)
+        columns.collections = collections
+        start, stop = step_limits(columns.n_events, step, steps)
+        register_with_numba()
+        return read_entries(reader, columns, start, stop)
+
+
+def step_limits(n_events: int, step: int, steps: int) -> tuple[int, int]:
+    """Return the first event of a step of a file, and the first of the next step."""
+    size = -(-n_events // steps)
+    start = min(step * size, n_events)
+    return start, min(start + size, n_events)
+
+
+@contextmanager
+def open_delivered(
+    stored: StoredObject, outcome: Delivered, output_form: OutputForm, share: float
+) -> Iterator[Columns | None]:
+    """Open a delivered file of any format.
+
+    Parameters
+    ----------
+    stored : StoredObject
+    outcome : Delivered
+    output_form : OutputForm
+    share : float
+        Approximate share of the file that will be read, from 0 to 1.
+
+    Yields
+    ------
+    Columns or None
+        None if the input file has no such tree: servers write a file without one then.
+
+    Raises
+    ------
+    ReadError
+        If the file cannot be opened, or if it lacks the tree though its row has a number of events.
+    """
     open_ = open_parquet if output_form.result_format == "parquet" else open_root
     with ExitStack() as stack:
         with parsing(stored.name):
             columns = stack.enter_context(open_(stored, output_form, share))
-        if columns is None:
-            # Servers write such a file if the input file has no such tree.
-            if outcome.n_events:
-                raise no_tree(output_form.tree, [])
-            return reader.mock_empty(backend="cpu")
-        in_file = columns.in_file(sorted(names))
-        with parsing(stored.name):
-            forms = columns.forms_of(in_file)
-        columns.wider = check_columns(
-            forms, in_file, output_form.base_form, outcome.input_file, outcome.object_name
-        )
-        columns.collections = collections
-        size = -(-columns.n_events // steps)
-        start = min(step * size, columns.n_events)
-        register_with_numba()
-        return read_entries(reader, columns, start, min(start + size, columns.n_events))
+        if columns is None and outcome.n_events:
+            raise no_tree(output_form.tree, [])
+        yield columns
+
+
+def check(
+    columns: Columns, names: Sequence[str], outcome: Delivered, output_form: OutputForm
+) -> None:
+    """Compare the forms of some columns of a file with the expected ones.
+
+    Raises
+    ------
+    FormMismatch
+        If the columns of the file are not those of the form.
+    CorruptFile
+        If their forms cannot be parsed.
+    """
+    in_file = columns.in_file(names)
+    with parsing(outcome.object_name):
+        forms = columns.forms_of(in_file)
+    columns.wider = check_columns(
+        forms, in_file, output_form.base_form, outcome.input_file, outcome.object_name
+    )
+
+
+@contextmanager
+def about(outcome: Delivered) -> Iterator[None]:
+    """Name the input file and the object in errors of reading."""
+    try:
+        yield
+    except ReadError as error:
+        raise error.about(outcome.input_file, outcome.object_name) from None
 
 
 def register_with_numba() -> None:

@@ -154,3 +154,33 @@ def test_a_dask_events_factory_calls_its_source_with_the_form_mapping() -> None:
 def test_a_dask_events_factory_keeps_its_source_when_it_is_pickled() -> None:
     factory = pickle.loads(pickle.dumps(coffea.DaskEventsFactory._of("x", partial(make_events, 2))))
     assert len(factory.events().x.compute(scheduler="synchronous")) == 2
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_column_events_factory(cached: bool) -> None:
+    reads: list[str] = []
+
+    class Column:
+        def __init__(self, name: str, array: Any) -> None:
+            self._name, self._array = name, array
+
+        def __getitem__(self, events: slice) -> Any:
+            assert events == slice(0, 3)
+            reads.append(self._name)
+            return self._array
+
+    arrays = {"x": ak.Array(np.arange(3.0)), "Muon_pt": ak.Array([[1.0, 2.0], [], [3.0]])}
+    form = events_form(BaseSchema, **{name: array.layout.form for name, array in arrays.items()})
+    columns = {name: Column(name, array) for name, array in arrays.items()}
+    log: list[Any] = []
+    cache: dict[str, Any] | None = {} if cached else None
+    factory = coffea.ColumnEventsFactory.of(
+        form, BaseSchema.behavior(), columns, 3, "id", access_log=log, buffer_cache=cache
+    )
+    events = factory.events()
+    assert (len(events), reads, log) == (3, [], [])
+    assert events.Muon_pt.to_list() == [[1, 2], [], [3]]
+    assert set(reads) == {access.branch for access in log} == {"Muon_pt"}
+    assert factory.access_log is log
+    assert bool(cache) is cached
+    assert events.x.to_list() == [0, 1, 2]
