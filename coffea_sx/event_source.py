@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+from coffea.processor.executor import WorkItem
 
 from .dataset import InputFiles
 from .errors import BadInput, ReadError, TransformFailed
@@ -16,13 +18,16 @@ from .graph.routing import Routing, TransformHandle
 from .policy import FailurePolicy, PollPolicy
 from .polling.arrivals import Awaited, arrivals
 from .polling.failures import not_transformed
-from .polling.outcomes import Failed, Outcome
+from .polling.outcomes import Delivered, Failed, Outcome
 from .polling.poller import Poller
 from .polling.registry import TransformAddress, get_poller
 from .query import Selection
 from .servicex.client import ServiceXClient
 from .virtual.events import ReadOptions, make_events
 from .virtual.parts import Part
+from .work.items import work_items
+from .work.pool import Delivery
+from .work.schema import packed
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,41 @@ class EventSource:
             except (TransformFailed, ReadError) as error:
                 self._allow(partition, error)
                 yield error
+
+    # -- work items
+
+    def deliveries(self) -> dict[str, Delivery]:
+        """Return what a pool has to know of each transform, by the ids of requests."""
+        partitions: dict[str, dict[int, int]] = {}
+        for partition in range(len(self.files)):
+            handle, number = self.routing.of(partition)
+            partitions.setdefault(handle.address.request_id, {})[number] = partition
+        form = packed(self.output_form)
+        return {
+            request_id: Delivery(
+                handle, partitions[request_id], len(self.files), form, self.counts_events
+            )
+            for handle in self.routing.handles
+            if (request_id := handle.address.request_id) in partitions
+        }
+
+    def work_items(self, chunksize: int | None, metadata: Mapping[str, Any]) -> list[WorkItem]:
+        """Return the work items of all files; with a size of chunks, wait until all are there."""
+        files, counts = {}, {}
+        for partition, path in enumerate(self.files.paths):
+            handle, number = self.routing.of(partition)
+            files[partition] = handle.address.request_id, number, path
+            if chunksize is not None and self.counts_events:
+                outcome = poller_of(handle).wait(number, failure_policy=handle.failure_policy)
+                if isinstance(outcome, Delivered) and outcome.n_events is not None:
+                    counts[partition] = outcome.n_events
+        about = {name: value for name, value in metadata.items() if name != "dataset"}
+        dataset = str(metadata.get("dataset") or self.selection.title)
+        form = self.output_form
+        items = work_items(dataset, form.tree, form.result_format, files, counts, chunksize, about)
+        return list(items)
+
+    # -- files and transforms
 
     def awaited(self) -> list[Awaited[int]]:
         """Return the input file of each partition, to be waited for."""

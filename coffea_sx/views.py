@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from concurrent.futures import Executor
 from typing import Any
 
+from coffea.processor.executor import WorkItem
+
 from ._upstream.coffea import DaskEventsFactory
-from .errors import ServiceXError
+from .errors import BadInput, ServiceXError
 from .event_source import EventSource
 from .polling.outcomes import Delivered, Failed, Read
 from .polling.state import Counts
@@ -15,6 +18,8 @@ from .report import Report, file_row, make_report, report_rows, row_of_read
 from .tables import html_table
 from .virtual.events import check_mode
 from .virtual.iteration import Completed
+from .work.pool import DeliveryPool
+from .work.schema import delivered_schema, packed
 
 
 class EventsView(DaskEventsFactory):
@@ -134,6 +139,84 @@ class EventsView(DaskEventsFactory):
         """
         yielded = self._source.as_completed(self._form_mapping, check_mode(mode))
         return Completed(e for e in yielded if with_failures or not isinstance(e, ServiceXError))
+
+    # -- coffea's Runner
+
+    def work_items(self, chunksize: int | None = None) -> list[WorkItem]:
+        """Return what ``Runner.run`` takes in place of a fileset: no file needs to exist yet.
+
+        Parameters
+        ----------
+        chunksize : int, optional
+            Largest number of events of an item. Then this waits until ServiceX has delivered all
+            files; without it there is an item for each file, at once. Has no effect where ServiceX
+            does not count the delivered events, as for xAOD.
+
+        Returns
+        -------
+        list of coffea.processor.executor.WorkItem
+            Their metadata has ``input_file`` and ``partition``. Run them with `pool`.
+
+        Raises
+        ------
+        BadInput
+            If ``chunksize`` is less than 1.
+        TransformError, ServerError
+            As for `events`, with ``chunksize``.
+
+        Examples
+        --------
+        >>> executor = FuturesExecutor(pool=factory.pool(ThreadPoolExecutor(4)))  # doctest: +SKIP
+        >>> runner = Runner(executor, schema=factory.schema)  # doctest: +SKIP
+        >>> result = runner.run(factory.work_items(), processor)["out"]  # doctest: +SKIP
+        """
+        if chunksize is not None and chunksize < 1:
+            raise BadInput(f"chunksize= must be at least 1, got {chunksize}.")
+        metadata = dict(self._form_mapping.metadata or {})
+        metadata.pop("version", None)
+        return self._source.work_items(chunksize, metadata)
+
+    def pool(self, executor: Executor, in_flight: int | None = None) -> DeliveryPool:
+        """Return an executor that begins each work item when its file is delivered.
+
+        Waiting takes no worker of the other executor. A worker gets the permission to read one
+        file, for a short time, and no other credentials.
+
+        Parameters
+        ----------
+        executor : concurrent.futures.Executor
+            Runs the items: ``ThreadPoolExecutor(4)``, ``ProcessPoolExecutor(4)``,
+            ``distributed.Client().get_executor()``, ``parsl.concurrent.ParslPoolExecutor`` and
+            others. It is not shut down.
+        in_flight : int, optional
+            Largest number of items that wait in the executor or run; by default twice the number
+            of its workers, or 64.
+
+        Returns
+        -------
+        DeliveryPool
+            A ``concurrent.futures.Executor``, for ``coffea.processor.FuturesExecutor(pool=...)``.
+
+        Raises
+        ------
+        BadInput
+            If it is no executor.
+        """
+        return DeliveryPool(executor, self._source.deliveries(), in_flight)
+
+    @property
+    def schema(self) -> Any:
+        """Schema that makes of a delivered file what `events` shows, for Runner and ``from_root``.
+
+        It raises a FormMismatch for a file of another form than the derived one.
+        """
+        mapping = self._form_mapping
+        return delivered_schema(mapping.original_schema, packed(self._source.output_form))
+
+    @property
+    def treename(self) -> str:
+        """Name of the tree in delivered files; empty for Parquet."""
+        return self._source.output_form.tree
 
     def __bool__(self) -> bool:
         """Return True, without waiting for the number of events."""

@@ -56,6 +56,11 @@ class FormMapping(SchemaMapping):
     def __reduce__(self) -> tuple[Any, ...]:
         return FormMapping, self._arguments
 
+    @property
+    def original_schema(self) -> Any:
+        """The schema that was given."""
+        return self._arguments[0]
+
     def events_form(self, output_form: OutputForm) -> Any:
         """Return the form of events that are made of delivered files, without warnings."""
         with warnings.catch_warnings():

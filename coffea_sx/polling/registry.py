@@ -93,6 +93,7 @@ class Connections:
 
 connections = Connections()
 _pollers: weakref.WeakValueDictionary[TransformAddress, Any] = weakref.WeakValueDictionary()
+_granted: dict[str, Any] = {}
 _lock = threading.RLock()
 
 
@@ -121,8 +122,26 @@ def pollers_of(key: str) -> list[Any]:
     return [poller for address, poller in _items_of_pollers() if address.key == key]
 
 
-def find_source(request_id: str) -> ResultSource | None:
-    """Return any source that this process has of a transform."""
+def granted_source(request_id: str, make: Callable[[str], Any]) -> Any:
+    """Return the source of the files of a transform that this process may read, or make it."""
+    with _lock:
+        if request_id not in _granted:
+            _granted[request_id] = make(request_id)
+        return _granted[request_id]
+
+
+def find_source(request_id: str, *, grants: bool = True) -> ResultSource | None:
+    """Return any source that this process has of a transform.
+
+    Parameters
+    ----------
+    request_id : str
+    grants : bool
+        Prefer the files that work items of this process may read.
+    """
+    granted = _granted.get(request_id) if grants else None
+    if granted is not None and granted.is_used:
+        return granted
     sources = [*_items_of_pollers(), *connections.items()]
     return next((source for address, source in sources if address.request_id == request_id), None)
 

@@ -14,7 +14,7 @@ from functools import partial
 from time import monotonic
 from typing import TypeVar
 
-from ..errors import ServiceXError, TransformFailed
+from ..errors import ReadError, ServiceXError, TransformFailed
 from ..policy import STRICT, FailurePolicy
 from ..servicex.models import SignedUrl
 from . import failures
@@ -326,6 +326,9 @@ class ResultSource(ABC):
     @abstractmethod
     def signed_url(self, object_name: str, *, refresh: bool = False) -> SignedUrl:
         """Return a signed URL of an object."""
+
+    def note_error(self, object_name: str, error: ReadError) -> None:  # noqa: B027, most need none
+        """Note that bytes of a result could not be fetched. Work items need that."""
 
     @abstractmethod
     def _waiting(self, index: int) -> AbstractContextManager[None]:

@@ -28,7 +28,8 @@ from .stored import Fetch, fetcher, stored_object
 
 PROTOCOL = "servicex"
 
-_BY_INDEX = re.compile(r"@(\d+)")
+# The suffix names the format, for those who look at suffixes.
+_BY_INDEX = re.compile(r"@(\d+)(\.root|\.parquet)?")
 # fsspec takes "::" for a chain of file systems; names of objects that were made of XRootD URLs
 # contain it.
 _ESCAPED = re.compile(r":(?=:)|%(?=3A|25)")
@@ -44,6 +45,25 @@ def address(request_id: str, object_name: str) -> str:
     'servicex://d857/:data:nano.root'
     """
     return f"{PROTOCOL}://{_path(request_id, object_name)}"
+
+
+def address_of_index(request_id: str, index: int, result_format: str) -> str:
+    """Return the address of the result of an input file, whatever its name.
+
+    Examples
+    --------
+    >>> address_of_index("d857", 3, "root-file")
+    'servicex://d857/@3.root'
+    """
+    suffix = "parquet" if result_format == "parquet" else "root"
+    return f"{PROTOCOL}://{request_id}/@{index}.{suffix}"
+
+
+def index_of(address: str) -> tuple[str, int] | None:
+    """Return request id and index of an address that has an index."""
+    request_id, name = split_address(address)
+    match = _BY_INDEX.fullmatch(name) if address.startswith(f"{PROTOCOL}://") else None
+    return (request_id, int(match[1])) if match else None
 
 
 def _path(request_id: str, object_name: str) -> str:
@@ -75,7 +95,8 @@ class ServiceXFileSystem(AbstractFileSystem):
     """File system of the results of ServiceX.
 
     A path is ``<request id>/<object>``, or ``<request id>/@<i>`` for the result of input file *i*,
-    whatever its name: the path with an index waits for the result. ``::`` in the name of an object
+    whatever its name, perhaps with ``.root`` or ``.parquet``: the path with an index waits for the
+    result. ``::`` in the name of an object
     is written as ``%3A:``, as `ls` and `address` do.
 
     Parameters

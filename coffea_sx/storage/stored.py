@@ -14,7 +14,7 @@ from functools import cache, partial
 from operator import itemgetter
 from typing import Protocol
 
-from ..errors import CorruptFile, ObjectReplaced, Truncated
+from ..errors import CorruptFile, ObjectReplaced, ReadError, Truncated
 from ..polling.results import ResultSource
 from ..servicex.models import SignedUrl
 from .policy import DEFAULT_POLICY, ReadPolicy
@@ -235,7 +235,23 @@ def stored_object(
 
 def fetcher(source: ResultSource, object_name: str, policy: ReadPolicy) -> Fetch:
     """Return the function that fetches bytes of an object of a transform."""
-    return partial(fetch, object_name, partial(_url, source, object_name), policy=policy)
+    return partial(_fetch, source, object_name, policy)
+
+
+def _fetch(
+    source: ResultSource,
+    object_name: str,
+    policy: ReadPolicy,
+    start: int,
+    stop: int | None,
+    wanted: Sequence[Range] | None = None,
+) -> ObjectPart:
+    url = partial(_url, source, object_name)
+    try:
+        return fetch(object_name, url, start, stop, wanted, policy=policy)
+    except ReadError as error:
+        source.note_error(object_name, error)
+        raise
 
 
 def _url(source: ResultSource, object_name: str, refresh: bool) -> SignedUrl:

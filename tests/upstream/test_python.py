@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,9 @@ def test_forget_child_processes():
     finally:
         process.kill()
         process.join()
+
+
+def test_number_of_workers() -> None:
+    assert python.number_of_workers(ThreadPoolExecutor(3)) == 3
+    assert python.number_of_workers(ProcessPoolExecutor(2)) == 2
+    assert python.number_of_workers(object()) is None

@@ -1,0 +1,1 @@
+"""Work items for coffea's ``Runner``, and an executor that starts each when its file is there."""

@@ -1,0 +1,102 @@
+"""Schema for delivered files that coffea opens itself: in ``from_root`` and in ``Runner``."""
+
+from __future__ import annotations
+
+import copyreg
+import json
+import threading
+import zlib
+from functools import lru_cache
+from typing import Any
+
+import awkward as ak
+from coffea.nanoevents import BaseSchema
+
+from ..errors import FormMismatch
+from ..forms import OutputForm
+from ..forms.mismatch import check_columns
+from ..forms.schema import adapted
+
+_problems = threading.local()
+
+
+class _SchemaType(type):
+    """Type of the schemas of delivered files, which are pickled as what they are made of."""
+
+    made_of: tuple[Any, bytes]
+
+
+@lru_cache(maxsize=64)
+def delivered_schema(schemaclass: Any, form: bytes) -> Any:
+    """Return a schema that makes of delivered files what `events` shows.
+
+    Parameters
+    ----------
+    schemaclass : coffea schema
+    form : bytes
+        From `packed`.
+
+    Returns
+    -------
+    type
+        A subclass of the schema. It can be pickled.
+    """
+    expected = unpacked(form)
+    apply = adapted(schemaclass)
+
+    def make(cls: Any, base_form: dict[str, Any], version: str = "latest") -> Any:
+        """Check the form of a file, and return the schema of its columns."""
+        metadata = (base_form.get("parameters") or {}).get("metadata") or {}
+        where = str(metadata.get("input_file") or metadata.get("filename") or "the file")
+        columns = dict(zip(base_form["fields"], base_form["contents"], strict=True))
+        names = [name for name in expected.columns if name not in expected.counters]
+        known = {name: ak.forms.from_dict(columns[name]) for name in names if name in columns}
+        try:
+            check_columns(known, names, expected.base_form, where)
+        except FormMismatch as error:
+            note_problem(error)
+            raise
+        return apply(base_form, version)
+
+    name = f"{schemaclass.__name__}OfServiceX"
+    members = {"__new__": make, "__doc__": schemaclass.__doc__, "__module__": __name__}
+    schema = _SchemaType(name, (_base(schemaclass),), members)
+    schema.made_of = (schemaclass, form)
+    return schema
+
+
+def _base(schemaclass: Any) -> Any:
+    """Return the base class of a schema for delivered files."""
+    is_schema = isinstance(schemaclass, type) and issubclass(schemaclass, BaseSchema)
+    return schemaclass if is_schema else BaseSchema
+
+
+def packed(output_form: OutputForm) -> bytes:
+    """Pack the form of the tree that events are made of, for workers."""
+    form = output_form.base_form.to_dict()
+    text = json.dumps([form, output_form.tree, output_form.result_format])
+    return zlib.compress(text.encode())
+
+
+@lru_cache(maxsize=16)
+def unpacked(form: bytes) -> OutputForm:
+    """Undo `packed`."""
+    base_form, tree, result_format = json.loads(zlib.decompress(form))
+    return OutputForm({tree: ak.forms.from_dict(base_form)}, tree, result_format)
+
+
+# -- errors that coffea must not skip as those of a bad file
+
+
+def note_problem(problem: Exception | None) -> None:
+    """Note an error that is none of a bad file, met in this thread; None forgets it."""
+    _problems.latest = problem
+
+
+def noted_problem() -> Exception | None:
+    """Return the error that was noted in this thread."""
+    problem: Exception | None = getattr(_problems, "latest", None)
+    return problem
+
+
+copyreg.pickle(_SchemaType, lambda schema: (delivered_schema, schema.made_of))
