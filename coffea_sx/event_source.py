@@ -16,11 +16,12 @@ from .graph import layers
 from .graph.resolve import allow_failure
 from .graph.routing import Routing, TransformHandle
 from .policy import FailurePolicy, PollPolicy
-from .polling.arrivals import Awaited, arrivals
+from .polling.arrivals import Awaited
 from .polling.failures import not_transformed
 from .polling.outcomes import Delivered, Failed, Outcome
 from .polling.poller import Poller
 from .polling.registry import TransformAddress, get_poller
+from .polling.state import Counts
 from .query import Selection
 from .servicex.client import ServiceXClient
 from .virtual.events import ReadOptions, make_events
@@ -67,7 +68,7 @@ class EventSource:
             try:
                 parts.append(self.part(partition))
             except TransformFailed as error:
-                self._allow(partition, error)
+                self.allow(partition, error)
         skips = self.failure_policy.skips
         return self._make_events(parts, form_mapping, self.read_options, skips=skips)
 
@@ -87,22 +88,18 @@ class EventSource:
         options = replace(self.read_options, mode=mode, entry_start=None, entry_stop=None)
         return self._make_events([part], form_mapping, options, skips=False, metadata=metadata)
 
-    def as_completed(self, form_mapping: Any, mode: str) -> Iterator[Any]:
-        """Yield the events of each partition as its file arrives, or the error of its file.
+    def allow(self, partition: int, error: TransformFailed | ReadError) -> None:
+        """Let a partition be left out, unless its file may not fail, or too many have failed.
 
         Raises
         ------
         TransformFailed, ReadError
-            For files that may not fail.
-        TransformError, ServerError
-            If a transform ended, or a server cannot be reached.
+            The error.
         """
-        for partition, _ in arrivals(self.awaited()):
-            try:
-                yield self.partition_events(form_mapping, partition, mode)
-            except (TransformFailed, ReadError) as error:
-                self._allow(partition, error)
-                yield error
+        handle, _ = self.routing.of(partition // self.steps_per_file)
+        if not handle.failure_policy.skips:
+            raise error
+        allow_failure(handle, error)
 
     # -- work items
 
@@ -139,13 +136,35 @@ class EventSource:
 
     # -- files and transforms
 
-    def awaited(self) -> list[Awaited[int]]:
-        """Return the input file of each partition, to be waited for."""
+    def awaited(self, number: int) -> list[Awaited[tuple[int, int]]]:
+        """Return the input file of each partition, to be waited for; labels begin with a number."""
         files = []
         for partition in range(self.npartitions):
-            handle, number = self.routing.of(partition // self.steps_per_file)
-            files.append(Awaited(partition, poller_of(handle), number, handle.failure_policy))
+            handle, index = self.routing.of(partition // self.steps_per_file)
+            where = number, partition
+            files.append(Awaited(where, poller_of(handle), index, handle.failure_policy))
         return files
+
+    def n_events(self) -> dict[int, int]:
+        """Return the numbers of events that the server has reported so far, by input file."""
+        if not self.counts_events:
+            return {}
+        outcomes = enumerate(outcome for _, outcome in self.outcomes())
+        return {
+            index: outcome.n_events
+            for index, outcome in outcomes
+            if isinstance(outcome, Delivered) and outcome.n_events is not None
+        }
+
+    @property
+    def counts(self) -> Counts:
+        """Numbers of input files: in total, delivered and failed, so far."""
+        if self.routing.routes is None:
+            return self.poller.counts
+        outcomes = [outcome for _, outcome in self.outcomes()]
+        n_failed = sum(isinstance(outcome, Failed) for outcome in outcomes)
+        n_delivered = sum(isinstance(outcome, Delivered) for outcome in outcomes)
+        return Counts(len(outcomes), n_delivered, n_failed)
 
     def part(self, partition: int) -> Part:
         """Wait for the input file of a partition. Errors are those of `partition_events`."""
@@ -155,13 +174,6 @@ class EventSource:
         if isinstance(outcome, Failed):
             raise not_transformed(handle.address.request_id, [outcome])
         return Part(partition, self.npartitions, handle, outcome, step, self.steps_per_file)
-
-    def _allow(self, partition: int, error: TransformFailed | ReadError) -> None:
-        """Let a partition be left out, unless its file may not fail, or too many have failed."""
-        handle, _ = self.routing.of(partition // self.steps_per_file)
-        if not handle.failure_policy.skips:
-            raise error
-        allow_failure(handle, error)
 
     def _make_events(
         self,

@@ -14,10 +14,12 @@ from coffea.nanoevents import NanoAODSchema
 
 from ._upstream.servicex import load_specification
 from .errors import BadInput, ServiceXError
+from .event_source import EventSource
 from .factory import ServiceXEventsFactory
 from .options import Options, ProgressDisplay
 from .plan import Plan, make_plan
 from .policy import PollPolicy
+from .processing import Processing
 from .servicex.client import client_of
 from .servicex.config import Endpoint
 from .servicex.submit import check_acceptable
@@ -50,6 +52,13 @@ class Sample:
     metadata: dict[str, Any]
 
 
+class Samples(Processing, dict[str, ServiceXEventsFactory]):
+    """Factories of several samples by name, which can be processed together."""
+
+    def _samples(self) -> list[tuple[EventSource, Any]]:
+        return [sample for factory in self.values() for sample in factory._samples()]
+
+
 def from_spec(
     spec: Any,
     query: Any = None,
@@ -74,7 +83,7 @@ def from_spec(
     ignore_cache: bool = False,
     pace: PollPolicy | None = None,
     progress: ProgressDisplay | None = None,
-) -> dict[str, ServiceXEventsFactory]:
+) -> Samples:
     """Submit all samples of a specification, and define the events of each.
 
     Parameters
@@ -96,8 +105,8 @@ pace, progress
 
     Returns
     -------
-    dict of str to ServiceXEventsFactory
-        By the names of the samples, in their order.
+    Samples
+        A dict of `ServiceXEventsFactory` by the names of the samples, in their order.
 
     Raises
     ------
@@ -125,7 +134,7 @@ pace, progress
             check_acceptable(client, plan.selection)
     with ThreadPoolExecutor(N_THREADS, thread_name_prefix="coffea_sx-submit") as pool:
         factories = pool.map(partial(_submit, endpoint), plans, plans.values())
-        return dict(zip(plans, factories, strict=True))
+        return Samples(zip(plans, factories, strict=True))
 
 
 def _plan(sample: Sample, options: Options) -> Plan:

@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Executor
 from typing import Any
 
-from coffea.processor.executor import WorkItem
-
 from ._upstream.coffea import DaskEventsFactory
-from .errors import BadInput, ServiceXError
 from .event_source import EventSource
-from .polling.outcomes import Delivered, Failed, Read
+from .polling.outcomes import Read
 from .polling.state import Counts
+from .processing import Processing
 from .report import Report, file_row, make_report, report_rows, row_of_read
 from .tables import html_table
 from .virtual.events import check_mode
-from .virtual.iteration import Completed
-from .work.pool import DeliveryPool
-from .work.schema import delivered_schema, packed
 
 
-class EventsView(DaskEventsFactory):
+class EventsView(Processing, DaskEventsFactory):
     """A coffea factory that shows what computations have learned so far.
 
     Nothing in it makes a request.
     """
 
     _source: EventSource
+
+    def _samples(self) -> list[tuple[EventSource, Any]]:
+        return [(self._source, self._form_mapping)]
 
     def report(self, rows: Any = None) -> Report:
         """Report the outcome of every input file so far. No request is made.
@@ -115,104 +112,6 @@ class EventsView(DaskEventsFactory):
         number = range(self.npartitions)[partition]
         return self._source.partition_events(self._form_mapping, number, check_mode(mode))
 
-    def as_completed(self, mode: str = "virtual", with_failures: bool = False) -> Completed:
-        """Iterate over the events of each partition in the order in which files arrive.
-
-        Parameters
-        ----------
-        mode : {"virtual", "eager"}
-        with_failures : bool
-            With ``on_failure="skip"``: yield the errors of files that failed, too.
-
-        Returns
-        -------
-        Completed
-            For ``for`` and ``async for``. Elements are NanoEvents (`awkward.Array`), whose metadata
-            has ``input_file`` and ``partition``.
-
-        Raises
-        ------
-        TransformFailed, ReadError
-            While iterating: if a file failed, and may not, or too many have.
-        TransformError, ServerError
-            While iterating, as for `events`.
-        """
-        yielded = self._source.as_completed(self._form_mapping, check_mode(mode))
-        return Completed(e for e in yielded if with_failures or not isinstance(e, ServiceXError))
-
-    # -- coffea's Runner
-
-    def work_items(self, chunksize: int | None = None) -> list[WorkItem]:
-        """Return what ``Runner.run`` takes in place of a fileset: no file needs to exist yet.
-
-        Parameters
-        ----------
-        chunksize : int, optional
-            Largest number of events of an item. Then this waits until ServiceX has delivered all
-            files; without it there is an item for each file, at once. Has no effect where ServiceX
-            does not count the delivered events, as for xAOD.
-
-        Returns
-        -------
-        list of coffea.processor.executor.WorkItem
-            Their metadata has ``input_file`` and ``partition``. Run them with `pool`.
-
-        Raises
-        ------
-        BadInput
-            If ``chunksize`` is less than 1.
-        TransformError, ServerError
-            As for `events`, with ``chunksize``.
-
-        Examples
-        --------
-        >>> executor = FuturesExecutor(pool=factory.pool(ThreadPoolExecutor(4)))  # doctest: +SKIP
-        >>> runner = Runner(executor, schema=factory.schema)  # doctest: +SKIP
-        >>> result = runner.run(factory.work_items(), processor)["out"]  # doctest: +SKIP
-        """
-        if chunksize is not None and chunksize < 1:
-            raise BadInput(f"chunksize= must be at least 1, got {chunksize}.")
-        metadata = dict(self._form_mapping.metadata or {})
-        metadata.pop("version", None)
-        return self._source.work_items(chunksize, metadata)
-
-    def pool(self, executor: Executor, in_flight: int | None = None) -> DeliveryPool:
-        """Return an executor that begins each work item when its file is delivered.
-
-        Waiting takes no worker of the other executor. A worker gets the permission to read one
-        file, for a short time, and no other credentials.
-
-        Parameters
-        ----------
-        executor : concurrent.futures.Executor
-            Runs the items: ``ThreadPoolExecutor(4)``, ``ProcessPoolExecutor(4)``,
-            ``distributed.Client().get_executor()``, ``parsl.concurrent.ParslPoolExecutor`` and
-            others. It is not shut down.
-        in_flight : int, optional
-            Largest number of items that wait in the executor or run; by default twice the number
-            of its workers, or 64.
-
-        Returns
-        -------
-        DeliveryPool
-            A ``concurrent.futures.Executor``, for ``coffea.processor.FuturesExecutor(pool=...)``.
-
-        Raises
-        ------
-        BadInput
-            If it is no executor.
-        """
-        return DeliveryPool(executor, self._source.deliveries(), in_flight)
-
-    @property
-    def schema(self) -> Any:
-        """Schema that makes of a delivered file what `events` shows, for Runner and ``from_root``.
-
-        It raises a FormMismatch for a file of another form than the derived one.
-        """
-        mapping = self._form_mapping
-        return delivered_schema(mapping.original_schema, packed(self._source.output_form))
-
     @property
     def treename(self) -> str:
         """Name of the tree in delivered files; empty for Parquet."""
@@ -264,12 +163,7 @@ class EventsView(DaskEventsFactory):
 
         No request is made: it shows what computations have learned so far.
         """
-        if self._source.routing.routes is None:
-            return self._source.poller.counts
-        outcomes = [outcome for _, outcome in self._source.outcomes()]
-        n_failed = sum(isinstance(outcome, Failed) for outcome in outcomes)
-        n_delivered = sum(isinstance(outcome, Delivered) for outcome in outcomes)
-        return Counts(len(outcomes), n_delivered, n_failed)
+        return self._source.counts
 
     @property
     def reads(self) -> list[Read]:

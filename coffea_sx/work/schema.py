@@ -16,6 +16,7 @@ from ..errors import FormMismatch
 from ..forms import OutputForm
 from ..forms.mismatch import check_columns
 from ..forms.schema import adapted
+from ..storage.filesystem import index_of
 
 _problems = threading.local()
 
@@ -23,46 +24,60 @@ _problems = threading.local()
 class _SchemaType(type):
     """Type of the schemas of delivered files, which are pickled as what they are made of."""
 
-    made_of: tuple[Any, bytes]
+    made_of: tuple[Any, tuple[tuple[str, bytes], ...]]
 
 
 @lru_cache(maxsize=64)
-def delivered_schema(schemaclass: Any, form: bytes) -> Any:
+def delivered_schema(schemaclass: Any, forms: tuple[tuple[str, bytes], ...]) -> Any:
     """Return a schema that makes of delivered files what `events` shows.
 
     Parameters
     ----------
     schemaclass : coffea schema
-    form : bytes
-        From `packed`.
+    forms : tuple of (str, bytes)
+        Requests, and the form of the files of each, from `packed`.
 
     Returns
     -------
     type
         A subclass of the schema. It can be pickled.
     """
-    expected = unpacked(form)
+    by_request = dict(forms)
     apply = adapted(schemaclass)
 
     def make(cls: Any, base_form: dict[str, Any], version: str = "latest") -> Any:
         """Check the form of a file, and return the schema of its columns."""
         metadata = (base_form.get("parameters") or {}).get("metadata") or {}
-        where = str(metadata.get("input_file") or metadata.get("filename") or "the file")
-        columns = dict(zip(base_form["fields"], base_form["contents"], strict=True))
-        names = [name for name in expected.columns if name not in expected.counters]
-        known = {name: ak.forms.from_dict(columns[name]) for name in names if name in columns}
-        try:
-            check_columns(known, names, expected.base_form, where)
-        except FormMismatch as error:
-            note_problem(error)
-            raise
+        where = index_of(str(metadata.get("filename")))
+        # from_root gives a schema no name of the file; the first sample is as good as another.
+        form = by_request.get(where[0] if where else "", forms[0][1])
+        _check(base_form, unpacked(form), metadata)
         return apply(base_form, version)
 
     name = f"{schemaclass.__name__}OfServiceX"
     members = {"__new__": make, "__doc__": schemaclass.__doc__, "__module__": __name__}
     schema = _SchemaType(name, (_base(schemaclass),), members)
-    schema.made_of = (schemaclass, form)
+    schema.made_of = (schemaclass, forms)
     return schema
+
+
+def _check(base_form: dict[str, Any], expected: OutputForm, metadata: dict[str, Any]) -> None:
+    """Compare the columns of a file with those that are expected.
+
+    Raises
+    ------
+    FormMismatch
+    """
+    where = str(metadata.get("input_file") or metadata.get("filename") or "an input file")
+    columns = dict(zip(base_form["fields"], base_form["contents"], strict=True))
+    # Not all formats have counters.
+    names = [name for name in expected.columns if name not in expected.counters]
+    found = {name: ak.forms.from_dict(columns[name]) for name in names if name in columns}
+    try:
+        check_columns(found, names, expected.base_form, where)
+    except FormMismatch as error:
+        note_problem(error)
+        raise
 
 
 def _base(schemaclass: Any) -> Any:

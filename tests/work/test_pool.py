@@ -380,7 +380,7 @@ def test_another_form_is_not_a_bad_file(
         ]
     )
     wrong = OutputForm({form.tree: changed}, form.tree, form.result_format)
-    schema = delivered_schema(SelectionSchema, packed(wrong))
+    schema = delivered_schema(SelectionSchema, ((factory.request_id, packed(wrong)),))
     runner = Runner(
         FuturesExecutor(pool=factory.pool(threads), status=False, retries=0),
         schema=schema,

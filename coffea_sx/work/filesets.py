@@ -1,0 +1,44 @@
+"""Filesets of coffea for files that ServiceX delivers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from coffea.dataset_tools.filespec import DataGroupSpec
+from coffea.processor.executor import WorkItem
+
+
+def dataset_of(
+    items: Sequence[WorkItem], counts: Mapping[int, int], metadata: Mapping[str, Any], form: Any
+) -> dict[str, Any]:
+    """Return the description of a dataset.
+
+    Parameters
+    ----------
+    items : sequence of WorkItem
+        One for each file.
+    counts : mapping of int to int
+        Number of events of each partition, where it is known.
+    metadata : mapping
+    form : awkward.forms.RecordForm
+        Form of the delivered files.
+    """
+    files = {}
+    for item in items:
+        path = item.treename or None
+        about: dict[str, Any] = {"object_path": None if item.filename[-5:] != ".root" else path}
+        n_events = counts.get((item.usermeta or {})["partition"])
+        if n_events is not None:
+            steps = [[0, n_events]] if n_events else [[0, 0]]
+            uuid = str(UUID(bytes=item.fileuuid))
+            about.update(num_entries=n_events, uuid=uuid, steps=steps)
+        files[item.filename] = about
+    return {"files": files, "metadata": dict(metadata), "form": json.dumps(form.to_dict())}
+
+
+def fileset(datasets: Mapping[str, Any]) -> DataGroupSpec:
+    """Return the group of several datasets."""
+    return DataGroupSpec(dict(datasets))
