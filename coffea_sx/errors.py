@@ -32,7 +32,8 @@
         ├── ObjectReplaced               it changed while it was read
         ├── Truncated                    fewer bytes than announced
         ├── CorruptFile                  not a file of the expected format
-        └── FormMismatch                 other columns or types than expected
+        ├── FormMismatch                 other columns or types than expected
+        └── LengthMismatch               another number of events than reported
 
 Every error can be pickled, and none holds a token, a key or a signature.
 """

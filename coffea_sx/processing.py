@@ -133,12 +133,6 @@ class Processing(ABC):
             If ``chunksize`` is less than 1.
         TransformError, ServerError
             With ``chunksize``: if a transform ended, or a server cannot be reached.
-
-        Examples
-        --------
-        >>> executor = FuturesExecutor(pool=factory.pool(ThreadPoolExecutor(4)))  # doctest: +SKIP
-        >>> runner = Runner(executor, schema=factory.schema)  # doctest: +SKIP
-        >>> result = runner.run(factory.work_items(), processor)["out"]  # doctest: +SKIP
         """
         if chunksize is not None and chunksize < 1:
             raise BadInput(f"chunksize= must be at least 1, got {chunksize}.")

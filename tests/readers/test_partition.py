@@ -39,6 +39,9 @@ class Bench:
     def signed_url(self, object_name, *, refresh=False):
         return SignedUrl(f"{self.server.url}/o?Signature=CANARY", {}, time.time() + 600)
 
+    def note_error(self, object_name, error):
+        pass
+
     def read(self, step=0, steps=1, delivered=None, only=None):
         delivered = delivered or self.delivered
         mapping = SchemaMapping(
