@@ -97,8 +97,6 @@ class EventSource:
             The error.
         """
         handle, _ = self.routing.of(partition // self.steps_per_file)
-        if not handle.failure_policy.skips:
-            raise error
         allow_failure(handle, error)
 
     # -- work items
@@ -120,14 +118,13 @@ class EventSource:
 
     def work_items(self, chunksize: int | None, metadata: Mapping[str, Any]) -> list[WorkItem]:
         """Return the work items of all files; with a size of chunks, wait until all are there."""
-        files, counts = {}, {}
+        files = {}
         for partition, path in enumerate(self.files.paths):
             handle, number = self.routing.of(partition)
             files[partition] = handle.address.request_id, number, path
             if chunksize is not None and self.counts_events:
-                outcome = poller_of(handle).wait(number, failure_policy=handle.failure_policy)
-                if isinstance(outcome, Delivered) and outcome.n_events is not None:
-                    counts[partition] = outcome.n_events
+                poller_of(handle).wait(number, failure_policy=handle.failure_policy)
+        counts = {} if chunksize is None else self.n_events()
         about = {name: value for name, value in metadata.items() if name != "dataset"}
         dataset = str(metadata.get("dataset") or self.selection.title)
         form = self.output_form

@@ -16,7 +16,7 @@ from .polling.state import Counts
 from .virtual.events import check_mode
 from .virtual.iteration import Completed
 from .work.accumulation import accumulation
-from .work.filesets import dataset_of, fileset
+from .work.filesets import dataset_of
 from .work.pool import DeliveryPool
 from .work.schema import delivered_schema, packed
 
@@ -200,7 +200,10 @@ class Processing(ABC):
             steps where ServiceX has reported them so far. They can be opened in this process, and
             in those that run the items of a `pool`. No request is made.
         """
-        return fileset(
+        # Only here: it takes as long to import as dask.
+        from coffea.dataset_tools.filespec import DataGroupSpec
+
+        return DataGroupSpec(
             {
                 items[0].dataset: dataset_of(
                     items, source.n_events(), _metadata(form_mapping), source.output_form.base_form

@@ -19,7 +19,7 @@ from .virtual.events import check_mode
 class EventsView(Processing, DaskEventsFactory):
     """A coffea factory that shows what computations have learned so far.
 
-    Nothing in it makes a request.
+    Only `events`, `partition` and the length read delivered files.
     """
 
     _source: EventSource
@@ -135,7 +135,7 @@ class EventsView(Processing, DaskEventsFactory):
     @property
     def npartitions(self) -> int:
         """Number of partitions: input files times ``steps_per_file``."""
-        return len(self._source.files) * self._source.steps_per_file
+        return self._source.npartitions
 
     @property
     def request_id(self) -> str:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
-from support.paces import IMPATIENT
+from coffea.nanoevents import NanoEventsFactory
+from support.paces import FAST, IMPATIENT
+from support.spoiled import spoil
 from support.strategies import Play, ScriptedServer, columns, connected
 
 from coffea_sx.dataset import InputFiles
+from coffea_sx.demo.analysis import SelectionSchema, dimuon_query
 from coffea_sx.demo.samples import make_samples
 from coffea_sx.errors import ConfigurationError
 from coffea_sx.local import LocalServiceX
@@ -57,6 +62,28 @@ def s3_store() -> Iterator[S3Store]:
 def nano_files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Eight files of 500 events."""
     return make_samples(tmp_path_factory.mktemp("nano"), n_files=8, n_events=500)
+
+
+@pytest.fixture(scope="session")
+def submit(servicex: LocalServiceX, nano_files: list[str]) -> Callable[..., Any]:
+    """`from_servicex` with the demo's query on the session's files."""
+
+    def submitted(query: Any = None, dataset: Any = None, **options: Any) -> Any:
+        return NanoEventsFactory.from_servicex(
+            dimuon_query() if query is None else query,
+            nano_files if dataset is None else dataset,
+            **{"pace": FAST, "url": servicex.url, "schemaclass": SelectionSchema, **options},
+        )
+
+    return submitted
+
+
+@pytest.fixture
+def one_corrupt(tmp_path: Path, nano_files: list[str]) -> list[str]:
+    """Eight files of which the sixth is corrupt."""
+    files = [shutil.copy(path, tmp_path) for path in nano_files]
+    spoil(files[5])
+    return files
 
 
 @pytest.fixture(scope="session")

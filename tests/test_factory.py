@@ -39,33 +39,11 @@ from coffea_sx.local import LocalServiceX
 Submit = Callable[..., Any]
 
 
-@pytest.fixture
-def submit(servicex: LocalServiceX, nano_files: list[str]) -> Submit:
-    """`from_servicex` with the demo's query on the session's files."""
-
-    def submitted(query: Any = None, dataset: Any = None, **options: Any) -> Any:
-        return NanoEventsFactory.from_servicex(
-            dimuon_query() if query is None else query,
-            nano_files if dataset is None else dataset,
-            **{"pace": FAST, "url": servicex.url, "schemaclass": SelectionSchema, **options},
-        )
-
-    return submitted
-
-
 @pytest.fixture(scope="session")
 def direct_events(nano_files: list[str]) -> Any:
     """The same events by coffea's own reader."""
     files = dict.fromkeys(nano_files, "Events")
     return NanoEventsFactory.from_root(files, mode="dask", schemaclass=SelectionSchema).events()
-
-
-@pytest.fixture
-def one_corrupt(tmp_path: Path, nano_files: list[str]) -> list[str]:
-    """Eight files of which the sixth is corrupt."""
-    files = [shutil.copy(path, tmp_path) for path in nano_files]
-    Path(files[5]).write_bytes(b"root" + bytes(2000))
-    return files
 
 
 def selected(events: Any) -> Any:

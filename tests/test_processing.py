@@ -12,7 +12,6 @@ import awkward as ak
 import dask
 import pytest
 from coffea.dataset_tools import DataGroupSpec, apply_to_fileset
-from coffea.nanoevents import NanoEventsFactory
 from coffea.processor import FuturesExecutor, ProcessorABC, Runner
 from servicex import query as sx_query
 from support.paces import FAST
@@ -23,17 +22,6 @@ from coffea_sx.errors import BadInput
 from coffea_sx.local import LocalServiceX
 
 Submit = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def submit(servicex: LocalServiceX, nano_files: list[str]) -> Submit:
-    """`from_servicex` with the demo's query on the session's files."""
-
-    def submitted(dataset: Any = None, **options: Any) -> Any:
-        given = {"pace": FAST, "url": servicex.url, "schemaclass": SelectionSchema, **options}
-        return NanoEventsFactory.from_servicex(dimuon_query(), dataset or nano_files, **given)
-
-    return submitted
 
 
 @pytest.fixture(scope="module")

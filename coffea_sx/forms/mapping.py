@@ -36,6 +36,7 @@ class FormMapping(SchemaMapping):
             version="latest",
         )
         self._arguments = (schemaclass, metadata)
+        self._latest: tuple[OutputForm, Any] | None = None
 
     def __call__(self, form: Any) -> Any:
         """Return the form of events that are made of columns, and what loads their buffers."""
@@ -63,10 +64,13 @@ class FormMapping(SchemaMapping):
 
     def events_form(self, output_form: OutputForm) -> Any:
         """Return the form of events that are made of delivered files, without warnings."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they come again, once, where the events are made
-            form, _ = self(output_form.events_form)
-        return form
+        # The events of each file need it, and it is slow to make for many columns.
+        if self._latest is None or self._latest[0] is not output_form:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # they come again, once, where events are made
+                form, _ = self(output_form.events_form)
+            self._latest = output_form, form
+        return self._latest[1]
 
 
 def _lazy_form(form: Any, key: str, documentation: Mapping[str, Any]) -> dict[str, Any]:

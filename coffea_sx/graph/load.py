@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from time import perf_counter, time
+from time import perf_counter
 from typing import Any
 
 from awkward.forms import Form
@@ -65,8 +65,6 @@ class LoadPartition:
         outcome = resolved.outcome
         if isinstance(outcome, Failed):
             error = not_transformed(resolved.handle.address.request_id, [outcome])
-            if not self.return_report:
-                raise error
             allow_failure(resolved.handle, error)
             return self.reader.mock_empty(backend="cpu"), rows.not_transformed(resolved, outcome)
         if not self.return_report:
@@ -75,8 +73,7 @@ class LoadPartition:
         try:
             array = self._read(resolved, outcome)
         except ReadError as error:
-            failed_read = self._note(resolved, 0, type(error).__name__)
-            allow_failure(resolved.handle, error, failed_read)
+            allow_failure(resolved.handle, error, self._note(resolved, 0, error))
             return self.reader.mock_empty(backend="cpu"), rows.not_read(resolved, error)
         return array, rows.success(resolved, len(array), perf_counter() - start)
 
@@ -84,14 +81,14 @@ class LoadPartition:
         stored = stored_object(resolved.handle.results, delivered.object_name, delivered.nbytes)
         step = resolved.step, self.steps
         array = read(stored, delivered, self.delivered, self.reader, *step, self.collections)
-        self._note(resolved, len(array), None)
+        self._note(resolved, len(array))
         return array
 
-    def _note(self, resolved: ResolvedPartition, n_events: int, error: str | None) -> Read:
-        part, index = resolved.partition, resolved.outcome.index
-        read = Read(part, self.npartitions, index, n_events, time(), error)
-        note_read(resolved.handle, read)
-        return read
+    def _note(
+        self, resolved: ResolvedPartition, n_events: int, error: ReadError | None = None
+    ) -> Read:
+        where = resolved.partition, self.npartitions, resolved.outcome.index
+        return note_read(resolved.handle, *where, n_events, error)
 
     def _with(self, reader: Any) -> LoadPartition:
         projected = copy(self)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from dataclasses import dataclass
+from time import time
 from typing import Any
 
 from ..errors import OwnerLost, ReadError, ServiceXError, TransformFailed
@@ -89,7 +90,7 @@ async def resolve_on_worker(
 def allow_failure(
     handle: TransformHandle, error: ReadError | TransformFailed, read: Read | None = None
 ) -> None:
-    """Let an input file be left out, unless too many are.
+    """Let an input file be left out, unless none may be, or too many are.
 
     Parameters
     ----------
@@ -102,11 +103,13 @@ def allow_failure(
     Raises
     ------
     ReadError, TransformFailed
-        The same error, if too many input files have failed.
+        The same error, if no file may fail, or too many have.
     OwnerLost
         If the process that counts them does not respond.
     """
     policy = handle.failure_policy
+    if not policy.skips:
+        raise error
     if policy.max_failed is None:
         return
     n_failed = len(handle.results.unusable(read) - policy.elsewhere)
@@ -118,14 +121,24 @@ def allow_failure(
         )
 
 
-def note_read(handle: TransformHandle, read: Read) -> None:
-    """Report to the owner of a transform that a partition was read."""
+def note_read(
+    handle: TransformHandle,
+    partition: int,
+    npartitions: int,
+    index: int,
+    n_events: int,
+    error: ReadError | None = None,
+) -> Read:
+    """Report to the owner of a transform that a partition was read, or could not be."""
+    name = None if error is None else type(error).__name__
+    read = Read(partition, npartitions, index, n_events, time(), name)
     if handle.poller is not None:
         handle.poller.note_read(read)
     elif "distributed" in sys.modules:
         from ..cluster.subscriber import report_read
 
         report_read(handle.address, read)
+    return read
 
 
 def _secede() -> None:

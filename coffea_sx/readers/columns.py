@@ -179,23 +179,38 @@ def _check_lengths(columns: Mapping[str, Any]) -> None:
     ------
     FormMismatch
     """
-    counts = {name: _counts(array) for name, array in columns.items()}
+    counts = {name: counts_of(array) for name, array in columns.items()}
     first = next(iter(counts), "")
     for name, count in counts.items():
-        if not np.array_equal(counts[first], count):
-            event = int(np.flatnonzero(counts[first] != count)[0])
-            expected, number = counts[first][event], count[event]
-            raise FormMismatch(
-                f"The columns {first!r} and {name!r} are of one collection, and have {expected} "
-                f"and {number} entries in event {event} of the partition. The query cuts one of "
-                "them: apply the same Where to all columns of a collection, and to its counter, or "
-                "rename the columns that do not belong to the collection.",
-                column=name,
-                expected=f"{expected} entries",
-                found=f"{number} entries",
-            )
+        event = first_difference(counts[first], count)
+        if event is not None:
+            numbers = int(counts[first][event]), int(count[event])
+            raise unequal_entries(first, name, *numbers, f"event {event} of the partition")
 
 
-def _counts(array: Any) -> Any:
+def counts_of(array: Any) -> Any:
     """Return the numbers of entries: of lists, or those in a counter."""
     return ak.to_numpy(ak.num(array, axis=1) if array.ndim > 1 else array)
+
+
+def first_difference(expected: Any, counts: Any) -> int | None:
+    """Return the first event in which numbers of entries differ."""
+    if np.array_equal(expected, counts):
+        return None
+    return int(np.flatnonzero(expected != counts)[0])
+
+
+def unequal_entries(
+    first: str, name: str, expected: int, found: int, where: str, **facts: Any
+) -> FormMismatch:
+    """Return the error for columns of a collection with different numbers of entries."""
+    return FormMismatch(
+        f"The columns {first!r} and {name!r} are of one collection, and have {expected} "
+        f"and {found} entries in {where}. The query cuts one of "
+        "them: apply the same Where to all columns of a collection, and to its counter, or "
+        "rename the columns that do not belong to the collection.",
+        column=name,
+        expected=f"{expected} entries",
+        found=f"{found} entries",
+        **facts,
+    )

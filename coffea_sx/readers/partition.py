@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from .._upstream.uproot import columns_to_read, partition_reader, read_entries
-from ..errors import FormError, ObjectReplaced, ReadError
+from ..errors import FormError, LengthMismatch, ObjectReplaced, ReadError
 from ..forms import OutputForm
 from ..forms.file_forms import DOCUMENTATION, read_forms
 from ..forms.mismatch import check_columns
@@ -188,6 +188,20 @@ def check(
         forms = columns.forms_of(in_file)
     columns.wider = check_columns(
         forms, in_file, output_form.base_form, outcome.input_file, outcome.object_name
+    )
+
+
+def length_mismatch(
+    outcome: Delivered, n_in_file: int, expected: int | None, found: int
+) -> LengthMismatch:
+    """Return the error for a file, or a step of it, with another number of events."""
+    return LengthMismatch(
+        f"The file made of {outcome.input_file} has {n_in_file} events, where ServiceX reported "
+        f"{outcome.n_events}.",
+        input_file=outcome.input_file,
+        object_name=outcome.object_name,
+        expected=expected,
+        found=found,
     )
 
 

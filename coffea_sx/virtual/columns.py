@@ -8,10 +8,9 @@ from functools import partial
 from typing import Any
 
 import awkward as ak
-import numpy as np
 
-from ..errors import FormMismatch
 from ..forms import OutputForm
+from ..readers.columns import counts_of, first_difference, unequal_entries
 from .parts import OpenFiles, Part, in_parallel
 
 
@@ -113,22 +112,20 @@ class JoinedColumns(Mapping[str, "Column"]):
         group = self._groups.get(name)
         if group is None:
             return
-        counts = ak.to_numpy(ak.num(array, axis=1) if array.ndim > 1 else array)
+        counts = counts_of(array)
         first, expected = self._counts.setdefault(group, (name, counts))
-        if not np.array_equal(expected, counts):
-            event = int(np.flatnonzero(expected != counts)[0])
+        event = first_difference(expected, counts)
+        if event is not None:
             part, number = self._locate(event)
-            raise FormMismatch(
-                f"The columns {first!r} and {name!r} are of one collection, and have "
-                f"{expected[event]} and {counts[event]} entries in event {number} of the file made "
-                f"of {part.delivered.input_file}. The query cuts one of them: apply the same Where "
-                "to all columns of a collection, and to its counter, or rename the columns that do "
-                "not belong to the collection.",
-                input_file=part.delivered.input_file,
+            input_file = part.delivered.input_file
+            raise unequal_entries(
+                first,
+                name,
+                int(expected[event]),
+                int(counts[event]),
+                f"event {number} of the file made of {input_file}",
+                input_file=input_file,
                 object_name=part.delivered.object_name,
-                column=name,
-                expected=f"{expected[event]} entries",
-                found=f"{counts[event]} entries",
             )
 
     def _locate(self, event: int) -> tuple[Part, int]:

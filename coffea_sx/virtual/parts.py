@@ -8,16 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from time import time
 from typing import Any, TypeVar
 
-from ..errors import LengthMismatch, ObjectReplaced, ReadError
+from ..errors import ObjectReplaced, ReadError
 from ..forms import OutputForm
 from ..graph.resolve import note_read
 from ..graph.routing import TransformHandle
 from ..polling.outcomes import Delivered, Read
 from ..readers.columns import Columns
-from ..readers.partition import about, check, open_delivered, step_limits
+from ..readers.partition import about, check, length_mismatch, open_delivered, step_limits
 from ..storage.stored import stored_object
 
 # Files that are read at the same time.
@@ -53,11 +52,8 @@ class Part:
 
     def note(self, n_events: int, error: ReadError | None = None) -> Read:
         """Note for the report that the partition was read, or could not be."""
-        name = None if error is None else type(error).__name__
         where = self.partition, self.npartitions, self.delivered.index
-        read = Read(*where, n_events, time(), name)
-        note_read(self.handle, read)
-        return read
+        return note_read(self.handle, *where, n_events, error)
 
 
 class OpenFiles:
@@ -75,24 +71,17 @@ class OpenFiles:
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 
-    def n_events(self, part: Part, expected: int | None = None) -> int:
+    def n_events(self, part: Part) -> int:
         """Return the number of events of a part. At most one request, which opens the file.
-
-        Parameters
-        ----------
-        part : Part
-        expected : int, optional
-            Number of events that the part should have.
 
         Raises
         ------
-        LengthMismatch
-            If it has another number of events.
         ReadError
             If the file cannot be opened.
         """
         with self._opened(part, 0.0) as columns:
-            return _limits(part, columns, expected)[1]
+            first, stop = _limits(part, columns)
+            return stop - first
 
     def read(
         self, part: Part, names: Sequence[str], n_expected: int, start: int, stop: int
@@ -133,8 +122,11 @@ class OpenFiles:
     ) -> dict[str, Any]:
         share = len(names) / max(1, len(self._output_form.columns)) / part.steps
         with about(part.delivered), self._opened(part, share) as columns:
-            first, n_events = _limits(part, columns, n_expected)
-            if columns is None or not n_events:
+            first, end = _limits(part, columns)
+            if end - first != n_expected:
+                n_in_file = 0 if columns is None else columns.n_events
+                raise length_mismatch(part.delivered, n_in_file, n_expected, end - first)
+            if columns is None or end == first:
                 return {}
             check(columns, names, part.delivered, self._output_form)
             return columns.arrays(names, first + start, first + stop)
@@ -175,26 +167,9 @@ class OpenFiles:
             each.close()
 
 
-def _limits(part: Part, columns: Columns | None, expected: int | None) -> tuple[int, int]:
-    """Return the first event of a part in its file, and its number of events.
-
-    Raises
-    ------
-    LengthMismatch
-    """
-    n_in_file = 0 if columns is None else columns.n_events
-    first, stop = step_limits(n_in_file, part.step, part.steps)
-    if expected not in (None, stop - first):
-        delivered = part.delivered
-        raise LengthMismatch(
-            f"The file made of {delivered.input_file} has {n_in_file} events, where ServiceX "
-            f"reported {delivered.n_events}.",
-            input_file=delivered.input_file,
-            object_name=delivered.object_name,
-            expected=expected,
-            found=stop - first,
-        )
-    return first, stop - first
+def _limits(part: Part, columns: Columns | None) -> tuple[int, int]:
+    """Return the first event of a part in its file, and the first event after it."""
+    return step_limits(0 if columns is None else columns.n_events, part.step, part.steps)
 
 
 def in_parallel(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from coffea.dataset_tools.filespec import DataGroupSpec
 from coffea.processor.executor import WorkItem
 
 
@@ -28,17 +27,11 @@ def dataset_of(
     """
     files = {}
     for item in items:
-        path = item.treename or None
-        about: dict[str, Any] = {"object_path": None if item.filename[-5:] != ".root" else path}
+        is_root = item.filename.endswith(".root")
+        about: dict[str, Any] = {"object_path": item.treename if is_root else None}
         n_events = counts.get((item.usermeta or {})["partition"])
         if n_events is not None:
-            steps = [[0, n_events]] if n_events else [[0, 0]]
             uuid = str(UUID(bytes=item.fileuuid))
-            about.update(num_entries=n_events, uuid=uuid, steps=steps)
+            about.update(num_entries=n_events, uuid=uuid, steps=[[0, n_events]])
         files[item.filename] = about
     return {"files": files, "metadata": dict(metadata), "form": json.dumps(form.to_dict())}
-
-
-def fileset(datasets: Mapping[str, Any]) -> DataGroupSpec:
-    """Return the group of several datasets."""
-    return DataGroupSpec(dict(datasets))

@@ -9,12 +9,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..errors import AccessError, CorruptFile, LengthMismatch, ObjectGone, ReadError, Truncated
+from ..errors import AccessError, CorruptFile, ObjectGone, ReadError, Truncated
 from ..policy import STRICT, FailurePolicy
 from ..polling import registry
 from ..polling.outcomes import Delivered, Failed, Outcome, Read
 from ..polling.results import ResultSource, ResultStore
-from ..readers.partition import about, open_delivered
+from ..readers.partition import about, length_mismatch, open_delivered
 from ..servicex.models import SignedUrl
 from ..storage.stored import stored_object
 from .items import OPEN_END
@@ -139,14 +139,7 @@ def _n_events(grant: Grant, source: GrantedResults) -> int:
         source.break_file(grant, error)
         return 0
     if grant.n_events not in (None, found):
-        raise LengthMismatch(
-            f"The file made of {delivered.input_file} has {found} events, where ServiceX reported "
-            f"{grant.n_events}.",
-            input_file=delivered.input_file,
-            object_name=delivered.object_name,
-            expected=grant.n_events,
-            found=found,
-        )
+        raise length_mismatch(delivered, found, grant.n_events, found)
     return found
 
 

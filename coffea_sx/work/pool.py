@@ -13,7 +13,7 @@ from typing import Any
 from coffea.processor.executor import WorkItem
 
 from .._upstream.python import number_of_workers
-from ..errors import AccessError, BadInput, ReadError
+from ..errors import AccessError, BadInput, ReadError, ServiceXError
 from ..graph.resolve import allow_failure
 from ..graph.routing import TransformHandle
 from ..polling.failures import not_transformed
@@ -156,7 +156,10 @@ class DeliveryPool(Executor):
                 if self._is_over():
                     return
                 continue
-            self._guarded(task, self._start)
+            try:
+                self._start(task)
+            except BaseException as error:
+                self._finish(task, error=error)
 
     def _is_over(self) -> bool:
         """Poll on for items that wait; return True, and let the thread end, if there are none."""
@@ -165,21 +168,17 @@ class DeliveryPool(Executor):
         for task in tasks:
             if task.future.cancelled():
                 self._forget(task)
-            else:
-                self._guarded(task, self._check_source)
+        for handle in {task.delivery.handle for task in tasks}:
+            try:
+                handle.results.keep_polling()
+            except ServiceXError as error:
+                for task in tasks:
+                    if task.delivery.handle is handle:
+                        self._finish(task, error=error)
         with self._lock:
             if not self._tasks:
                 self._thread = None
             return not self._tasks
-
-    def _guarded(self, task: _Task, step: Callable[[_Task], None]) -> None:
-        try:
-            step(task)
-        except BaseException as error:
-            self._finish(task, error=error)
-
-    def _check_source(self, task: _Task) -> None:
-        task.delivery.handle.results.keep_polling()
 
     def _start(self, task: _Task) -> None:
         handle = task.delivery.handle
@@ -260,7 +259,7 @@ class DeliveryPool(Executor):
                     allow_failure(handle, problem, read)
                     self._finish(task, None)
                     return
-        except ReadError as too_many:
+        except ServiceXError as too_many:
             error = too_many
         self._finish(task, error=error)
 

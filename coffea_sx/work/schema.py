@@ -10,7 +10,6 @@ from functools import lru_cache
 from typing import Any
 
 import awkward as ak
-from coffea.nanoevents import BaseSchema
 
 from ..errors import FormMismatch
 from ..forms import OutputForm
@@ -56,7 +55,7 @@ def delivered_schema(schemaclass: Any, forms: tuple[tuple[str, bytes], ...]) -> 
 
     name = f"{schemaclass.__name__}OfServiceX"
     members = {"__new__": make, "__doc__": schemaclass.__doc__, "__module__": __name__}
-    schema = _SchemaType(name, (_base(schemaclass),), members)
+    schema = _SchemaType(name, (schemaclass,), members)
     schema.made_of = (schemaclass, forms)
     return schema
 
@@ -78,12 +77,6 @@ def _check(base_form: dict[str, Any], expected: OutputForm, metadata: dict[str, 
     except FormMismatch as error:
         note_problem(error)
         raise
-
-
-def _base(schemaclass: Any) -> Any:
-    """Return the base class of a schema for delivered files."""
-    is_schema = isinstance(schemaclass, type) and issubclass(schemaclass, BaseSchema)
-    return schemaclass if is_schema else BaseSchema
 
 
 def packed(output_form: OutputForm) -> bytes:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from servicex import query as sx_query
 from support.paces import FAST
-from support.spoiled import N_EVENTS, spoil, spoil_result
+from support.spoiled import N_EVENTS, spoil_result
 
 from coffea_sx.demo.analysis import DimuonProcessor, SelectionSchema, dimuon_query
 from coffea_sx.errors import (
@@ -36,37 +36,15 @@ Submit = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def submit(servicex: LocalServiceX, nano_files: list[str]) -> Submit:
+def submit(submit: Submit) -> Submit:
     """`from_servicex` in virtual mode with the demo's query on the session's files."""
-
-    def submitted(query: Any = None, dataset: Any = None, **options: Any) -> Any:
-        return NanoEventsFactory.from_servicex(
-            dimuon_query() if query is None else query,
-            nano_files if dataset is None else dataset,
-            **{
-                "pace": FAST,
-                "url": servicex.url,
-                "schemaclass": SelectionSchema,
-                "mode": "virtual",
-                **options,
-            },
-        )
-
-    return submitted
+    return partial(submit, mode="virtual")
 
 
 @pytest.fixture(scope="module")
 def expected(submit: Submit) -> Any:
     """The events of the demo's query, computed with dask."""
     return submit(mode="dask").events().compute(scheduler="synchronous")
-
-
-@pytest.fixture
-def one_corrupt(tmp_path: Path, nano_files: list[str]) -> list[str]:
-    """Eight files of which the sixth is corrupt."""
-    files = [shutil.copy(path, tmp_path) for path in nano_files]
-    spoil(files[5])
-    return files
 
 
 def same(found: Any, expected: Any) -> bool:

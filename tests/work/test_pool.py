@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
-import shutil
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from coffea.nanoevents import BaseSchema, NanoEventsFactory
 from coffea.processor import FuturesExecutor, IterativeExecutor, Runner
 from coffea.processor.executor import WorkItem
 from support.paces import FAST
-from support.spoiled import N_EVENTS, spoil, spoil_result
+from support.spoiled import N_EVENTS, spoil_result
 
 from coffea_sx.demo.analysis import DimuonProcessor, SelectionSchema, dimuon_query
 from coffea_sx.errors import AccessError, BadInput, FormMismatch, LengthMismatch, TransformFailed
@@ -39,20 +39,9 @@ Submit = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def submit(servicex: LocalServiceX, nano_files: list[str]) -> Submit:
-    """`from_servicex` with the demo's query on the session's files."""
-
-    def submitted(dataset: Any = None, **options: Any) -> Any:
-        given = {
-            "pace": FAST,
-            "url": servicex.url,
-            "schemaclass": SelectionSchema,
-            "metadata": {"dataset": "dy"},
-            **options,
-        }
-        return NanoEventsFactory.from_servicex(dimuon_query(), dataset or nano_files, **given)
-
-    return submitted
+def submit(submit: Submit) -> Submit:
+    """`from_servicex` with the demo's query on the session's files, as a sample with a name."""
+    return partial(submit, metadata={"dataset": "dy"})
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +59,6 @@ def expected(nano_files: list[str]) -> Any:
 def threads() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(4) as executor:
         yield executor
-
-
-@pytest.fixture
-def one_corrupt(tmp_path: Path, nano_files: list[str]) -> list[str]:
-    """Eight files of which the sixth is corrupt."""
-    files = [shutil.copy(path, tmp_path) for path in nano_files]
-    spoil(files[5])
-    return files
 
 
 def run(
@@ -325,16 +306,16 @@ def test_a_file_that_was_not_transformed(
     submit: Submit, one_corrupt: list[str], threads: ThreadPoolExecutor
 ) -> None:
     with pytest.raises(TransformFailed, match="nano_5"):
-        run(submit(one_corrupt), threads, numbers_of)
+        run(submit(dataset=one_corrupt), threads, numbers_of)
     # coffea's own way, and ours.
-    factory = submit(one_corrupt, on_failure="skip")
+    factory = submit(dataset=one_corrupt, on_failure="skip")
     left = set(run(factory, threads, numbers_of)["out"]["events"])
     assert not left & set(range(5 * N_EVENTS, 6 * N_EVENTS))
     report = factory.report()
     failed = [file.input_file for file in report.inputs if file.status == "failed"]
     assert failed == [one_corrupt[5]]
     with pytest.raises(TransformFailed, match="max_failed=0"):
-        run(submit(one_corrupt, on_failure="skip", max_failed=0), threads, numbers_of)
+        run(submit(dataset=one_corrupt, on_failure="skip", max_failed=0), threads, numbers_of)
 
 
 @pytest.mark.filterwarnings("ignore:Skipping bad file")
