@@ -16,6 +16,7 @@ from .._upstream.python import number_of_workers
 from ..errors import AccessError, BadInput, ReadError, ServiceXError
 from ..graph.resolve import allow_failure
 from ..graph.routing import TransformHandle
+from ..policy import LENIENT
 from ..polling.failures import not_transformed
 from ..polling.outcomes import Delivered, Failed, Outcome
 from ..polling.results import SLICE_S
@@ -188,7 +189,8 @@ class DeliveryPool(Executor):
         if not handle.results.is_ready(task.index):
             self._await(task)
             return
-        outcome = handle.results.wait(task.index, failure_policy=handle.failure_policy)
+        # Whether a failure ends the run is decided for each item: coffea may skip its error.
+        outcome = handle.results.wait(task.index, failure_policy=LENIENT)
         if isinstance(outcome, Failed) and handle.failure_policy.skips:
             allow_failure(handle, not_transformed(handle.address.request_id, [outcome]))
             self._finish(task, None)
@@ -253,7 +255,9 @@ class DeliveryPool(Executor):
         problem = next((e for e in _chain(error) if isinstance(e, ReadError)), None)
         handle = task.delivery.handle
         try:
-            if problem is not None and isinstance(outcome, Delivered):
+            if isinstance(outcome, Failed):
+                error = not_transformed(handle.address.request_id, [outcome])
+            elif problem is not None:
                 read = self._part(task, outcome).note(0, problem)
                 if handle.failure_policy.skips:
                     allow_failure(handle, problem, read)

@@ -26,7 +26,15 @@ from support.paces import FAST
 from support.spoiled import N_EVENTS, spoil_result
 
 from coffea_sx.demo.analysis import DimuonProcessor, SelectionSchema, dimuon_query
-from coffea_sx.errors import AccessError, BadInput, FormMismatch, LengthMismatch, TransformFailed
+from coffea_sx.errors import (
+    AccessError,
+    BadInput,
+    CorruptFile,
+    FormMismatch,
+    LengthMismatch,
+    OwnerLost,
+    TransformFailed,
+)
 from coffea_sx.forms import OutputForm
 from coffea_sx.local import LocalServiceX
 from coffea_sx.work import grants
@@ -316,6 +324,35 @@ def test_a_file_that_was_not_transformed(
     assert failed == [one_corrupt[5]]
     with pytest.raises(TransformFailed, match="max_failed=0"):
         run(submit(dataset=one_corrupt, on_failure="skip", max_failed=0), threads, numbers_of)
+
+
+@pytest.mark.filterwarnings("ignore:Skipping bad file")
+def test_coffea_may_skip_a_file_that_was_not_transformed(
+    submit: Submit, one_corrupt: list[str], threads: ThreadPoolExecutor
+) -> None:
+    factory = submit(dataset=one_corrupt)
+    out = run(factory, threads, numbers_of, futures={"retries": 0}, skipbadfiles=True)["out"]
+    assert {partition for _, partition, _, _ in out["where"]} == {0, 1, 2, 3, 4, 6, 7}
+    failed = [file.input_file for file in factory.report().inputs if file.status == "failed"]
+    assert failed == [one_corrupt[5]]
+
+
+def test_an_owner_that_is_lost_while_failures_are_counted(
+    submit: Submit, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of ours must not leave a future waiting for ever."""
+
+    def lost(*_: Any) -> None:
+        raise OwnerLost("The process that counts failures has ended.")
+
+    def unreadable(item: WorkItem) -> None:
+        raise CorruptFile("It cannot be read.", input_file=item.filename, object_name="")
+
+    factory = submit(on_failure="skip", max_failed=3)
+    monkeypatch.setattr("coffea_sx.work.pool.allow_failure", lost)
+    future = factory.pool(threads).submit(unreadable, factory.work_items()[0])
+    with pytest.raises(OwnerLost, match="has ended"):
+        future.result(30)
 
 
 @pytest.mark.filterwarnings("ignore:Skipping bad file")
