@@ -57,7 +57,8 @@ def arrivals(files: Sequence[Awaited[Label]]) -> Iterator[tuple[Label, Outcome]]
                 for source in {file.source for file in wakers}:
                     source.keep_polling()
                 continue
-            if not file.source.is_ready(file.index):  # its poller was closed or resumed
+            if file.source.results.outcome(file.index, file.failure_policy) is None:
+                # Its poller was closed, or has begun anew.
                 file.source.when_ready(file.index, wakers[file])
                 continue
             del wakers[file]

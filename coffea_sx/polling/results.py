@@ -156,7 +156,7 @@ class ResultStore:
 
         def get() -> Outcome | None:
             self._check_failed(failure_policy)
-            return self._outcome(index, failure_policy)
+            return self.outcome(index, failure_policy)
 
         reason = f"input file {index} has no result after {timeout_s} s"
         return self._wait(get, keep_polling, timeout_s, reason)
@@ -183,7 +183,7 @@ class ResultStore:
         while True:
             woken = asyncio.Event()
             with self.lock:
-                outcome = self._outcome(index, failure_policy)
+                outcome = self.outcome(index, failure_policy)
                 if isinstance(outcome, Failed):
                     self._check_failed(failure_policy)
                 if outcome is not None:
@@ -196,9 +196,11 @@ class ResultStore:
                 self.remove_waker(index, wake)
 
     def when_ready(self, index: int, wake: Callable[[], object]) -> None:
-        """Call ``wake`` once, when `wait` would return or raise, perhaps at once.
+        """Call ``wake`` once, when there is an outcome or an ending, perhaps at once.
 
         It is also called if the poller is closed, perhaps with the lock held: it must not wait.
+        Then `outcome` returns the one or raises the other; `wait` would begin anew after an ending
+        that may pass.
         """
         with self.lock:
             if not self.is_ready(index):
@@ -230,7 +232,14 @@ class ResultStore:
             if wakers:
                 self._wakers[index] = wakers
 
-    def _outcome(self, index: int, failure_policy: FailurePolicy) -> Outcome | None:
+    def outcome(self, index: int, failure_policy: FailurePolicy) -> Outcome | None:
+        """Return the outcome of an input file, None if there is none yet. Does not wait.
+
+        Raises
+        ------
+        ServiceXError
+            If the transform, or waiting for it, ended without an outcome that is allowed.
+        """
         outcome = self.outcomes.get(index)
         if self.ending is not None and (
             outcome is None or (isinstance(outcome, Failed) and not failure_policy.skips)
@@ -315,7 +324,7 @@ class ResultSource(ABC):
             return await self.results.wait_async(index, failure_policy, self.keep_polling)
 
     def when_ready(self, index: int, wake: Callable[[], object]) -> None:
-        """Call ``wake`` once, when `wait` would return or raise, perhaps at once. Does not wait."""
+        """Call ``wake`` once, as the method of `ResultStore` does. Does not wait."""
         with self._waiting(index):
             self.results.when_ready(index, wake)
 

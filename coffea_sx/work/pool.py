@@ -186,11 +186,11 @@ class DeliveryPool(Executor):
         if task.future.cancelled():
             self._forget(task)
             return
-        if not handle.results.is_ready(task.index):
+        # Whether a failure ends the run is decided for each item: coffea may skip its error.
+        outcome = handle.results.results.outcome(task.index, LENIENT)
+        if outcome is None:  # its poller was closed, or has begun anew
             self._await(task)
             return
-        # Whether a failure ends the run is decided for each item: coffea may skip its error.
-        outcome = handle.results.wait(task.index, failure_policy=LENIENT)
         if isinstance(outcome, Failed) and handle.failure_policy.skips:
             allow_failure(handle, not_transformed(handle.address.request_id, [outcome]))
             self._finish(task, None)

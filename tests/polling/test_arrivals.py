@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import pytest
 
-from coffea_sx.errors import TransformFatal
+from coffea_sx.errors import TransformFatal, Unreachable
 from coffea_sx.policy import LENIENT, STRICT
 from coffea_sx.polling.arrivals import Awaited, arrivals
 from coffea_sx.polling.outcomes import Delivered, Read
@@ -79,6 +79,16 @@ def test_the_end_of_a_transform_ends_it(sources: list[Source]) -> None:
     assert next(found)[1] == delivered(0)
     with pytest.raises(TransformFatal, match="disk"):
         next(found)
+
+
+def test_a_server_that_is_away_ends_it(sources: list[Source]) -> None:
+    """Such an ending may pass: who waits later begins anew, who waits now gets the error."""
+    found = arrivals(files_of(sources[:1]))
+    timer = threading.Timer(0.1, sources[0].results.enter, ([], Unreachable("It is away.")))
+    timer.start()
+    with pytest.raises(Unreachable, match="away"):
+        next(found)
+    timer.join()
 
 
 def test_stopping_early_leaves_nothing_behind(sources: list[Source]) -> None:

@@ -22,7 +22,7 @@ import pytest
 from coffea.nanoevents import BaseSchema, NanoEventsFactory
 from coffea.processor import FuturesExecutor, IterativeExecutor, Runner
 from coffea.processor.executor import WorkItem
-from support.paces import FAST
+from support.paces import FAST, IMPATIENT
 from support.spoiled import N_EVENTS, spoil_result
 
 from coffea_sx.demo.analysis import DimuonProcessor, SelectionSchema, dimuon_query
@@ -34,6 +34,7 @@ from coffea_sx.errors import (
     LengthMismatch,
     OwnerLost,
     TransformFailed,
+    Unreachable,
 )
 from coffea_sx.forms import OutputForm
 from coffea_sx.local import LocalServiceX
@@ -305,6 +306,26 @@ def test_closing_the_poller_ends_the_wait(
         for future in futures:
             error = future.exception(60)
             assert error is None or "cancel" in str(error)
+
+
+def test_a_server_that_is_away_ends_the_wait(
+    nano_files: list[str], tmp_path: Path, threads: ThreadPoolExecutor
+) -> None:
+    pace = replace(IMPATIENT, outage_s=0.5)
+    server = LocalServiceX(tmp_path / "servicex", workers=1)
+    server.start()
+    try:
+        factory = NanoEventsFactory.from_servicex(
+            dimuon_query(), nano_files, url=server.url, schemaclass=SelectionSchema, pace=pace
+        )
+    finally:
+        server.stop()
+    pool = factory.pool(threads)
+    futures = [pool.submit(lambda item: 1, item) for item in factory.work_items()]
+    for future in futures:
+        assert isinstance(future.exception(60), Unreachable)
+    with pytest.raises(Unreachable):
+        list(factory.as_completed())
 
 
 # -- failures
