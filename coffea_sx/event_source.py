@@ -102,7 +102,7 @@ class EventSource:
     # -- work items
 
     def deliveries(self) -> dict[str, Delivery]:
-        """Return what a pool has to know of each transform, by the ids of requests."""
+        """Return the facts that a pool needs of each transform, by request id."""
         partitions: dict[str, dict[int, int]] = {}
         for partition in range(len(self.files)):
             handle, number = self.routing.of(partition)

@@ -71,7 +71,7 @@ class Processing(ABC):
     def accumulate(
         self, processor: Any, executor: Executor | None = None
     ) -> Iterator[tuple[Any, Counts]]:
-        """Iterate over what a processor gives for the files that were delivered so far.
+        """Iterate over the results of a processor for the files that were delivered so far.
 
         Parameters
         ----------
@@ -113,7 +113,7 @@ class Processing(ABC):
     # -- coffea's Runner
 
     def work_items(self, chunksize: int | None = None) -> list[WorkItem]:
-        """Return what ``Runner.run`` takes in place of a fileset: no file needs to exist yet.
+        """Return work items for ``Runner.run``, in place of a fileset; no file needs to exist yet.
 
         Parameters
         ----------

@@ -57,7 +57,7 @@ def accumulation(
     executor: Executor | None,
     counts: Callable[[], Counts],
 ) -> Iterator[tuple[Any, Counts]]:
-    """Yield what a processor gives for the files so far, at most once a second, and at the end.
+    """Yield the results of a processor so far, at most once a second, and at the end.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def accumulation(
     executor : concurrent.futures.Executor or None
         None for threads that end with the iteration.
     counts : callable
-        Returns what is yielded beside the results.
+        Returns the numbers of files that are yielded beside each result.
 
     Raises
     ------

@@ -49,7 +49,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """What came of a work item.
+    """Result of a work item.
 
     Attributes
     ----------
@@ -183,7 +183,7 @@ class GrantedResults(ResultSource):
         return bool(self._grants)
 
     def break_file(self, grant: Grant, error: ReadError) -> None:
-        """Raise an error for whoever opens a file."""
+        """Let every attempt to open a file raise an error."""
         self._broken[grant.outcome.index] = self._errors[grant.outcome.index] = error
 
     def error_of(self, grant: Grant) -> ReadError | None:

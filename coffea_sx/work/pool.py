@@ -32,7 +32,7 @@ IN_FLIGHT = 64
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What a pool has to know of a transform.
+    """Facts about a transform that a pool needs.
 
     Attributes
     ----------

@@ -93,11 +93,11 @@ def unpacked(form: bytes) -> OutputForm:
     return OutputForm({tree: ak.forms.from_dict(base_form)}, tree, result_format)
 
 
-# -- errors that coffea must not skip as those of a bad file
+# -- errors that coffea must not skip, because the file is not bad
 
 
 def note_problem(problem: Exception | None) -> None:
-    """Note an error that is none of a bad file, met in this thread; None forgets it."""
+    """Note an error of this thread that coffea must not skip; None forgets it."""
     _problems.latest = problem
 
 
