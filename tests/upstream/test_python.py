@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def test_scripts_in_processes_that_start(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked here")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_forget_child_processes():
-    process = multiprocessing.get_context("spawn").Process(target=input)
+    process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
     process.start()
     try:
         pid = os.fork()
