@@ -17,7 +17,7 @@ from .virtual.events import check_mode
 from .virtual.iteration import Completed
 from .work.accumulation import accumulation
 from .work.filesets import dataset_of
-from .work.pool import DeliveryPool
+from .work.pool import Delivery, DeliveryPool
 from .work.schema import delivered_schema, packed
 
 
@@ -166,13 +166,18 @@ class Processing(ABC):
         Raises
         ------
         BadInput
-            If it is no executor.
+            If it is no executor, or if two samples are the same request with its files in
+            different orders.
         """
-        deliveries = {
-            request_id: delivery
-            for source, _ in self._samples()
-            for request_id, delivery in source.deliveries().items()
-        }
+        deliveries: dict[str, Delivery] = {}
+        for source, _ in self._samples():
+            for request_id, delivery in source.deliveries().items():
+                other = deliveries.setdefault(request_id, delivery)
+                if other.handle.address != delivery.handle.address:
+                    raise BadInput(
+                        f"Two samples are the request {request_id} with its input files in "
+                        "different orders: make a pool of each."
+                    )
         return DeliveryPool(executor, deliveries, in_flight)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import weakref
 from collections import OrderedDict
@@ -12,6 +13,7 @@ from functools import cache
 from typing import Any
 
 from .._upstream.python import call_before_executors_end
+from ..errors import AccessError
 from ..servicex.config import EndpointName
 from .results import ResultSource
 
@@ -94,6 +96,11 @@ class Connections:
 connections = Connections()
 _pollers: weakref.WeakValueDictionary[TransformAddress, Any] = weakref.WeakValueDictionary()
 _granted: dict[str, Any] = {}
+# Transforms of other processes by request id, and the functions that connect this process to them:
+# the latest that were announced.
+_announced: OrderedDict[str, dict[TransformAddress, Callable[[], ResultSource | None]]]
+_announced = OrderedDict()
+LIMIT_ANNOUNCED = 4096
 _lock = threading.RLock()
 
 
@@ -130,7 +137,18 @@ def granted_source(request_id: str, make: Callable[[str], Any]) -> Any:
         return _granted[request_id]
 
 
-def find_source(request_id: str, *, grants: bool = True) -> ResultSource | None:
+def announce(address: TransformAddress, connect: Callable[[], ResultSource | None]) -> None:
+    """Let `find_source` connect to a transform of another process, if this process can."""
+    with _lock:
+        _announced.setdefault(address.request_id, {})[address] = connect
+        _announced.move_to_end(address.request_id)
+        while len(_announced) > LIMIT_ANNOUNCED:
+            _announced.popitem(last=False)
+
+
+def find_source(
+    request_id: str, *, grants: bool = True, by_index: bool = False
+) -> ResultSource | None:
     """Return any source that this process has of a transform.
 
     Parameters
@@ -138,12 +156,41 @@ def find_source(request_id: str, *, grants: bool = True) -> ResultSource | None:
     request_id : str
     grants : bool
         Prefer the files that work items of this process may read.
+    by_index : bool
+        True if the source is searched for the file at a position in the list of input files.
+
+    Raises
+    ------
+    AccessError
+        If the position is ambiguous, because lists of this process are in different orders.
     """
     granted = _granted.get(request_id) if grants else None
     if granted is not None and granted.is_used:
         return granted
+    sources = _sources_of(request_id)
+    if by_index and len({address.order for address in sources}) > 1:
+        gc.collect()  # a list that nothing uses any more is not in the way
+        sources = _sources_of(request_id)
+        if len({address.order for address in sources}) > 1:
+            raise AccessError(
+                f"This process has the input files of request {request_id} in different orders, so "
+                "that an address with the position of a file could mean two files. Use the "
+                "addresses of objects, which factory.files lists, or one order.",
+                request_id=request_id,
+            )
+    return next(iter(sources.values()), None) or _connect_announced(request_id)
+
+
+def _sources_of(request_id: str) -> dict[TransformAddress, ResultSource]:
     sources = [*_items_of_pollers(), *connections.items()]
-    return next((source for address, source in sources if address.request_id == request_id), None)
+    return {address: source for address, source in sources if address.request_id == request_id}
+
+
+def _connect_announced(request_id: str) -> ResultSource | None:
+    with _lock:
+        connects = list(_announced.get(request_id, {}).values())
+    # The latest was announced by the computation that runs now.
+    return next(filter(None, (connect() for connect in reversed(connects))), None)
 
 
 def _items_of_pollers() -> list[tuple[TransformAddress, Any]]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import partial
 from time import monotonic
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..errors import ReadError, ServiceXError, TransformFailed
 from ..policy import STRICT, FailurePolicy
@@ -335,6 +335,9 @@ class ResultSource(ABC):
     @abstractmethod
     def signed_url(self, object_name: str, *, refresh: bool = False) -> SignedUrl:
         """Return a signed URL of an object."""
+
+    def held(self, object_name: str) -> Any | None:  # noqa: B027, most hold nothing
+        """Return the function that fetches bytes of an object which is held, if it is."""
 
     def note_error(self, object_name: str, error: ReadError) -> None:  # noqa: B027, most need none
         """Note that bytes of a result could not be fetched. Work items need that."""

@@ -10,13 +10,13 @@ from functools import partial
 from typing import Any
 
 from .._upstream.uproot import columns_to_read, partition_reader, read_entries
-from ..errors import FormError, LengthMismatch, ObjectReplaced, ReadError
+from ..errors import FormError, LengthMismatch, ObjectReplaced
 from ..forms import OutputForm
 from ..forms.file_forms import DOCUMENTATION, read_forms
 from ..forms.mismatch import check_columns
 from ..polling.outcomes import Delivered
 from ..storage.filesystem import address
-from ..storage.stored import StoredObject
+from ..storage.stored import StoredObject, about
 from .columns import Columns, parsing
 from .parquet import open_parquet
 from .root import no_tree, open_root
@@ -203,15 +203,6 @@ def length_mismatch(
         expected=expected,
         found=found,
     )
-
-
-@contextmanager
-def about(outcome: Delivered) -> Iterator[None]:
-    """Name the input file and the object in errors of reading."""
-    try:
-        yield
-    except ReadError as error:
-        raise error.about(outcome.input_file, outcome.object_name) from None
 
 
 def register_with_numba() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from functools import partial
 from io import UnsupportedOperation
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +25,8 @@ from ..polling.outcomes import Delivered, Failed
 from ..polling.registry import find_source
 from ..polling.results import ResultSource
 from .policy import DEFAULT_POLICY, ReadPolicy
-from .stored import Fetch, fetcher, stored_object
+from .stored import Fetch, StoredObject, about, fetcher
+from .transfer import ObjectPart, Range
 
 PROTOCOL = "servicex"
 
@@ -90,6 +92,11 @@ class _Location(NamedTuple):
     object_name: str
     delivered: Delivered | None = None
 
+    def fetcher(self, policy: ReadPolicy) -> Fetch:
+        """Return the function that fetches bytes; its errors name the input file if it is known."""
+        fetch = fetcher(self.source, self.object_name, policy)
+        return fetch if self.delivered is None else partial(_fetch_delivered, fetch, self.delivered)
+
 
 class ServiceXFileSystem(AbstractFileSystem):
     """File system of the results of ServiceX.
@@ -101,8 +108,8 @@ class ServiceXFileSystem(AbstractFileSystem):
 
     Parameters
     ----------
-    patience_s : float
-        Time to wait for a result, seconds.
+    patience_s : float, optional
+        Time to wait for a result, seconds; by default until the transform ends or stalls.
     policy : ReadPolicy
 
     Notes
@@ -115,7 +122,7 @@ class ServiceXFileSystem(AbstractFileSystem):
 
     def __init__(
         self,
-        patience_s: float = DEFAULT_POLICY.result_s,
+        patience_s: float | None = DEFAULT_POLICY.result_s,
         policy: ReadPolicy = DEFAULT_POLICY,
         **storage_options: Any,
     ) -> None:
@@ -218,7 +225,8 @@ class ServiceXFileSystem(AbstractFileSystem):
             size = self._fetcher(location)(0, 1).size
             ranges = [slice(*limits).indices(size)[:2] for limits in ranges]
         wanted = [(start or 0, end or 0) for start, end in ranges]
-        stored = stored_object(location.source, location.object_name, size, self.policy)
+        fetch = self._fetcher(location)
+        stored = StoredObject(location.object_name, fetch, size, self.policy)
         stored.need(wanted)
         return [bytes(stored.read(start, stop)) for start, stop in wanted]
 
@@ -249,17 +257,17 @@ class ServiceXFileSystem(AbstractFileSystem):
         return DeliveredFile(self, path, self._locate(path), block_size, **kwargs)
 
     def _fetcher(self, location: _Location) -> Fetch:
-        return fetcher(location.source, location.object_name, self.policy)
+        return location.fetcher(self.policy)
 
     def _locate(self, path: str) -> _Location:
         """Return the object of a path; wait for its result if the path has an index."""
         request_id, object_name = split_address(path)
-        source = _source(request_id)
+        by_index = _BY_INDEX.fullmatch(object_name)
+        source = _source(request_id, by_index=by_index is not None)
         if not object_name:
             raise ReadError(
                 f"servicex://{request_id} is a request, and no file.", request_id=request_id
             )
-        by_index = _BY_INDEX.fullmatch(object_name)
         index = int(by_index[1]) if by_index else None
         for delivered in source.delivered():
             if delivered.object_name == object_name or delivered.index == index:
@@ -303,8 +311,8 @@ class DeliveredFile(AbstractBufferedFile):
     def __init__(
         self, fs: ServiceXFileSystem, path: str, location: _Location, block_size: int, **kwargs: Any
     ) -> None:
-        source, self._object_name, delivered = location
-        self._fetch = fetcher(source, self._object_name, fs.policy)
+        _, self._object_name, delivered = location
+        self._fetch = location.fetcher(fs.policy)
         is_small = delivered is not None and delivered.nbytes <= block_size
         first = self._fetch(0, block_size if is_small else 1)
         self._etag = first.etag
@@ -323,13 +331,26 @@ class DeliveredFile(AbstractBufferedFile):
         return part.data
 
 
-def _source(request_id: str) -> ResultSource:
+def _fetch_delivered(
+    fetch: Fetch,
+    delivered: Delivered,
+    start: int,
+    stop: int | None,
+    wanted: Sequence[Range] | None = None,
+) -> ObjectPart:
+    with about(delivered):
+        return fetch(start, stop, wanted)
+
+
+def _source(request_id: str, *, by_index: bool = False) -> ResultSource:
     """Return the source of the results of a transform in this process."""
-    source = find_source(request_id)
+    source = find_source(request_id, by_index=by_index)
     if source is None:
         raise AccessError(
             f"This process does not know the ServiceX request {request_id}. A servicex:// address "
-            "can be opened where the query was submitted, and by workers that read its events.",
+            "can be opened where the query was submitted, and by workers that read its events. "
+            "In other processes coffea's Runner needs the pool of the factory: "
+            "FuturesExecutor(pool=factory.pool(executor)).",
             request_id=request_id,
         )
     return source

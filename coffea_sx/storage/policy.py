@@ -34,8 +34,15 @@ class ReadPolicy:
     small_bytes : int
         Largest size of an object whose ranges are all fetched in one request, whatever lies between
         them: many workers with many requests each are what stores answer with 429 and 503.
-    result_s : float
-        Time to wait for the result of an input file that is opened, seconds.
+    held_bytes : int
+        Largest size of an object that is fetched whole for a work item, whose columns coffea reads
+        one after the other.
+    dropped_bytes : int
+        Ranges of larger objects are kept for the work item unless they are larger than this: they
+        are baskets, which are read once, and not metadata.
+    result_s : float or None
+        Time to wait for the result of an input file that is opened, seconds; None waits until the
+        transform ends or stalls.
     """
 
     limits: Limits = DEFAULT_LIMITS
@@ -47,7 +54,9 @@ class ReadPolicy:
     round_trip_bytes: int = 1 << 20
     whole_share: float = 0.5
     small_bytes: int = 32 << 20
-    result_s: float = 600.0
+    held_bytes: int = 8 << 20
+    dropped_bytes: int = 64 << 10
+    result_s: float | None = None
 
 
 DEFAULT_POLICY = ReadPolicy()

@@ -7,14 +7,17 @@ ranges that are not larger are fetched with them, and dropped as they arrive.
 from __future__ import annotations
 
 import sys
+import threading
 from bisect import bisect_right, insort
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache, partial
 from operator import itemgetter
 from typing import Protocol
 
 from ..errors import CorruptFile, ObjectReplaced, ReadError, Truncated
+from ..polling.outcomes import Delivered
 from ..polling.results import ResultSource
 from ..servicex.models import SignedUrl
 from .policy import DEFAULT_POLICY, ReadPolicy
@@ -62,6 +65,11 @@ class StoredObject:
         self._etag: str | None = None
         # Pairs of position and bytes, in order of their positions.
         self._parts: list[tuple[int, memoryview]] = []
+
+    @property
+    def etag(self) -> str | None:
+        """Version of the object, from the store."""
+        return self._etag
 
     @property
     def is_small(self) -> bool:
@@ -234,8 +242,50 @@ def stored_object(
 
 
 def fetcher(source: ResultSource, object_name: str, policy: ReadPolicy) -> Fetch:
-    """Return the function that fetches bytes of an object of a transform."""
-    return partial(_fetch, source, object_name, policy)
+    """Return the function that fetches bytes of an object of a transform, unless they are held."""
+    held: Fetch | None = source.held(object_name)
+    return held or partial(_fetch, source, object_name, policy)
+
+
+class HeldObject:
+    """Fetch of one object that holds its bytes, for a work item that opens it again and again.
+
+    A small object takes one request. Of others, what is read in small ranges is held.
+
+    Parameters
+    ----------
+    stored : StoredObject
+        Used by nothing else.
+    """
+
+    def __init__(self, stored: StoredObject) -> None:
+        self._stored = stored
+        self._lock = threading.Lock()
+
+    def __call__(
+        self, start: int, stop: int | None, wanted: Sequence[Range] | None = None
+    ) -> ObjectPart:
+        """Return ranges of the object; fetch those that are not held.
+
+        Raises
+        ------
+        ReadError
+            If they cannot be fetched.
+        """
+        stored = self._stored
+        with self._lock:
+            try:
+                if stored.size <= stored.policy.held_bytes:
+                    stored.need_all()
+                ranges = wanted or [(start, sys.maxsize if stop is None else stop)]
+                stored.need(ranges)
+                pieces = [bytearray(stored.read(*limits)) for limits in ranges]
+            except ObjectReplaced:
+                stored.forget()
+                raise
+            if stored.size > stored.policy.held_bytes:
+                stored.drop(x for x in ranges if x[1] - x[0] > stored.policy.dropped_bytes)
+            return ObjectPart(pieces, stored.size, stored.etag)
 
 
 def _fetch(
@@ -252,6 +302,15 @@ def _fetch(
     except ReadError as error:
         source.note_error(object_name, error)
         raise
+
+
+@contextmanager
+def about(delivered: Delivered) -> Iterator[None]:
+    """Name the input file and the object in errors of reading."""
+    try:
+        yield
+    except ReadError as error:
+        raise error.about(delivered.input_file, delivered.object_name) from None
 
 
 def _url(source: ResultSource, object_name: str, refresh: bool) -> SignedUrl:

@@ -16,6 +16,7 @@ from typing import Any
 import tenacity
 from urllib3 import PoolManager
 
+from ..errors import AccessError
 from ..servicex.models import SignedUrl
 from ..wire.connections import make_pool
 from .policy import DEFAULT_POLICY, ReadPolicy
@@ -87,10 +88,19 @@ def fetch(
     try:
         try:
             return attempts(transfer.resume, get_url(False))
-        except StaleUrlError:
-            return attempts(transfer.resume, get_url(True))
+        except StaleUrlError as stale:
+            return attempts(transfer.resume, _renewed(get_url, stale))
     except TransferError as error:
         raise error.cause from None
+
+
+def _renewed(get_url: Callable[[bool], SignedUrl], stale: StaleUrlError) -> SignedUrl:
+    """Return a new URL; without one, both reasons are raised in one error."""
+    try:
+        return get_url(True)
+    except AccessError as error:
+        text = f"{stale.cause} There is no new URL: {error}"
+        raise AccessError(text, **{**error.facts, **stale.cause.facts}) from None
 
 
 def _is_over(policy: ReadPolicy, end: float, attempt: tenacity.RetryCallState) -> bool:

@@ -16,8 +16,8 @@ from ..graph.resolve import note_read
 from ..graph.routing import TransformHandle
 from ..polling.outcomes import Delivered, Read
 from ..readers.columns import Columns
-from ..readers.partition import about, check, length_mismatch, open_delivered, step_limits
-from ..storage.stored import stored_object
+from ..readers.partition import check, length_mismatch, open_delivered, step_limits
+from ..storage.stored import about, stored_object
 
 # Files that are read at the same time.
 N_THREADS = 8

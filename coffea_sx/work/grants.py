@@ -14,9 +14,9 @@ from ..policy import STRICT, FailurePolicy
 from ..polling import registry
 from ..polling.outcomes import Delivered, Failed, Outcome, Read
 from ..polling.results import ResultSource, ResultStore
-from ..readers.partition import about, length_mismatch, open_delivered
+from ..readers.partition import length_mismatch, open_delivered
 from ..servicex.models import SignedUrl
-from ..storage.stored import stored_object
+from ..storage.stored import HeldObject, about, stored_object
 from .items import OPEN_END
 from .schema import note_problem, noted_problem, unpacked
 
@@ -59,14 +59,14 @@ class Granted:
         Number of events of the file.
     skipped : ReadError or None
         The error that it skipped.
-    has_expired : bool
-        True if the permission expired before the file could be read.
+    refused : AccessError or None
+        The reason why the permission was of no use: the item may be run again with another one.
     """
 
     result: Any
     n_events: int
     skipped: ReadError | None = None
-    has_expired: bool = False
+    refused: AccessError | None = None
 
 
 def run_granted(
@@ -90,10 +90,10 @@ def run_granted(
         Whatever the function raises; also an error that says nothing about the file, if the
         function skipped it.
     """
-    if grant.url is not None and not grant.url.is_fresh(margin_s=5.0):
-        return Granted(None, 0, has_expired=True)
-    note_problem(None)
     source = registry.granted_source(grant.request_id, GrantedResults)
+    if grant.url is not None and not grant.url.is_fresh(margin_s=5.0):
+        return Granted(None, 0, refused=source.not_granted())
+    note_problem(None)
     source.begin(grant)
     try:
         n_events = _n_events(grant, source)
@@ -109,7 +109,7 @@ def run_granted(
         source.end(grant)
     error = source.error_of(grant)
     if isinstance(error, AccessError):
-        return Granted(None, 0, has_expired=True)
+        return Granted(None, 0, refused=error)
     if result is not None or error is None:
         return Granted(result, n_events)
     if not isinstance(error, OF_THE_FILE):
@@ -159,14 +159,34 @@ class GrantedResults(ResultSource):
         self._users: Counter[int] = Counter()
         self._broken: dict[int, ReadError] = {}
         self._errors: dict[int, ReadError] = {}
+        self._held: dict[str, HeldObject] = {}
         self._lock = threading.Lock()
 
     def begin(self, grant: Grant) -> None:
-        """Let work items read a file."""
+        """Let work items read a file, whose bytes are held meanwhile.
+
+        Raises
+        ------
+        AccessError
+            If other items of this process read another file at the same position of another list.
+        """
+        outcome = grant.outcome
         with self._lock:
-            self._grants[grant.outcome.index] = grant
-            self._users[grant.outcome.index] += 1
-            self._errors.pop(grant.outcome.index, None)
+            other = self._grants.get(outcome.index)
+            if other is not None and other.outcome.input_file != outcome.input_file:
+                raise AccessError(
+                    f"Work items of request {grant.request_id} come from lists in different "
+                    f"orders: file {outcome.index} is {outcome.input_file} and "
+                    f"{other.outcome.input_file}. Run them after each other.",
+                    request_id=grant.request_id,
+                    input_file=outcome.input_file,
+                )
+            self._grants[outcome.index] = grant
+            self._users[outcome.index] += 1
+            self._errors.pop(outcome.index, None)
+            if isinstance(outcome, Delivered):
+                stored = stored_object(self, outcome.object_name, outcome.nbytes)
+                self._held.setdefault(outcome.object_name, HeldObject(stored))
 
     def end(self, grant: Grant) -> None:
         """Undo `begin`."""
@@ -176,6 +196,8 @@ class GrantedResults(ResultSource):
             if not self._users[index]:
                 del self._users[index], self._grants[index]
                 self._broken.pop(index, None)
+                if isinstance(grant.outcome, Delivered):
+                    del self._held[grant.outcome.object_name]
 
     @property
     def is_used(self) -> bool:
@@ -189,6 +211,10 @@ class GrantedResults(ResultSource):
     def error_of(self, grant: Grant) -> ReadError | None:
         """Return the last error of fetching a file."""
         return self._errors.get(grant.outcome.index)
+
+    def held(self, object_name: str) -> HeldObject | None:
+        """Return the function that fetches bytes of a file which may be read."""
+        return self._held.get(object_name)
 
     def note_error(self, object_name: str, error: ReadError) -> None:
         """Note that bytes of a file could not be fetched."""
@@ -245,20 +271,21 @@ class GrantedResults(ResultSource):
             if isinstance(outcome, Delivered) and outcome.object_name == object_name:
                 if grant.url is not None and not refresh:
                     return grant.url
-                raise self._not_granted()
+                raise self.not_granted()
         return self._other.signed_url(object_name, refresh=refresh)
 
     @property
     def _other(self) -> ResultSource:
         other = self._find_other()
         if other is None:
-            raise self._not_granted()
+            raise self.not_granted()
         return other
 
     def _find_other(self) -> ResultSource | None:
         return registry.find_source(self.results.request_id, grants=False)
 
-    def _not_granted(self) -> AccessError:
+    def not_granted(self) -> AccessError:
+        """Return the error for a file that this process may not read."""
         request_id = self.results.request_id
         return AccessError(
             f"A work item may read one file of request {request_id}, for a short time: this is "

@@ -43,8 +43,9 @@ def work_items(
     """
     for partition, (request_id, index, input_file) in files.items():
         where = address_of_index(request_id, index, result_format)
-        # Checkpointers and caches take it for the identity of the file.
-        uuid = uuid5(NAMESPACE_URL, where).bytes
+        # Checkpointers and caches take it for the identity of the file, whose position differs
+        # among lists of another order.
+        uuid = uuid5(NAMESPACE_URL, f"{request_id}/{input_file}").bytes
         about = {**metadata, "input_file": input_file, "partition": partition}
         starts = [0]
         if chunksize is not None and partition in counts:

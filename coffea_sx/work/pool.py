@@ -229,8 +229,8 @@ class DeliveryPool(Executor):
         self._slots.release()
         try:
             granted = inner.result()
-            if granted.has_expired:
-                self._renew(task)
+            if granted.refused is not None:
+                self._renew(task, outcome.input_file, granted.refused)
                 return
             if isinstance(outcome, Delivered):
                 self._part(task, outcome).note(granted.n_events, granted.skipped)
@@ -240,13 +240,21 @@ class DeliveryPool(Executor):
         except Exception as error:
             self._fail(task, outcome, error)
 
-    def _renew(self, task: _Task) -> None:
-        """Submit an item again, with another URL."""
+    def _renew(self, task: _Task, input_file: str, refused: AccessError) -> None:
+        """Submit an item again, with another URL.
+
+        Raises
+        ------
+        AccessError
+            If it was submitted often enough.
+        """
         task.n_renewals += 1
         if task.n_renewals > N_RENEWALS:
             raise AccessError(
-                f"The URL of {task.item.filename} was refused {task.n_renewals} times, or had "
-                "expired when the item was begun: let fewer items wait, with in_flight=.",
+                f"The URL of the file made of {input_file} was refused {task.n_renewals} times, or "
+                "had expired when its work item was begun. Let fewer items wait, with in_flight=. "
+                f"The last reason: {refused}",
+                **{**refused.facts, "input_file": input_file},
             )
         self._ready.put(task)
 

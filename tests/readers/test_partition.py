@@ -39,6 +39,9 @@ class Bench:
     def signed_url(self, object_name, *, refresh=False):
         return SignedUrl(f"{self.server.url}/o?Signature=CANARY", {}, time.time() + 600)
 
+    def held(self, object_name):
+        return None
+
     def note_error(self, object_name, error):
         pass
 

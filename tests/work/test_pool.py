@@ -462,7 +462,7 @@ def test_a_url_that_expired_is_renewed(grant: Grant, submit: Submit, skips: bool
     assert grant.url is not None
     item = submit().work_items()[0]
     late = replace(grant, url=replace(grant.url, expires_at=time.time() + 1))
-    assert run_granted(len, item, (), late).has_expired
+    assert run_granted(len, item, (), late).refused
     # The store refuses it: the function may skip the error, the item comes back all the same.
     refused = replace(grant, url=replace(grant.url, url=grant.url.url + "0"))
 
@@ -477,7 +477,7 @@ def test_a_url_that_expired_is_renewed(grant: Grant, submit: Submit, skips: bool
                 return None
             raise
 
-    assert run_granted(read, item, (), refused).has_expired
+    assert run_granted(read, item, (), refused).refused
     assert run_granted(read, item, (), grant).result == b"root"
 
 
