@@ -184,7 +184,8 @@ class Processing(ABC):
     def schema(self) -> Any:
         """Schema that makes of a delivered file what `events` shows, for Runner and ``from_root``.
 
-        It raises a FormMismatch for a file of another form than the derived one.
+        It raises a FormMismatch for a file of another form than the derived one. A worker of a dask
+        cluster that gets it, as from coffea's ``DaskExecutor``, can open the files.
         """
         (original,) = {form_mapping.original_schema for _, form_mapping in self._samples()}
         forms = {
@@ -193,7 +194,10 @@ class Processing(ABC):
             for form in [packed(source.output_form)]
             for request_id in sorted(source.request_ids)
         }
-        return delivered_schema(original, tuple(forms.items()))
+        addresses = dict.fromkeys(
+            handle.address for source, _ in self._samples() for handle in source.routing.handles
+        )
+        return delivered_schema(original, tuple(forms.items()), tuple(addresses))
 
     def to_fileset(self) -> Any:
         """Return a dataset group of coffea, for ``Runner``, ``apply_to_fileset`` and JSON.

@@ -58,11 +58,16 @@ class TransformHandle:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A graph that leaves this process is on its way to workers, which will wait for outcomes.
-        if self.poller is not None and "distributed" in sys.modules:
-            from ..cluster.publisher import publish
-
-            publish(self.poller)
+        publish_to_workers(self.poller)
         return TransformHandle, (self.address, self.failure_policy)
+
+
+def publish_to_workers(poller: Poller | None) -> None:
+    """Publish the outcomes of a transform to the clusters of which this process is a client."""
+    if poller is not None and "distributed" in sys.modules:
+        from ..cluster.publisher import publish
+
+        publish(poller)
 
 
 @dataclass(frozen=True, slots=True)

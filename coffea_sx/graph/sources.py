@@ -23,6 +23,18 @@ def connect(address: TransformAddress) -> ResultSource:
     return connections.get(address, lambda: _connected(address))
 
 
+def connect_worker(address: TransformAddress) -> ResultSource | None:
+    """Return the source of results of a transform of another process in a worker of its cluster.
+
+    It is None elsewhere: a process that nobody prepared would need a token of its own.
+    """
+    if "distributed" not in sys.modules:
+        return None
+    from ..cluster.subscriber import worker_of_thread
+
+    return None if worker_of_thread() is None else connect(address)
+
+
 def reconnect(address: TransformAddress, lost: ResultSource) -> ResultSource:
     """Return a poller of this process, after the owner was lost.
 

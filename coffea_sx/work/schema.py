@@ -6,7 +6,7 @@ import copyreg
 import json
 import threading
 import zlib
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import awkward as ak
@@ -15,19 +15,28 @@ from ..errors import FormMismatch
 from ..forms import OutputForm
 from ..forms.mismatch import check_columns
 from ..forms.schema import adapted
+from ..graph.routing import publish_to_workers
+from ..graph.sources import connect_worker
+from ..polling import registry
+from ..polling.registry import TransformAddress
 from ..storage.filesystem import index_of
 
 _problems = threading.local()
 
 
+Forms = tuple[tuple[str, bytes], ...]
+
+
 class _SchemaType(type):
     """Type of the schemas of delivered files, which are pickled as what they are made of."""
 
-    made_of: tuple[Any, tuple[tuple[str, bytes], ...]]
+    made_of: tuple[Any, Forms, tuple[TransformAddress, ...]]
 
 
 @lru_cache(maxsize=64)
-def delivered_schema(schemaclass: Any, forms: tuple[tuple[str, bytes], ...]) -> Any:
+def delivered_schema(
+    schemaclass: Any, forms: Forms, addresses: tuple[TransformAddress, ...] = ()
+) -> Any:
     """Return a schema that makes of delivered files what `events` shows.
 
     Parameters
@@ -35,6 +44,8 @@ def delivered_schema(schemaclass: Any, forms: tuple[tuple[str, bytes], ...]) -> 
     schemaclass : coffea schema
     forms : tuple of (str, bytes)
         Requests, and the form of the files of each, from `packed`.
+    addresses : tuple of TransformAddress
+        Of these requests. A worker of a dask cluster that gets the schema can open their files.
 
     Returns
     -------
@@ -56,8 +67,22 @@ def delivered_schema(schemaclass: Any, forms: tuple[tuple[str, bytes], ...]) -> 
     name = f"{schemaclass.__name__}OfServiceX"
     members = {"__new__": make, "__doc__": schemaclass.__doc__, "__module__": __name__}
     schema = _SchemaType(name, (schemaclass,), members)
-    schema.made_of = (schemaclass, forms)
+    schema.made_of = (schemaclass, forms, addresses)
     return schema
+
+
+def _reduce(schema: _SchemaType) -> tuple[Any, ...]:
+    # As a graph does, a schema that leaves this process goes to workers.
+    for address in schema.made_of[2]:
+        publish_to_workers(registry.get_poller(address))
+    return _arrived, schema.made_of
+
+
+def _arrived(schemaclass: Any, forms: Forms, addresses: tuple[TransformAddress, ...]) -> Any:
+    """Return a schema in another process, which may open the files if it is a dask worker."""
+    for address in addresses:
+        registry.announce(address, partial(connect_worker, address))
+    return delivered_schema(schemaclass, forms, addresses)
 
 
 def _check(base_form: dict[str, Any], expected: OutputForm, metadata: dict[str, Any]) -> None:
@@ -107,4 +132,4 @@ def noted_problem() -> Exception | None:
     return problem
 
 
-copyreg.pickle(_SchemaType, lambda schema: (delivered_schema, schema.made_of))
+copyreg.pickle(_SchemaType, _reduce)

@@ -20,7 +20,7 @@ import loky
 import numpy as np
 import pytest
 from coffea.nanoevents import BaseSchema, NanoEventsFactory
-from coffea.processor import FuturesExecutor, IterativeExecutor, Runner
+from coffea.processor import DaskExecutor, FuturesExecutor, IterativeExecutor, Runner
 from coffea.processor.executor import WorkItem
 from support.paces import FAST, IMPATIENT
 from support.spoiled import N_EVENTS, spoil_result
@@ -530,3 +530,26 @@ def test_what_is_counted_is_what_is_read(submit: Submit, threads: ThreadPoolExec
     out = run(factory, threads, numbers_of)["out"]
     assert len(out["events"]) == len(factory) == factory.report().n_events
     assert np.all(np.diff(sorted(out["events"])) > 0)
+
+
+# -- bare addresses
+
+
+@pytest.mark.parametrize("result_format", FORMATS[:2])
+def test_dask_executor(
+    submit: Submit, expected: Any, client: Any, nano_files: list[str], result_format: str
+) -> None:
+    """Workers of a cluster know the transform from the schema; files arrive meanwhile."""
+    factory = submit(result_format=result_format, ignore_cache=True)
+    runner = Runner(DaskExecutor(client=client, status=False), schema=factory.schema)
+    assert runner.run(factory.work_items(), DimuonProcessor())["out"] == expected
+
+
+def test_a_process_that_cannot_know_the_transform(submit: Submit) -> None:
+    factory = submit()
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
+        runner = Runner(
+            FuturesExecutor(pool=executor, status=False, retries=0), schema=factory.schema
+        )
+        with pytest.raises(Exception, match=r"FuturesExecutor\(pool=factory\.pool\(executor\)\)"):
+            runner.run(factory.work_items(), DimuonProcessor())
