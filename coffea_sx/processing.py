@@ -16,9 +16,10 @@ from .polling.state import Counts
 from .virtual.events import check_mode
 from .virtual.iteration import Completed
 from .work.accumulation import accumulation
+from .work.counts import CountsCache
 from .work.filesets import dataset_of
 from .work.pool import Delivery, DeliveryPool
-from .work.schema import delivered_schema, packed
+from .work.schema import ExpectedFiles, delivered_schema, packed
 
 
 class Processing(ABC):
@@ -169,6 +170,9 @@ class Processing(ABC):
             If it is no executor, or if two samples are the same request with its files in
             different orders.
         """
+        return DeliveryPool(executor, self._deliveries(), in_flight)
+
+    def _deliveries(self) -> dict[str, Delivery]:
         deliveries: dict[str, Delivery] = {}
         for source, _ in self._samples():
             for request_id, delivery in source.deliveries().items():
@@ -176,9 +180,18 @@ class Processing(ABC):
                 if other.handle.address != delivery.handle.address:
                     raise BadInput(
                         f"Two samples are the request {request_id} with its input files in "
-                        "different orders: make a pool of each."
+                        "different orders: run them after each other."
                     )
-        return DeliveryPool(executor, deliveries, in_flight)
+        return deliveries
+
+    @property
+    def metadata_cache(self) -> CountsCache:
+        """Numbers of events for ``Runner(metadata_cache=...)``, to preprocess `to_fileset`.
+
+        A look-up waits for the file, and opens it only where ServiceX does not count the delivered
+        events. Each access makes a new cache.
+        """
+        return CountsCache(self._deliveries())
 
     @property
     def schema(self) -> Any:
@@ -189,9 +202,9 @@ class Processing(ABC):
         """
         (original,) = {form_mapping.original_schema for _, form_mapping in self._samples()}
         forms = {
-            request_id: form
+            request_id: expected
             for source, _ in self._samples()
-            for form in [packed(source.output_form)]
+            for expected in [ExpectedFiles(packed(source.output_form), source.counts_events)]
             for request_id in sorted(source.request_ids)
         }
         addresses = dict.fromkeys(

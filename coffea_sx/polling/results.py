@@ -282,7 +282,14 @@ class ResultSource(ABC):
     Parameters
     ----------
     results : ResultStore
+
+    Attributes
+    ----------
+    verifies_lengths : bool
+        True if every file is compared with its expected number of events before it is read.
     """
+
+    verifies_lengths = False
 
     def __init__(self, results: ResultStore) -> None:
         self.results = results

@@ -14,10 +14,10 @@ from ..policy import STRICT, FailurePolicy
 from ..polling import registry
 from ..polling.outcomes import Delivered, Failed, Outcome, Read
 from ..polling.results import ResultSource, ResultStore
-from ..readers.partition import length_mismatch, open_delivered
 from ..servicex.models import SignedUrl
-from ..storage.stored import HeldObject, about, stored_object
+from ..storage.stored import HeldObject, stored_object
 from .items import OPEN_END
+from .lengths import verified_length
 from .schema import note_problem, noted_problem, unpacked
 
 # Errors that are those of one file. Others say that something is away, refused or misunderstood.
@@ -127,20 +127,12 @@ def _n_events(grant: Grant, source: GrantedResults) -> int:
     delivered = grant.outcome
     if isinstance(delivered, Failed):
         return 0
-    stored = stored_object(source, delivered.object_name, delivered.nbytes)
     try:
-        with (
-            about(delivered),
-            open_delivered(stored, delivered, unpacked(grant.form), 0.0) as columns,
-        ):
-            found = 0 if columns is None else columns.n_events
+        return verified_length(source, delivered, unpacked(grant.form), grant.n_events)
     except OF_THE_FILE as error:
         # The function meets the same when it opens the file, and may skip it.
         source.break_file(grant, error)
         return 0
-    if grant.n_events not in (None, found):
-        raise length_mismatch(delivered, found, grant.n_events, found)
-    return found
 
 
 class GrantedResults(ResultSource):
@@ -152,6 +144,8 @@ class GrantedResults(ResultSource):
     ----------
     request_id : str
     """
+
+    verifies_lengths = True
 
     def __init__(self, request_id: str) -> None:
         super().__init__(ResultStore(request_id))

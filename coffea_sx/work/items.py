@@ -14,6 +14,14 @@ from ..storage.filesystem import address_of_index
 OPEN_END = 2**62
 
 
+def file_uuid(request_id: str, input_file: str) -> bytes:
+    """Return the identity of a delivered file, for checkpointers and caches.
+
+    Not of its position, which differs among lists of another order.
+    """
+    return uuid5(NAMESPACE_URL, f"{request_id}/{input_file}").bytes
+
+
 def work_items(
     dataset: str,
     treename: str,
@@ -43,9 +51,7 @@ def work_items(
     """
     for partition, (request_id, index, input_file) in files.items():
         where = address_of_index(request_id, index, result_format)
-        # Checkpointers and caches take it for the identity of the file, whose position differs
-        # among lists of another order.
-        uuid = uuid5(NAMESPACE_URL, f"{request_id}/{input_file}").bytes
+        uuid = file_uuid(request_id, input_file)
         about = {**metadata, "input_file": input_file, "partition": partition}
         starts = [0]
         if chunksize is not None and partition in counts:

@@ -6,12 +6,15 @@ import copyreg
 import json
 import threading
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
 import awkward as ak
 
-from ..errors import FormMismatch
+from ..errors import FormMismatch, LengthMismatch
 from ..forms import OutputForm
 from ..forms.mismatch import check_columns
 from ..forms.schema import adapted
@@ -20,11 +23,28 @@ from ..graph.sources import connect_worker
 from ..polling import registry
 from ..polling.registry import TransformAddress
 from ..storage.filesystem import index_of
+from .lengths import verify_last_chunk
 
 _problems = threading.local()
 
 
-Forms = tuple[tuple[str, bytes], ...]
+@dataclass(frozen=True, slots=True)
+class ExpectedFiles:
+    """Facts about the delivered files of a transform.
+
+    Attributes
+    ----------
+    form : bytes
+        Packed `OutputForm`.
+    counts_events : bool
+        True if the numbers of events that ServiceX reports are those of the files.
+    """
+
+    form: bytes
+    counts_events: bool
+
+
+Forms = tuple[tuple[str, ExpectedFiles], ...]
 
 
 class _SchemaType(type):
@@ -42,8 +62,8 @@ def delivered_schema(
     Parameters
     ----------
     schemaclass : coffea schema
-    forms : tuple of (str, bytes)
-        Requests, and the form of the files of each, from `packed`.
+    forms : tuple of (str, ExpectedFiles)
+        Requests, and the files of each.
     addresses : tuple of TransformAddress
         Of these requests. A worker of a dask cluster that gets the schema can open their files.
 
@@ -56,12 +76,16 @@ def delivered_schema(
     apply = adapted(schemaclass)
 
     def make(cls: Any, base_form: dict[str, Any], version: str = "latest") -> Any:
-        """Check the form of a file, and return the schema of its columns."""
+        """Check form and length of a file, and return the schema of its columns."""
         metadata = (base_form.get("parameters") or {}).get("metadata") or {}
         where = index_of(str(metadata.get("filename")))
         # from_root gives a schema no name of the file; the first sample is as good as another.
-        form = by_request.get(where[0] if where else "", forms[0][1])
-        _check(base_form, unpacked(form), metadata)
+        expected = by_request.get(where[0] if where else "", forms[0][1])
+        form = unpacked(expected.form)
+        with noting_problems():
+            _check(base_form, form, metadata)
+            if where is not None and expected.counts_events:
+                verify_last_chunk(*where, metadata, form)
         return apply(base_form, version)
 
     name = f"{schemaclass.__name__}OfServiceX"
@@ -97,11 +121,7 @@ def _check(base_form: dict[str, Any], expected: OutputForm, metadata: dict[str, 
     # Not all formats have counters.
     names = [name for name in expected.columns if name not in expected.counters]
     found = {name: ak.forms.from_dict(columns[name]) for name in names if name in columns}
-    try:
-        check_columns(found, names, expected.base_form, where)
-    except FormMismatch as error:
-        note_problem(error)
-        raise
+    check_columns(found, names, expected.base_form, where)
 
 
 def packed(output_form: OutputForm) -> bytes:
@@ -119,6 +139,16 @@ def unpacked(form: bytes) -> OutputForm:
 
 
 # -- errors that coffea must not skip, because the file is not bad
+
+
+@contextmanager
+def noting_problems() -> Iterator[None]:
+    """Note errors that say that files are not what they should be."""
+    try:
+        yield
+    except (FormMismatch, LengthMismatch) as error:
+        note_problem(error)
+        raise
 
 
 def note_problem(problem: Exception | None) -> None:

@@ -1,203 +1,37 @@
-"""coffea's Runner on files that do not exist yet, with executors of many kinds."""
+"""An executor that hands work items on when their files are delivered."""
 
 from __future__ import annotations
 
-import multiprocessing
-import pickle
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import awkward as ak
-import cloudpickle
-import loky
-import numpy as np
 import pytest
-from coffea.nanoevents import BaseSchema, NanoEventsFactory
-from coffea.processor import DaskExecutor, FuturesExecutor, IterativeExecutor, Runner
+from coffea.nanoevents import NanoEventsFactory
+from coffea.processor import IterativeExecutor, Runner
+from coffea.processor.checkpointer import SimpleCheckpointer
 from coffea.processor.executor import WorkItem
 from support.paces import FAST, IMPATIENT
+from support.runner import Submit, numbers_of, run
 from support.spoiled import N_EVENTS, spoil_result
 
-from coffea_sx.demo.analysis import DimuonProcessor, SelectionSchema, dimuon_query
+from coffea_sx import ServiceXEventsFactory
+from coffea_sx.demo.analysis import SelectionSchema, dimuon_query
 from coffea_sx.errors import (
     AccessError,
     BadInput,
     CorruptFile,
-    FormMismatch,
-    LengthMismatch,
     OwnerLost,
     TransformFailed,
     Unreachable,
 )
-from coffea_sx.forms import OutputForm
 from coffea_sx.local import LocalServiceX
+from coffea_sx.processing import Processing
+from coffea_sx.testing import FaultProxy
 from coffea_sx.work import grants
-from coffea_sx.work.grants import Grant, run_granted
-from coffea_sx.work.items import OPEN_END
-from coffea_sx.work.schema import delivered_schema, packed, unpacked
-
-FORMATS = ("root-file", "root-rntuple", "parquet")
-Submit = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def submit(submit: Submit) -> Submit:
-    """`from_servicex` with the demo's query on the session's files, as a sample with a name."""
-    return partial(submit, metadata={"dataset": "dy"})
-
-
-@pytest.fixture(scope="module")
-def expected(nano_files: list[str]) -> Any:
-    """The histograms, from the input files."""
-    parts = [
-        NanoEventsFactory.from_root({path: "Events"}, schemaclass=SelectionSchema).events()
-        for path in nano_files
-    ]
-    results = [DimuonProcessor().process(events) for events in parts]
-    return {name: sum(result[name] for result in results) for name in results[0]}
-
-
-@pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(4) as executor:
-        yield executor
-
-
-def run(
-    factory: Any,
-    executor: Executor,
-    processor: Any = None,
-    items: Any = None,
-    in_flight: int | None = None,
-    **options: Any,
-) -> Any:
-    """Run a processor on all files, begun before they exist."""
-    is_parquet = factory._source.output_form.result_format == "parquet"
-    runner = Runner(
-        FuturesExecutor(
-            pool=factory.pool(executor, in_flight), status=False, **options.pop("futures", {})
-        ),
-        schema=factory.schema,
-        format="parquet" if is_parquet else "root",
-        **options,
-    )
-    return runner.run(items or factory.work_items(), processor or DimuonProcessor())
-
-
-def numbers_of(events: Any) -> dict[str, Any]:
-    """A processor that is a function: which events there are, and where they are from."""
-    about = events.metadata
-    where = (about["dataset"], about["partition"], about["entrystart"], about["entrystop"])
-    return {"events": set(ak.to_list(events.event)), "where": {where}}
-
-
-# -- executors
-
-
-@pytest.mark.parametrize("result_format", FORMATS)
-def test_threads(
-    submit: Submit, threads: ThreadPoolExecutor, expected: Any, result_format: str
-) -> None:
-    factory = submit(result_format=result_format, ignore_cache=True)
-    assert run(factory, threads)["out"] == expected
-    assert [file.status for file in factory.report().inputs] == ["read"] * 8
-
-
-@pytest.mark.parametrize("kind", ["processes", "loky"])
-def test_processes(submit: Submit, expected: Any, kind: str) -> None:
-    executor: Executor = (
-        loky.ProcessPoolExecutor(2)
-        if kind == "loky"
-        else ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
-    )
-    factory = submit(ignore_cache=True)
-    with executor:
-        assert run(factory, executor)["out"] == expected
-    assert factory.report().n_events == len(factory)
-
-
-def test_a_cluster(submit: Submit, expected: Any, client: Any) -> None:
-    factory = submit(ignore_cache=True)
-    with client.get_executor() as executor:
-        assert run(factory, executor)["out"] == expected
-
-
-@pytest.fixture
-def client() -> Iterator[Any]:
-    from distributed import Client
-
-    options = {"dashboard_address": None, "n_workers": 2, "threads_per_worker": 1}
-    with Client(**options) as client:
-        yield client
-
-
-@pytest.mark.parametrize("result_format", ["root-file", "root-rntuple"])
-def test_bare_addresses(submit: Submit, expected: Any, result_format: str) -> None:
-    """Where items are run in the process that submitted, they need no pool."""
-    factory = submit(result_format=result_format)
-    runner = Runner(IterativeExecutor(status=False), schema=factory.schema)
-    assert runner.run(factory.work_items(), DimuonProcessor())["out"] == expected
-
-
-def test_from_root(submit: Submit, expected: Any) -> None:
-    factory = submit()
-    events = NanoEventsFactory.from_root(
-        {factory.work_items()[0].filename: factory.treename}, schemaclass=factory.schema
-    ).events()
-    promised = factory.partition(0)
-    assert events.fields == promised.fields
-    for field in promised.fields:
-        assert ak.array_equal(ak.materialize(events[field]), ak.materialize(promised[field]))
-
-
-# -- items
-
-
-def test_items_are_made_before_files_exist(submit: Submit, nano_files: list[str]) -> None:
-    factory = submit(ignore_cache=True)
-    items = factory.work_items()
-    assert [item.dataset for item in items] == ["dy"] * 8
-    assert [item.usermeta["input_file"] for item in items] == nano_files
-    assert {(item.entrystart, item.entrystop) for item in items} == {(0, OPEN_END)}
-    assert len({item.fileuuid for item in items}) == 8
-    assert [str(uuid.UUID(bytes=item.fileuuid)) for item in items]
-    assert factory.work_items() == items
-
-
-@pytest.mark.parametrize("chunksize", [100, 10**6])
-def test_chunks(submit: Submit, threads: ThreadPoolExecutor, chunksize: int) -> None:
-    factory = submit()
-    items = factory.work_items(chunksize=chunksize)
-    out = run(factory, threads, numbers_of, items)["out"]
-    counts = [file["n_events"] for file in factory.files]
-    assert len(out["events"]) == sum(counts)
-    assert sorted(out["where"]) == [
-        ("dy", i, start, min(start + chunksize, count))
-        for i, count in enumerate(counts)
-        for start in range(0, count, chunksize)
-    ]
-    # The last chunk ends where the file does.
-    assert {item.entrystop for item in items if item.entrystart + chunksize >= 1} >= {OPEN_END}
-
-
-def test_wrong_arguments(submit: Submit, threads: ThreadPoolExecutor) -> None:
-    factory = submit()
-    with pytest.raises(BadInput, match="chunksize= must be at least 1, got 0"):
-        factory.work_items(chunksize=0)
-    with pytest.raises(BadInput, match="must be an Executor, made already"):
-        factory.pool(ThreadPoolExecutor)
-    with pytest.raises(BadInput, match="in_flight= must be at least 1"):
-        factory.pool(threads, in_flight=0)
-
-
-# -- waiting
 
 
 class Held:
@@ -328,9 +162,6 @@ def test_a_server_that_is_away_ends_the_wait(
         list(factory.as_completed())
 
 
-# -- failures
-
-
 def test_a_file_that_was_not_transformed(
     submit: Submit, one_corrupt: list[str], threads: ThreadPoolExecutor
 ) -> None:
@@ -405,82 +236,6 @@ def test_a_file_that_cannot_be_read(
             assert [file.input_file for file in failed] == [nano_files[2]]
 
 
-@pytest.mark.filterwarnings("ignore:Skipping bad file")
-@pytest.mark.parametrize("skipbadfiles", [False, True])
-def test_another_form_is_not_a_bad_file(
-    submit: Submit, threads: ThreadPoolExecutor, skipbadfiles: bool
-) -> None:
-    factory = submit()
-    form = factory._source.output_form
-    changed = form.base_form.copy(
-        contents=[
-            content.copy(primitive="bool") if name == "event" else content
-            for name, content in zip(form.base_form.fields, form.base_form.contents, strict=True)
-        ]
-    )
-    wrong = OutputForm({form.tree: changed}, form.tree, form.result_format)
-    schema = delivered_schema(SelectionSchema, ((factory.request_id, packed(wrong)),))
-    runner = Runner(
-        FuturesExecutor(pool=factory.pool(threads), status=False, retries=0),
-        schema=schema,
-        skipbadfiles=skipbadfiles,
-    )
-    with pytest.raises(Exception, match=r"nano_\d.*'event' should be bool") as caught:
-        runner.run(factory.work_items(), numbers_of)
-    assert any(isinstance(error, FormMismatch) for error in causes(caught.value))
-
-
-def causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-# -- permissions
-
-
-@pytest.fixture
-def grant(submit: Submit) -> Grant:
-    """Permission to read the first file, as a worker gets it."""
-    factory = submit()
-    part = factory._source.part(0)
-    url = part.handle.results.signed_url(part.delivered.object_name)
-    form = packed(factory._source.output_form)
-    return Grant(factory.request_id, part.delivered, url, form, part.delivered.n_events)
-
-
-def test_a_grant_shows_no_secret(grant: Grant) -> None:
-    assert grant.url is not None
-    signature = grant.url.url.partition("?")[2]
-    assert signature
-    assert signature not in repr(grant)
-    assert "?" not in repr(grant)
-
-
-@pytest.mark.parametrize("skips", [False, True])
-def test_a_url_that_expired_is_renewed(grant: Grant, submit: Submit, skips: bool) -> None:
-    assert grant.url is not None
-    item = submit().work_items()[0]
-    late = replace(grant, url=replace(grant.url, expires_at=time.time() + 1))
-    assert run_granted(len, item, (), late).refused
-    # The store refuses it: the function may skip the error, the item comes back all the same.
-    refused = replace(grant, url=replace(grant.url, url=grant.url.url + "0"))
-
-    def read(item: Any) -> bytes | None:
-        import fsspec
-
-        try:
-            with fsspec.open(item.filename) as file:
-                return bytes(file.read(4))
-        except AccessError:
-            if skips:
-                return None
-            raise
-
-    assert run_granted(read, item, (), refused).refused
-    assert run_granted(read, item, (), grant).result == b"root"
-
-
 def test_renewals_end(
     submit: Submit, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -500,56 +255,99 @@ def test_renewals_end(
     pool.shutdown()
 
 
-def test_a_file_of_another_length(grant: Grant, submit: Submit) -> None:
-    item = submit().work_items()[0]
-    assert grant.n_events is not None
-    wrong = replace(grant, n_events=grant.n_events + 1)
-    with pytest.raises(LengthMismatch, match=f"has {grant.n_events} events"):
-        run_granted(lambda item: item, item, (), wrong)
-    found = run_granted(lambda item: item, item, (), grant)
-    assert (found.result.entrystop, found.n_events) == (grant.n_events, grant.n_events)
+class Several(Processing):
+    """Several samples."""
+
+    def __init__(self, factories: list[Any]) -> None:
+        self.factories = factories
+
+    def _samples(self) -> Any:
+        return [sample for factory in self.factories for sample in factory._samples()]
 
 
-# -- the schema
-
-
-def test_schemas_are_pickled(submit: Submit) -> None:
-    factory = submit()
-    schema = factory.schema
-    assert issubclass(schema, SelectionSchema)
-    assert factory.schema is schema
-    assert pickle.loads(pickle.dumps(schema)) is schema
-    assert issubclass(cloudpickle.loads(cloudpickle.dumps(schema)), BaseSchema)
-    form = unpacked(packed(factory._source.output_form))
-    assert form.base_form == factory._source.output_form.base_form
-    assert form.tree == factory.treename == factory._source.output_form.tree
-
-
-def test_what_is_counted_is_what_is_read(submit: Submit, threads: ThreadPoolExecutor) -> None:
-    factory = submit()
-    out = run(factory, threads, numbers_of)["out"]
-    assert len(out["events"]) == len(factory) == factory.report().n_events
-    assert np.all(np.diff(sorted(out["events"])) > 0)
-
-
-# -- bare addresses
-
-
-@pytest.mark.parametrize("result_format", FORMATS[:2])
-def test_dask_executor(
-    submit: Submit, expected: Any, client: Any, nano_files: list[str], result_format: str
+def test_lists_in_different_orders(
+    submit: Submit, nano_files: list[str], threads: ThreadPoolExecutor
 ) -> None:
-    """Workers of a cluster know the transform from the schema; files arrive meanwhile."""
-    factory = submit(result_format=result_format, ignore_cache=True)
-    runner = Runner(DaskExecutor(client=client, status=False), schema=factory.schema)
-    assert runner.run(factory.work_items(), DimuonProcessor())["out"] == expected
+    """An address with the position of a file means one file only."""
+    factory = submit(ignore_cache=True)
+    assert sum(map(len, factory.as_completed())) == len(factory)
+    other = submit_again(factory, nano_files[::-1])
+    by_file = {item.usermeta["input_file"]: item.fileuuid for item in factory.work_items()}
+    assert {item.usermeta["input_file"]: item.fileuuid for item in other.work_items()} == by_file
+    # With a pool each item reads its own file, whatever else there is.
+    first = {i: run(f, threads, numbers_of)["out"] for i, f in enumerate((factory, other))}
+    assert first[0]["events"] == first[1]["events"]
+    runner = Runner(IterativeExecutor(status=False, retries=0), schema=factory.schema)
+    with pytest.raises(Exception, match="in different orders"):
+        runner.run(factory.work_items(), numbers_of)
+    with pytest.raises(BadInput, match="in different orders"):
+        Several([factory, other]).pool(threads)
+    # Its pool has nothing left to do; then nothing holds the other list any more.
+    for thread in threading.enumerate():
+        if thread.name == "coffea_sx-pool":
+            thread.join(30)
+    del other
+    assert runner.run(factory.work_items(), numbers_of)["out"] == first[0]
 
 
-def test_a_process_that_cannot_know_the_transform(submit: Submit) -> None:
-    factory = submit()
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
-        runner = Runner(
-            FuturesExecutor(pool=executor, status=False, retries=0), schema=factory.schema
+def submit_again(factory: Any, files: list[str]) -> Any:
+    """The same request with its files in another order."""
+    return ServiceXEventsFactory.from_request_id(
+        factory.request_id,
+        files,
+        url=factory._source.poller.client.endpoint.url,
+        schemaclass=SelectionSchema,
+        metadata={"dataset": "dy"},
+        pace=FAST,
+    )
+
+
+def test_a_small_file_is_one_request(
+    servicex: LocalServiceX, nano_files: list[str], threads: ThreadPoolExecutor
+) -> None:
+    with FaultProxy(servicex.url) as proxy:
+        factory = NanoEventsFactory.from_servicex(
+            dimuon_query(), nano_files, url=proxy.url, schemaclass=SelectionSchema, pace=FAST
         )
-        with pytest.raises(Exception, match=r"FuturesExecutor\(pool=factory\.pool\(executor\)\)"):
-            runner.run(factory.work_items(), DimuonProcessor())
+        run(factory, threads)
+        paths = [r.path for r in proxy.requests if r.path.startswith(f"/{factory.request_id}/")]
+    assert len(paths) == len(set(paths)) == 8
+
+
+# -- runs that are resumed
+
+
+def test_a_run_is_resumed_after_a_restart(
+    submit: Submit, nano_files: list[str], threads: ThreadPoolExecutor, tmp_path: Path
+) -> None:
+    """A checkpoint is found by another factory of the same request, and mixes no files."""
+    factory = submit(ignore_cache=True)
+    checkpointer = SimpleCheckpointer(str(tmp_path / "checkpoints"))
+    options = {"checkpointer": checkpointer, "processor_compression": None}
+    done: list[int] = []
+
+    def stopped(events: Any) -> Any:
+        if len(done) == 3:
+            raise ValueError("The kernel was restarted.")
+        done.append(events.metadata["partition"])
+        return numbers_of(events)
+
+    with ThreadPoolExecutor(1) as one, pytest.raises(Exception, match="was restarted"):
+        run(
+            factory,
+            one,
+            stopped,
+            checkpointer=checkpointer,
+            processor_compression=None,
+            futures={"retries": 0},
+        )
+    processed: list[int] = []
+
+    def rest(events: Any) -> Any:
+        processed.append(events.metadata["partition"])
+        return numbers_of(events)
+
+    again = submit_again(factory, nano_files)
+    out = run(again, threads, rest, **options)["out"]
+    assert len(out["events"]) == len(factory)
+    assert sorted(done + processed) == list(range(8))

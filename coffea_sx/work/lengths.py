@@ -1,0 +1,61 @@
+"""Verified numbers of events of files that coffea opens itself, by numbers from the server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..forms import OutputForm
+from ..polling import registry
+from ..polling.outcomes import Delivered
+from ..polling.results import ResultSource
+from ..readers.partition import length_mismatch, open_delivered
+from ..storage.stored import about, stored_object
+
+
+def verified_length(
+    source: ResultSource, delivered: Delivered, output_form: OutputForm, expected: int | None
+) -> int:
+    """Return the number of events of a file; at most one request.
+
+    Parameters
+    ----------
+    source : ResultSource
+    delivered : Delivered
+    output_form : OutputForm
+    expected : int or None
+        Number of events that the file has to have.
+
+    Raises
+    ------
+    LengthMismatch
+        If it has another number.
+    ReadError
+        If it cannot be opened.
+    """
+    stored = stored_object(source, delivered.object_name, delivered.nbytes)
+    with about(delivered), open_delivered(stored, delivered, output_form, 0.0) as columns:
+        found = 0 if columns is None else columns.n_events
+    if expected not in (None, found):
+        raise length_mismatch(delivered, found, expected, found)
+    return found
+
+
+def verify_last_chunk(
+    request_id: str, index: int, metadata: dict[str, Any], output_form: OutputForm
+) -> None:
+    """Verify the length of a file when its last chunk is read: longer ones would lose events.
+
+    Nothing is done in a process where each file is verified anyway.
+
+    Raises
+    ------
+    LengthMismatch
+    """
+    source = registry.find_source(request_id, by_index=True)
+    if source is None or source.verifies_lengths:
+        return
+    delivered = next((file for file in source.delivered() if file.index == index), None)
+    if delivered is None or delivered.n_events is None:
+        return
+    if metadata.get("entrystop", -1) >= delivered.n_events:
+        verified_length(source, delivered, output_form, delivered.n_events)
