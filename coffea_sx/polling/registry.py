@@ -167,18 +167,20 @@ def find_source(
     granted = _granted.get(request_id) if grants else None
     if granted is not None and granted.is_used:
         return granted
-    sources = _sources_of(request_id)
-    if by_index and len({address.order for address in sources}) > 1:
+    if by_index and _n_orders(request_id) > 1:
         gc.collect()  # a list that nothing uses any more is not in the way
-        sources = _sources_of(request_id)
-        if len({address.order for address in sources}) > 1:
+        if _n_orders(request_id) > 1:
             raise AccessError(
                 f"This process has the input files of request {request_id} in different orders, so "
                 "that an address with the position of a file could mean two files. Use the "
                 "addresses of objects, which factory.files lists, or one order.",
                 request_id=request_id,
             )
-    return next(iter(sources.values()), None) or _connect_announced(request_id)
+    return next(iter(_sources_of(request_id).values()), None) or _connect_announced(request_id)
+
+
+def _n_orders(request_id: str) -> int:
+    return len({address.order for address in _sources_of(request_id)})
 
 
 def _sources_of(request_id: str) -> dict[TransformAddress, ResultSource]:
