@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -35,9 +34,10 @@ from coffea_sx.work import grants
 
 
 class Held:
-    """Events that a processor waits for."""
+    """A processor of which two calls meet."""
 
     def __init__(self) -> None:
+        self.meeting = threading.Barrier(2, timeout=60)
         self.n_running = 0
         self.most = 0
         self.lock = threading.Lock()
@@ -46,7 +46,7 @@ class Held:
         with self.lock:
             self.n_running += 1
             self.most = max(self.most, self.n_running)
-        time.sleep(0.05)
+        self.meeting.wait()
         with self.lock:
             self.n_running -= 1
         return {"n": len(events)}
