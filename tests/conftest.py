@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import signal
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import dask
 import pytest
 from coffea.nanoevents import NanoEventsFactory
 from support.paces import FAST, IMPATIENT
@@ -28,6 +30,11 @@ from coffea_sx.polling.registry import TransformAddress
 from coffea_sx.query import Selection, select
 from coffea_sx.servicex.client import ServiceXClient
 from coffea_sx.testing.store import S3Store
+
+# Before CPython 3.11.9 dask's sampling profiler now and then stops a worker for good
+# (python/cpython#106883). The environment holds for the processes that tests start, too.
+os.environ["DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED"] = "False"
+dask.config.refresh()
 
 # They hold no examples, and all have one module name.
 collect_ignore_glob = ["conftest.py", "*/conftest.py"]
