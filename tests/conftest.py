@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,20 @@ collect_ignore_glob = ["conftest.py", "*/conftest.py"]
 # processes that tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by marks, or shuffled
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark all cases but every n-th of a test with the mark ``sampled(n)`` as slow."""
+    n_cases: Counter[str] = Counter()
+    for item in items:
+        mark = item.get_closest_marker("sampled")
+        if mark is None:
+            continue
+        test = item.nodeid.partition("[")[0]
+        if n_cases[test] % mark.args[0]:
+            item.add_marker(pytest.mark.slow)
+        n_cases[test] += 1
 
 
 @pytest.fixture(scope="session")
