@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import signal
 import socket
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import dask
 import pytest
 from coffea.nanoevents import NanoEventsFactory
 from support.paces import FAST, IMPATIENT
@@ -29,6 +32,11 @@ from coffea_sx.query import Selection, select
 from coffea_sx.servicex.client import ServiceXClient
 from coffea_sx.testing.store import S3Store
 
+# Before CPython 3.11.9 dask's sampling profiler now and then stops a worker for good
+# (python/cpython#106883). The environment holds for the processes that tests start, too.
+os.environ["DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED"] = "False"
+dask.config.refresh()
+
 # They hold no examples, and all have one module name.
 collect_ignore_glob = ["conftest.py", "*/conftest.py"]
 
@@ -36,6 +44,20 @@ collect_ignore_glob = ["conftest.py", "*/conftest.py"]
 # processes that tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by marks, or shuffled
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark all cases but every n-th of a test with the mark ``sampled(n)`` as slow."""
+    n_cases: Counter[str] = Counter()
+    for item in items:
+        mark = item.get_closest_marker("sampled")
+        if mark is None:
+            continue
+        test = item.nodeid.partition("[")[0]
+        if n_cases[test] % mark.args[0]:
+            item.add_marker(pytest.mark.slow)
+        n_cases[test] += 1
 
 
 @pytest.fixture(scope="session")

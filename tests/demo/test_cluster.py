@@ -6,8 +6,9 @@ import asyncio
 import threading
 from typing import Any
 
+import dask
 import pytest
-from distributed import Status
+from distributed import Client, LocalCluster, Status
 
 from coffea_sx.demo.cluster import local_cluster
 
@@ -42,5 +43,9 @@ def has_profiler(dask_worker: Any) -> bool:
 
 def test_workers_have_no_sampling_profiler() -> None:
     """Before CPython 3.11.9 it stops a worker now and then, and with it the demo."""
-    with local_cluster(1) as client:
-        assert list(client.run(has_profiler).values()) == [False]
+    on = {"distributed.worker.profile.enabled": True}  # the environment of the tests says False
+    with dask.config.set(on):
+        with LocalCluster(n_workers=1, dashboard_address=":0") as cluster, Client(cluster) as other:
+            assert list(other.run(has_profiler).values()) == [True]
+        with local_cluster(1) as client:
+            assert list(client.run(has_profiler).values()) == [False]
