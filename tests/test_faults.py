@@ -91,6 +91,8 @@ from coffea_sx.wire.clock import Limits
 
 TOKENS = When("^/token/refresh$")
 URLS = When("/file-urls$")
+# Of reading events: dask's threads, virtual mode, and coffea's Runner with a pool.
+WAYS = ("threads", "virtual", "runner")
 SLOW_DOWN = S3Error(503, "SlowDown")
 EXPIRED = S3Error(403, "AccessDenied", "Request has expired")
 XML = b"<?xml version='1.0'?><Error><Code>InternalError</Code></Error>"
@@ -170,13 +172,15 @@ def impatient(monkeypatch: pytest.MonkeyPatch, analysis: Analysis) -> None:
         pytest.param(Hang(after=3), id="3-hang within the answer"),
     ],
 )
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.usefixtures("impatient")
-def test_servicex_fails_for_a_while(analysis: Analysis, proxy: FaultProxy, action: Any) -> None:
+def test_servicex_fails_for_a_while(
+    analysis: Analysis, proxy: FaultProxy, action: Any, way: str
+) -> None:
     analysis.connect(limits=Limits(total_s=1.0))
     proxy.script = [Fault(action, RESULTS, times=1), Fault(action, ASKING, times=1)]
-    analysis.assert_right(
-        ignore_cache=True, pace=PollPolicy(busy_s=0.02, idle_s=0.1, outage_s=10.0)
-    )
+    pace = PollPolicy(busy_s=0.02, idle_s=0.1, outage_s=10.0)
+    analysis.assert_right(way, ignore_cache=True, pace=pace)
     assert proxy.provoked == [1, 1]
 
 
@@ -266,6 +270,7 @@ def test_2_refused_connections_to_the_store(analysis: Analysis, proxy: FaultProx
         pytest.param(Status(503), 2, id="29-503"),
     ],
 )
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.usefixtures("impatient")
 def test_the_store_fails_for_a_while(
     analysis: Analysis,
@@ -273,12 +278,15 @@ def test_the_store_fails_for_a_while(
     monkeypatch: pytest.MonkeyPatch,
     action: Any,
     times: int,
+    way: str,
 ) -> None:
     # The faults pass; how fast the repetitions are depends on the machine.
     read_with(monkeypatch, replace(IMPATIENT_READS, retry_s=20.0))
     proxy.script = [Fault(action, OF_VICTIM, times)]
-    analysis.assert_right("threads")
+    analysis.assert_right(way)
     assert proxy.provoked == [times]
+    if way == "virtual":  # a request for each column that is touched
+        return
     assert len(requests_for(proxy, OF_VICTIM)) == times + 1
     assert len(requests_for(proxy, OBJECTS)) == times + 3
 
@@ -417,6 +425,25 @@ def test_the_store_fails_for_ever(
     assert proxy.provoked[0] == 4 if kind is AccessError else is_final or proxy.provoked[0] >= 4
 
 
+@pytest.mark.parametrize("way", ["virtual", "runner"])
+@pytest.mark.parametrize(("action", "kind", "says"), LASTING)
+@pytest.mark.usefixtures("impatient")
+def test_the_store_fails_for_ever_in_other_modes(
+    analysis: Analysis,
+    proxy: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    action: Any,
+    kind: Kind,
+    says: str,
+    way: str,
+) -> None:
+    read_with(monkeypatch, replace(IMPATIENT_READS, block_bytes=1000))
+    proxy.script = [Fault(action, OF_VICTIM, times=None)]
+    analysis.assert_raises_for_victim(kind, says, way)
+    if way == "runner":
+        analysis.assert_runner_skips_victim(kind)
+
+
 def other_content(n_events: int, result_format: str, **columns: Any) -> bytes:
     """Write a file as a server does, with other columns."""
 
@@ -447,6 +474,26 @@ SPOILT = [
     pytest.param(ReplaceBody(b""), (CorruptFile,), "it is empty", id="25-zero bytes"),
     pytest.param(ReplaceBody(XML), (CorruptFile,), "begins with .*xml", id="25-error page"),
 ]
+
+
+@pytest.mark.parametrize("result_format", RESULT_FORMATS)
+@pytest.mark.parametrize("way", ["virtual", "runner"])
+@pytest.mark.parametrize(("action", "kinds", "says"), SPOILT)
+def test_the_store_sends_something_else_in_other_modes(
+    analysis: Analysis,
+    proxy: FaultProxy,
+    action: Any,
+    kinds: tuple[type[ServiceXError], ...],
+    says: str,
+    way: str,
+    result_format: str,
+) -> None:
+    if way == "virtual" and isinstance(action, Shorten) and result_format == "root-file":
+        pytest.skip("no response is longer: columns are read one by one")
+    proxy.script = [Fault(action, OF_VICTIM, times=None)]
+    analysis.assert_raises_for_victim(kinds, says, way, result_format=result_format)
+    if way == "runner":
+        analysis.assert_runner_skips_victim(kinds, result_format=result_format)
 
 
 @pytest.mark.parametrize("result_format", RESULT_FORMATS)

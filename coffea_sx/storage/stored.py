@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 from bisect import bisect_right, insort
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, partial
@@ -256,10 +256,15 @@ class HeldObject:
     ----------
     stored : StoredObject
         Used by nothing else.
+    note_error : callable
+        Called with the error if the object is shorter than expected; its other errors are noted
+        where they arise.
     """
 
-    def __init__(self, stored: StoredObject) -> None:
+    def __init__(self, stored: StoredObject, note_error: Callable[[ReadError], object]) -> None:
         self._stored = stored
+        self._note_error = note_error
+        self._expected = stored.size
         self._lock = threading.Lock()
 
     def __call__(
@@ -269,6 +274,8 @@ class HeldObject:
 
         Raises
         ------
+        Truncated
+            If the object ends before a byte that it is expected to have.
         ReadError
             If they cannot be fetched.
         """
@@ -283,9 +290,24 @@ class HeldObject:
             except ObjectReplaced:
                 stored.forget()
                 raise
+            # uproot would raise an error of its own, which names no file.
+            if stop is not None and stored.size < stop <= self._expected:
+                raise self._truncated()
             if stored.size > stored.policy.held_bytes:
                 stored.drop(x for x in ranges if x[1] - x[0] > stored.policy.dropped_bytes)
             return ObjectPart(pieces, stored.size, stored.etag)
+
+    def _truncated(self) -> Truncated:
+        name, found = self._stored.name, self._stored.size
+        error = Truncated(
+            f"The object {name!r} ends at byte {found}, where ServiceX reported {self._expected} "
+            "bytes.",
+            object_name=name,
+            expected=self._expected,
+            found=found,
+        )
+        self._note_error(error)
+        return error
 
 
 def _fetch(

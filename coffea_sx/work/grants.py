@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from ..errors import AccessError, CorruptFile, ObjectGone, ReadError, Truncated
@@ -180,7 +181,8 @@ class GrantedResults(ResultSource):
             self._errors.pop(outcome.index, None)
             if isinstance(outcome, Delivered):
                 stored = stored_object(self, outcome.object_name, outcome.nbytes)
-                self._held.setdefault(outcome.object_name, HeldObject(stored))
+                held = HeldObject(stored, partial(self.note_error, outcome.object_name))
+                self._held.setdefault(outcome.object_name, held)
 
     def end(self, grant: Grant) -> None:
         """Undo `begin`."""

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from coffea_sx.errors import ObjectReplaced
+from coffea_sx.errors import ObjectReplaced, ReadError, Truncated
 from coffea_sx.storage.policy import ReadPolicy
 from coffea_sx.storage.stored import HeldObject, StoredObject
 from coffea_sx.storage.transfer import ObjectPart, Range
@@ -23,6 +23,7 @@ class Store:
     def __init__(self) -> None:
         self.etag = "1"
         self.requests: list[Range] = []
+        self.errors: list[ReadError] = []
 
     def fetch(
         self, start: int, stop: int | None, wanted: Sequence[Range] | None = None
@@ -32,8 +33,8 @@ class Store:
         pieces = [bytearray(CONTENT[a:b]) for a, b in wanted or [(start, end)]]
         return ObjectPart(pieces, len(CONTENT), self.etag)
 
-    def held(self, policy: ReadPolicy) -> HeldObject:
-        return HeldObject(StoredObject("o", self.fetch, len(CONTENT), policy))
+    def held(self, policy: ReadPolicy, size: int = len(CONTENT)) -> HeldObject:
+        return HeldObject(StoredObject("o", self.fetch, size, policy), self.errors.append)
 
 
 @pytest.fixture
@@ -81,3 +82,15 @@ def test_an_object_that_is_replaced(store: Store) -> None:
         held(400, 500)
     # Nothing of the first version is left.
     assert held(200, 300).etag == "2"
+
+
+def test_an_object_that_is_shorter_than_expected(store: Store) -> None:
+    end = len(CONTENT)
+    for policy in (SMALL, LARGE):
+        held = store.held(policy, size=end + 100)
+        assert held(end - 10, None).data == CONTENT[-10:]
+        # Some readers ask for more than any object has.
+        assert held(end - 10, end + 1000).data == CONTENT[-10:]
+        with pytest.raises(Truncated, match=f"ends at byte {end}, .* reported {end + 100} bytes"):
+            held(end - 10, end + 50)
+        assert isinstance(store.errors.pop(), Truncated)

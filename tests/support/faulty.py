@@ -9,6 +9,7 @@ import pickle
 import re
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -19,6 +20,7 @@ import dask
 import pytest
 import uproot
 from coffea.nanoevents import BaseSchema, NanoEventsFactory
+from coffea.processor import FuturesExecutor, Runner
 from servicex import query as sx_query
 
 from coffea_sx.errors import ServiceXError
@@ -32,7 +34,9 @@ from coffea_sx.storage.policy import ReadPolicy
 from coffea_sx.storage.stored import stored_object
 from coffea_sx.testing import Answer, FaultProxy, Request, When
 from coffea_sx.testing.messages import Ask, whole
+from coffea_sx.virtual import parts
 from coffea_sx.wire.clock import DEFAULT_LIMITS, Limits
+from coffea_sx.work import grants, lengths
 from support.leaks import Canaries
 from support.paces import FAST, IMPATIENT
 
@@ -144,27 +148,35 @@ class Analysis:
             **{"pace": self.pace, **options},
         )
 
-    def compute(self, scheduler: str = "synchronous", **options: Any) -> dict[str, Any]:
+    def compute(self, way: str = "synchronous", **options: Any) -> dict[str, Any]:
+        """Return the columns: with a scheduler of dask, in virtual mode, or by coffea's Runner."""
+        if way == "virtual":
+            events = self.factory(mode="virtual", **options).events()
+            return {name: ak.materialize(events[name]) for name in COLUMNS}
+        if way == "runner":
+            return run(self.factory(**options))
         events = self.factory(**options).events()
-        found = dask.compute(*(events[name] for name in COLUMNS), scheduler=scheduler)
+        found = dask.compute(*(events[name] for name in COLUMNS), scheduler=way)
         return dict(zip(COLUMNS, found, strict=True))
 
-    def assert_right(self, scheduler: str = "synchronous", **options: Any) -> None:
+    def assert_right(self, way: str = "synchronous", **options: Any) -> None:
         """The values are those of the input files; no secret is shown on the way."""
-        self._assert_equal(self.compute(scheduler, **options), self.truth)
+        self._assert_equal(self.compute(way, **options), self.truth)
         self.assert_silent()
 
     def assert_raises(
         self,
         kind: Kind,
         says: str,
-        scheduler: str = "synchronous",
+        way: str = "synchronous",
         **options: Any,
     ) -> Any:
         """It ends with an error that can be pickled and holds no secret."""
-        with pytest.raises(kind, match=says) as caught:
-            self.compute(scheduler, **options)
-        error = caught.value
+        # coffea's Runner raises its own error, caused by ours.
+        with pytest.raises(Exception if way == "runner" else kind, match=says) as caught:
+            self.compute(way, **options)
+        self.assert_silent(everything_in(caught.value))
+        error = next(e for e in _chain(caught.value, set()) if isinstance(e, ServiceXError))
         assert type(error) in _kinds(kind)
         copy = pickle.loads(pickle.dumps(error))
         assert (type(copy), str(copy), copy.facts) == (type(error), str(error), error.facts)
@@ -172,10 +184,10 @@ class Analysis:
         return error
 
     def assert_raises_for_victim(
-        self, kind: Kind, says: str, scheduler: str = "synchronous", **options: Any
+        self, kind: Kind, says: str, way: str = "synchronous", **options: Any
     ) -> Any:
         """The error names the input file too."""
-        error = self.assert_raises(kind, says, scheduler, **options)
+        error = self.assert_raises(kind, says, way, **options)
         assert error.input_file == self.files[VICTIM]
         assert error.input_file in str(error)
         assert error.object_name
@@ -199,6 +211,16 @@ class Analysis:
         assert rows.n_events.to_list() == [500, 0, 500]
         self.assert_silent(str(rows.to_list()))
 
+    def assert_runner_skips_victim(self, kind: Kind, **options: Any) -> None:
+        """The victim is left out of coffea's Runner, and the report has the reason."""
+        factory = self.factory(on_failure="skip", **options)
+        others = tuple(path for i, path in enumerate(self.files) if i != VICTIM)
+        self._assert_equal(run(factory), truth(others))
+        (failed,) = [file for file in factory.report().inputs if file.status == "failed"]
+        assert failed.input_file == self.files[VICTIM]
+        assert any(error.__name__ in str(failed) for error in _kinds(kind))
+        self.assert_silent(str(failed))
+
     def expect_no_token(self) -> None:
         """Search for secrets even if no access token is issued."""
         self.canaries.secrets.add("no access token")
@@ -211,6 +233,25 @@ class Analysis:
     def _assert_equal(self, found: dict[str, Any], expected: dict[str, Any]) -> None:
         for name in COLUMNS:
             assert ak.array_equal(ak.without_parameters(found[name]), expected[name]), name
+
+
+def columns_of(events: Any) -> dict[int, dict[str, Any]]:
+    """Processor of coffea: the columns of each partition."""
+    columns = {name: ak.materialize(events[name]) for name in COLUMNS}
+    return {events.metadata["partition"]: columns}
+
+
+def run(factory: Any) -> dict[str, Any]:
+    """Return the columns that coffea's Runner gets of all files."""
+    is_parquet = factory._source.output_form.result_format == "parquet"
+    with ThreadPoolExecutor(2) as threads:
+        runner = Runner(
+            FuturesExecutor(pool=factory.pool(threads), status=False, retries=0),
+            schema=factory.schema,
+            format="parquet" if is_parquet else "root",
+        )
+        found = runner.run(factory.work_items(), columns_of)["out"]
+    return {name: ak.concatenate([found[i][name] for i in sorted(found)]) for name in COLUMNS}
 
 
 def _kinds(kind: Kind) -> tuple[type[ServiceXError], ...]:
@@ -266,8 +307,9 @@ IMPATIENT_READS = ReadPolicy(
 
 
 def read_with(patch: pytest.MonkeyPatch, policy: ReadPolicy) -> None:
-    """Read partitions with another policy."""
-    patch.setattr(load, "stored_object", partial(stored_object, policy=policy))
+    """Read delivered files with another policy, in every mode."""
+    for module in (load, parts, lengths, grants):
+        patch.setattr(module, "stored_object", partial(stored_object, policy=policy))
 
 
 def make_impatient(patch: pytest.MonkeyPatch) -> None:
