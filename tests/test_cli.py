@@ -23,7 +23,6 @@ from coffea_sx.servicex.config import EndpointName, find_endpoint
 COMMAND = [sys.executable, "-m", "coffea_sx"]
 
 
-@pytest.mark.slow
 def test_demo(tmp_path: Path) -> None:
     picture = tmp_path / "plot.png"
     done = subprocess.run(

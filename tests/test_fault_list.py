@@ -31,12 +31,19 @@ def faults() -> dict[int, list[str]]:
 
 
 @lru_cache
-def functions(path: Path) -> set[str]:
+def functions(path: Path) -> dict[str, list[ast.expr]]:
+    """Find the functions of a file, and their decorators."""
     return {
-        node.name
+        node.name: node.decorator_list
         for node in ast.parse(path.read_text()).body
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
+
+
+def is_run_by_default(file: str, name: str) -> bool:
+    return not {"pytest.mark.slow", "pytest.mark.long", "pytest.mark.chaos"} & set(
+        map(ast.unparse, functions(TESTS / file)[name])
+    )
 
 
 def test_the_faults_are_numbered() -> None:
@@ -50,6 +57,11 @@ def test_a_fault_is_shown_by_tests(number: int) -> None:
     for test in tests:
         file, _, name = test.partition("::")
         assert name in functions(TESTS / file), test
+
+
+@pytest.mark.parametrize("number", sorted(set(range(1, N_FAULTS + 1)) - NOT_SHOWN))
+def test_a_fault_is_shown_by_a_test_that_is_run_by_default(number: int) -> None:
+    assert any(is_run_by_default(*test.split("::")) for test in faults()[number])
 
 
 def numbered() -> Iterator[tuple[str, int]]:

@@ -20,7 +20,6 @@ pytestmark = [
 ]
 
 
-@pytest.mark.slow
 def test_dasks_limit_ends_a_wait_without_workers(nano_files: list[str]) -> None:
     """A worker that ends by itself is not started again: distributed takes it for closed."""
     limit = dask.config.set({"distributed.scheduler.no-workers-timeout": "1 s"})

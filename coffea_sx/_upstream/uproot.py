@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
 import awkward as ak
 import uproot
+from uproot import _dask
 
 _PHYSICAL_COLUMN = re.compile(r'"column-(\d+)')
 
@@ -39,6 +40,44 @@ def partition_reader(form: Any, tree: str, form_mapping: Any, documentation: Any
     )
     (layer,) = events.dask.layers.values()
     return layer.io_func
+
+
+def tree_form(
+    tree: Any,
+    filter_branch: Callable[[Any], Any],
+    *,
+    full_paths: bool = False,
+    documentation: Any = False,
+) -> Any:
+    """Return the form that ``uproot.dask`` gives to the events of an open tree.
+
+    What: the functions with which ``uproot.dask`` makes the form, before it calls dask-awkward.
+    Why: servers and coffea read trees with ``uproot.dask``, and dask need not be installed here.
+    Tested with: uproot 5.7.7.
+    Public replacement: a function of uproot that returns the form of a tree.
+
+    Parameters
+    ----------
+    tree : uproot.TTree
+    filter_branch : callable
+        Returns True for the branches that are read.
+    full_paths : bool
+        Name branches below others by their paths.
+    documentation : bool or dict
+        As ``ak_add_doc`` of ``uproot.dask``.
+
+    Raises
+    ------
+    ValueError
+        If no branch passes the filter.
+    Exception
+        Whatever uproot raises for a branch that it does not understand.
+    """
+    keys = tree.keys(filter_branch=filter_branch, full_paths=full_paths, ignore_duplicates=True)
+    if not keys:
+        raise ValueError(f"no branch of the tree {tree.name!r} can be read")
+    keys = _dask._normalize_grouped_keys(tree, keys, full_paths)
+    return _dask._base_form_of(tree, keys, documentation, form_mapping=True)
 
 
 def columns_to_read(reader: Any) -> frozenset[str]:

@@ -8,6 +8,7 @@ import awkward as ak
 import uproot
 
 from .._upstream.coffea import is_interpretable
+from .._upstream.uproot import tree_form
 from ..errors import FormError
 
 # Parameters that coffea adds to the form of every column, from these attributes of branches.
@@ -60,39 +61,12 @@ def _form_of(tree: Any) -> Any:
     if isinstance(tree, uproot.behaviors.RNTuple.HasFields):
         return _rntuple_form(tree)
     try:
-        form = uproot_form(
-            tree, full_paths=True, ak_add_doc=DOCUMENTATION, filter_branch=is_interpretable
-        )
+        form = tree_form(tree, is_interpretable, full_paths=True, documentation=DOCUMENTATION)
     except ValueError as error:
         raise FormError(
             f"The tree {tree.name!r} has no columns that can be read: {error}"
         ) from None
     return _with_strings(form, tree)
-
-
-class _FormMade(Exception):
-    """Ends `uproot.dask` as soon as it has made a form, which is the argument."""
-
-
-def uproot_form(tree: Any, **options: Any) -> Any:
-    """Return the form that ``uproot.dask`` gives to an open tree.
-
-    Parameters
-    ----------
-    tree : uproot.TTree or uproot.models.RNTuple
-    **options
-        Options of ``uproot.dask``.
-    """
-
-    def end(form: Any) -> Any:
-        # After this, dask would name the graph by pickling the open tree, in endless recursion.
-        raise _FormMade(form)
-
-    try:
-        uproot.dask(tree, form_mapping=end, **options)
-    except _FormMade as made:
-        return made.args[0]
-    raise AssertionError("uproot.dask calls its form_mapping=")
 
 
 def _with_strings(form: Any, tree: Any) -> Any:

@@ -1,7 +1,7 @@
 """Form of the result of a func_adl query: the program of the query, run on events without rows.
 
-The program gets a dask-awkward collection that has a form and no data, and nothing is computed:
-the form of its result is that of the result on the server.
+The program gets an array that has a form and no data, and nothing is computed: the form of its
+result is that of the result on the server.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import re
 from typing import Any
-from uuid import uuid4
 
 import awkward as ak
 
@@ -23,7 +22,7 @@ from .vocabulary import LIST_METHODS
 logger = logging.getLogger(__name__)
 
 _MISSING_FIELD = re.compile(r"no field '(?P<a>.+?)' in record|^(?P<b>.+?) not in fields")
-# Patterns of the errors of dask-awkward, and what to write instead.
+# Patterns of the errors of awkward and of `array_functions`, and what to write instead.
 _ADVICE: Advice = (
     (
         "jagged slice",
@@ -31,12 +30,12 @@ _ADVICE: Advice = (
         'Where(lambda e: e["Muon_pt"].Where(lambda pt: pt > 20).Count() > 0).',
     ),
     (
-        r"'(int|float|bool|str)' object has no attribute '_meta'",
+        r"a column is expected, not (int|float|bool|str)",
         "Is there a constant column in the Select? func_adl_uproot makes columns of columns only: "
         'write event["run"] * 0 + 1 for 1.',
     ),
     (
-        "Iteration over|Cannot determine length|ConcretizationTypeError|__round__",
+        "take no columns|unknown lengths|cannot iterate",
         "Python's own functions take no columns: write .Count() for len, .Sum() for sum, and "
         "functions of numpy, as np.rint and np.minimum.",
     ),
@@ -49,10 +48,10 @@ _ADVICE: Advice = (
         f"{LIST_METHODS} are for lists, and this column has one value for each event.",
     ),
     (
-        "could not find backend|at least one argument passed",
+        "could not find backend|there is no column in it",
         'There is no column in it: name a column, as in Select(lambda e: {"pt": e["Muon_pt"]}).',
     ),
-    ("support where=", "Compare with something in the inner Where: pt > 0 in place of pt."),
+    ("is no condition", "Compare with something in the inner Where: pt > 0 in place of pt."),
     (
         "no field|not in fields",
         "A second Select sees only the columns that the first Select names.",
@@ -89,47 +88,29 @@ def func_adl_form(selection: str, form: Any) -> Any:
         If the query cannot be translated, has anything in it but columns, arithmetic and listed
         functions, or does not fit the input.
     """
-    import dask_awkward as dak
-
     query = program(selection)
     try:
-        result = _evaluate(query, form)
-        _refuse_overflow(result)
+        result = query.trace(form)
+        _refuse_overflow(query, form)
     except QueryError:
         raise
     except Exception as error:
-        # dask-awkward would raise the same on the server, for every file.
+        # It would fail for every file on the server, where dask-awkward calls awkward.
         explained = _explained(error, query, form)
         # awkward's own error has pages on a missing column, and says no more.
         raise explained from (None if isinstance(explained, UnknownColumn) else error)
-    if not isinstance(result, dak.Array):
+    if not isinstance(result, ak.Array):
+        given = type(result).__name__ if isinstance(result, (dict, list, tuple)) else "one value"
         raise QueryError(
-            f"The query gives {type(result).__name__}, not one row for each event: end it with a "
-            "Select."
+            f"The query gives {given}, not one row for each event: end it with a Select."
         )
     return result.layout.form
 
 
-def _evaluate(query: Program, form: Any) -> Any:
-    import dask_awkward as dak
-
-    events = dak.from_map(
-        lambda _: without_rows(form),
-        [0],
-        label="events",
-        token=uuid4().hex,  # dask-awkward caches results by name
-        meta=ak.typetracer.typetracer_from_form(form),
-    )
-    return query.run(events)
-
-
-def _refuse_overflow(result: Any) -> None:
-    """Compute the result without rows: that alone finds numbers that do not fit their column."""
-    import dask
-
+def _refuse_overflow(query: Program, form: Any) -> None:
+    """Run the query without rows: that alone finds numbers that do not fit their column."""
     try:
-        # A function, not a name: with a cluster at hand, dask warns of names.
-        result.compute(scheduler=dask.get)
+        query.run(without_rows(form))
     except OverflowError as error:
         raise QueryError(
             f"A number in the query does not fit the type of its column: OverflowError: {error}."

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,9 +14,9 @@ import uproot
 from awkward.forms import Form, RecordForm, from_dict
 
 from .._upstream.coffea import is_interpretable
+from .._upstream.uproot import tree_form
 from ..errors import FormError
 from ..query import describe_error
-from .file_forms import uproot_form
 
 # Input files that are opened: the first of a list may be corrupt.
 SAMPLES_TRIED = 3
@@ -204,10 +205,15 @@ def form_of_tree(tree: Any) -> Any:
             "Expected a sample file {path: tree}, an open TTree, an awkward form or the path of a "
             f"saved form; got {type(tree).__name__}."
         )
+    if not isinstance(tree.num_entries, Integral):
+        raise FormError(
+            f"The {_title(tree)} counts its entries with a {type(tree.num_entries).__name__}, as "
+            f"old ones do, and dask cannot divide it. {_SERVERS_TOO}"
+        )
     is_understood = partial(is_interpretable, warns=False)
     try:
         # The events that the server reads have no list of type names, unlike the form.
-        form = uproot_form(tree, filter_branch=is_understood).copy(parameters={})
+        form = tree_form(tree, is_understood).copy(parameters={})
     except Exception as error:
         # Parsers of uproot raise many kinds of errors.
         raise _not_understood(tree, is_understood, error) from error
@@ -259,7 +265,7 @@ def _not_understood(tree: Any, is_understood: Callable[[Any], bool], error: Exce
             f"{', '.join(map(repr, tree.keys())) or 'none'}. {_SERVERS_TOO}"
         )
     return FormError(
-        f"The {_title(tree)} cannot be read with dask: {describe_error(error)} {_SERVERS_TOO}"
+        f"The {_title(tree)} cannot be read as arrays: {describe_error(error)} {_SERVERS_TOO}"
     )
 
 

@@ -1,8 +1,8 @@
 """A func_adl query as a program: the expression of its translator, checked and then run.
 
 func_adl_uproot writes a Python expression that calls dask-awkward. The expression is checked
-against the vocabulary, and run step by step: on files by the embedded ServiceX, on events without
-rows where a form is derived.
+against the vocabulary, and run step by step with awkward in place of dask-awkward: on files by the
+embedded ServiceX, on events without rows where a form is derived.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import awkward as ak
 import numpy as np
 import vector
 
 from ..errors import QueryError
-from . import vocabulary
+from . import array_functions, vocabulary
 from .interpreter import Interpreter, Names, Scope, Step
 from .syntax import excerpt, limited_nesting
 from .translation import translate
@@ -41,24 +42,39 @@ class Program:
     methods: frozenset[str]
     _step: Step
 
-    def run(self, events: Any) -> Any:
-        """Run the query on events.
+    def trace(self, form: Any) -> Any:
+        """Run the query on a number of events that nobody knows.
 
         Parameters
         ----------
-        events : dask_awkward.Array
+        form : awkward.forms.RecordForm
 
         Returns
         -------
         object
-            A dask_awkward.Array, if the query gives one row for each event.
+            An `awkward.Array` with a form and no data, if the query gives one row for each event.
 
         Raises
         ------
         QueryError
             For a whole number that grows too large.
         Exception
-            Whatever dask-awkward raises for a query that does not fit the events.
+            Whatever awkward raises for a query that does not fit the events.
+        """
+        return self.run(ak.typetracer.typetracer_from_form(form))
+
+    def run(self, events: Any) -> Any:
+        """Run the query on events, of a form that `trace` has accepted.
+
+        Parameters
+        ----------
+        events : awkward.Array
+            Columns may be read when they are touched.
+
+        Raises
+        ------
+        Exception
+            As `trace`.
         """
         vector.register_awkward()
         return self._step({vocabulary.EVENTS: events})
@@ -129,7 +145,7 @@ class ProgramInterpreter(Interpreter):
         name = node.attr
         if isinstance(node.value, (ast.Constant, ast.Lambda, ast.List, ast.Tuple, ast.Dict)):
             raise self.refusal(node, "Columns are read from events.")
-        if name.startswith("_") or name in _hidden_attributes():
+        if name.startswith("_") or name in vocabulary.HIDDEN_ATTRIBUTES:
             raise self.refusal(node, f'A column with this name is read by e["{name}"].')
 
     # ---- calls
@@ -159,7 +175,9 @@ class ProgramInterpreter(Interpreter):
             function = functools.partial(self.calculate, ast.Pow)
         if function is None:
             raise self.refusal(node, f"There is no function {name}. {self.allowed}")
-        return self.interpret_call(function, node, scope)
+        if name in vocabulary.BUILTINS_OF_COLUMNS:
+            return self.interpret_call(function, node, scope)
+        return self.interpret_call(function, node, scope, check=array_functions.no_column)
 
     def _isinstance(self, node: ast.Call, scope: Scope) -> Step:
         if len(node.args) != 2 or node.keywords or scope.intersection((*vocabulary.TYPES, "dak")):
@@ -167,9 +185,7 @@ class ProgramInterpreter(Interpreter):
         name = ast.unparse(node.args[1])
         kind = vocabulary.TYPES.get(name)
         if name == "dak.Array":
-            import dask_awkward as dak
-
-            kind = dak.Array
+            kind = ak.Array
         if kind is None:
             raise self.refusal(node)
         value = self.interpret(node.args[0], scope)
@@ -186,8 +202,6 @@ class ProgramInterpreter(Interpreter):
         raise self.refusal(node)
 
     def _call_dak(self, name: str, node: ast.Call, scope: Scope) -> Step:
-        import dask_awkward as dak
-
         if name == "combinations":
             size = node.args[1] if len(node.args) == 2 else None
             number = size.value if isinstance(size, ast.Constant) else None
@@ -196,7 +210,8 @@ class ProgramInterpreter(Interpreter):
                     node, f"Choose takes a number up to {vocabulary.LARGEST_CHOICE}."
                 )
         keywords = vocabulary.DAK_FUNCTIONS[name]
-        return self.interpret_call(getattr(dak, name), node, scope, keywords=keywords)
+        function = array_functions.FUNCTIONS[name]
+        return self.interpret_call(function, node, scope, keywords=keywords)
 
     def _keyword(self, node: ast.keyword, scope: Scope) -> Step:
         return super()._keyword(node, scope) if node.arg != "dtype" else self._type(node.value)
@@ -258,7 +273,7 @@ class ProgramInterpreter(Interpreter):
     def _conditional(self, node: ast.IfExp, scope: Scope) -> Step:
         parts = (node.test, node.body, node.orelse)
         test, yes, no = (self.interpret(part, scope) for part in parts)
-        return lambda names: yes(names) if test(names) else no(names)
+        return lambda names: yes(names) if array_functions.truth(test(names)) else no(names)
 
     def _boolean(self, node: ast.BoolOp, scope: Scope) -> Step:
         steps = [self.interpret(value, scope) for value in node.values]
@@ -268,7 +283,7 @@ class ProgramInterpreter(Interpreter):
             value = None
             for step in steps:
                 value = step(names)
-                if bool(value) is ends_with:
+                if array_functions.truth(value) is ends_with:
                     break
             return value
 
@@ -277,7 +292,7 @@ class ProgramInterpreter(Interpreter):
     def _unary(self, node: ast.UnaryOp, scope: Scope) -> Step:
         if isinstance(node.op, ast.Not):
             operand = self.interpret(node.operand, scope)
-            return lambda names: not operand(names)
+            return lambda names: not array_functions.truth(operand(names))
         return super()._unary(node, scope)
 
     def _dict_comprehension(self, node: ast.DictComp, scope: Scope) -> Step:
@@ -338,15 +353,6 @@ def _bound(names: Names, variables: list[str], values: Any) -> Names:
     return {**names, **dict(zip(variables, values, strict=True))}
 
 
-@functools.cache
-def _hidden_attributes() -> frozenset[str]:
-    """Return the attributes of dask-awkward's collections that a query may not read."""
-    import dask_awkward as dak
-
-    attributes = {*dir(dak.Array), *dir(dak.Record), *dir(dak.Scalar)}
-    return frozenset(attributes - vocabulary.COLLECTION_ATTRIBUTES)
-
-
 def _indexed(value: Any, item: Any, node: ast.Subscript) -> Any:
     """Return columns, entries of lists, what fulfils a condition, or one event.
 
@@ -356,17 +362,15 @@ def _indexed(value: Any, item: Any, node: ast.Subscript) -> Any:
         For one number or truth value in place of a condition: awkward takes the number for that
         of an event, and the truth value for a new dimension.
     """
-    import dask_awkward as dak
-
-    if isinstance(value, dak.Array) and not isinstance(item, (str, list, tuple, dak.Array)):
+    if isinstance(value, ak.Array) and not isinstance(item, (str, list, tuple, ak.Array)):
         event = value[item] if isinstance(item, int) and not isinstance(item, bool) else None
-        if not isinstance(event, dak.Record):
+        if not isinstance(event, ak.Record):
             raise QueryError(
                 f"{excerpt(node.slice)!r} has one value, {item}, for all events. The condition "
                 "of a Where compares columns, so that there is one answer for each event or entry."
             )
         return event
-    return value[item]
+    return array_functions.getitem(value, item)
 
 
 def _ndim(value: Any, _: str) -> Any:
@@ -381,10 +385,10 @@ def _column(value: Any, name: str, attributes: frozenset[str]) -> Any:
     AttributeError
         For any other name, and for values that are no collections.
     """
-    import dask_awkward as dak
-
-    if not isinstance(value, (dak.Array, dak.Record)):
+    if not array_functions.is_collection(value):
         raise AttributeError(f"{type(value).__name__!r} object has no attribute {name!r}")
-    if name in value.fields or name in attributes:
+    if name in value.fields and name not in vocabulary.COLLECTION_ATTRIBUTES:
+        return value[name]
+    if name in attributes:
         return getattr(value, name)
     raise AttributeError(f"{name} not in fields.")

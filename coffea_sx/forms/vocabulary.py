@@ -2,7 +2,8 @@
 
 Only what is listed here is ever called for a query, and only attributes that are listed here, or
 columns of the events, are read. Queries of func_adl_uproot are run as the Python expressions that
-its translator writes, with functions of dask-awkward, numpy and vector. Expressions of uproot-raw
+its translator writes, with functions of dask-awkward (awkward's stand in for them), numpy and
+vector. Expressions of uproot-raw
 queries have the functions of uproot and, added by the server, some of awkward.
 """
 
@@ -42,14 +43,25 @@ DAK_FUNCTIONS: dict[str, frozenset[str]] = {
     "full_like": _names("dtype"),
     "zip": _names("depth_limit"),
 }
-# dask-awkward has the ufuncs of numpy, and these functions, which are made of ufuncs.
-_MADE_OF_UFUNCS = _names("fix isneginf isposinf")
+# dask-awkward has the ufuncs of numpy that give one array, and functions that are made of them;
+# numpy's own do not take arrays of awkward.
+_MADE_OF_UFUNCS: dict[str, Callable[[Any], Any]] = {
+    "fix": lambda value: np.trunc(value),
+    "isneginf": lambda value: np.logical_and(np.isinf(value), np.signbit(value)),
+    "isposinf": lambda value: np.logical_and(np.isinf(value), ~np.signbit(value)),
+}
 _NUMBER_TYPES = _names("bool_ int8 int16 int32 int64 uint8 uint16 uint32 uint64 float32 float64")
+
+
+def _is_ufunc(function: Any) -> bool:
+    return isinstance(function, np.ufunc) and function.nout == 1
+
+
 NP_FUNCTIONS: dict[str, Callable[..., Any]] = {
     name: getattr(np, name)
     for name in dir(np)
-    if isinstance(getattr(np, name), np.ufunc) or name in _MADE_OF_UFUNCS | _NUMBER_TYPES
-}
+    if _is_ufunc(getattr(np, name)) or name in _NUMBER_TYPES
+} | _MADE_OF_UFUNCS
 NP_CONSTANTS: dict[str, float] = {
     name: getattr(np, name) for name in ("e", "euler_gamma", "inf", "nan", "pi")
 }
@@ -76,6 +88,14 @@ VECTOR_METHODS = frozenset(f"to_{system}" for system in _COORDINATES) | _names("
 """)
 # Attributes of collections that the translator itself reads.
 COLLECTION_ATTRIBUTES = _names("fields ndim")
+# Attributes of dask-awkward's collections that a query may not read: a server would read them where
+# a column is meant.
+HIDDEN_ATTRIBUTES = _names("""
+    attrs behavior clear_divisions compute dask defined_divisions divisions dtype
+    eager_compute_divisions form from_known head key keys keys_array known_divisions known_value
+    layout map_partitions mask name npartitions partitions persist repartition reset_meta
+    to_dask_array to_dask_bag to_delayed to_parquet type visualize
+""")
 
 
 def _round(value: Any, digits: Any = None) -> Any:
@@ -90,6 +110,8 @@ BUILTINS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (abs, all, any, bool, complex, divmod, float, int, len, max, min, sorted)
 } | {"round": _round, "sum": lambda values: sum(values)}
+# Functions of Python that take columns.
+BUILTINS_OF_COLUMNS = _names("abs getattr pow")
 # Types that `isinstance` takes.
 TYPES: dict[str, type] = {"dict": dict, "int": int, "slice": slice}
 # Names in the expressions of the translator, which no variable may have.

@@ -136,18 +136,18 @@ def process_id() -> int:
 
 
 def _transform_func_adl(selection: str, path: str, output_path: str, result_format: str) -> int:
-    import dask
     import uproot
 
     from ..forms.program import program
     from ..forms.writers import write
 
     query = program(selection)
-    tree = query.tree or _first_tree(path)
-    events = uproot.dask({path: tree}, filter_branch=_is_interpretable)
-    with dask.config.set(scheduler="sync"):
-        array = query.run(events).compute()
-    return write(array, output_path, result_format)
+    with uproot.open({path: query.tree or _first_tree(path)}) as tree:
+        # Columns are read when they are touched.
+        events = tree.arrays(virtual=True, filter_branch=_is_interpretable)
+        query.trace(events.layout.form)
+        array = query.run(events)
+        return write(array, output_path, result_format)
 
 
 def _first_tree(path: str) -> str:

@@ -6,7 +6,7 @@ Every query is submitted in every format, for an input file with events and for 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cache
 from hashlib import sha256
@@ -53,13 +53,12 @@ def selection_of(name: str) -> Selection:
 class Requests:
     """Requests that are submitted at once, and looked up by their tests."""
 
-    def __init__(self, server: LocalServiceX, path: str) -> None:
+    def __init__(self, server: LocalServiceX, path: str, cases: Iterable[tuple[str, str]]) -> None:
         self._objects = Path(server.directory) / "objects"
         self._client = connected(server.url, patience_s=30)
         self._requests = {
             (name, result_format): self._submit(name, result_format, path)
-            for name in CORPUS
-            for result_format in RESULT_FORMATS
+            for name, result_format in cases
         }
 
     def _submit(self, name: str, result_format: str, path: str) -> str | RequestRefused:
@@ -104,18 +103,28 @@ def forms(inputs):
 
 
 @pytest.fixture(scope="module")
-def requests(inputs) -> Iterator[Requests]:
-    yield from submitted(inputs[FULL])
+def requests(request, inputs) -> Iterator[Requests]:
+    yield from submitted(inputs[FULL], cases(request))
 
 
 @pytest.fixture(scope="module")
-def requests_without_events(inputs) -> Iterator[Requests]:
-    yield from submitted(inputs[EMPTY])
+def requests_without_events(request, inputs) -> Iterator[Requests]:
+    yield from submitted(inputs[EMPTY], cases(request))
 
 
-def submitted(path: str) -> Iterator[Requests]:
+def cases(request: pytest.FixtureRequest) -> list[tuple[str, str]]:
+    """Return the cases of the tests that are run and use a fixture."""
+    users = [
+        item.callspec.params
+        for item in request.session.items
+        if item.path == request.path and request.fixturename in item.fixturenames
+    ]
+    return [(params["name"], params["result_format"]) for params in users]
+
+
+def submitted(path: str, cases: Iterable[tuple[str, str]]) -> Iterator[Requests]:
     with LocalServiceX(workers=2) as server:
-        requests = Requests(server, path)
+        requests = Requests(server, path, cases)
         yield requests
         requests.close()
 
@@ -220,6 +229,7 @@ def check_query(name, result_format, inputs, forms, delivery) -> None:
         assert same_cause(refused, delivery), (delivery, refused)
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("result_format", RESULT_FORMATS)
 @pytest.mark.parametrize("name", CORPUS)
 def test_the_derived_form_is_the_delivered_one(name, result_format, inputs, forms, requests):

@@ -166,7 +166,7 @@ def test_a_tree_that_dask_cannot_divide(tmp_path):
     with uproot.open(path) as file:
         tree = file["Events"]
         tree._members["fEntries"] = 3.0
-        with pytest.raises(FormError, match=r"'Events' of .* cannot be read with dask: TypeError"):
+        with pytest.raises(FormError, match=r"'Events' of .* counts its entries with a float"):
             input_form(tree, None)
 
 

@@ -90,3 +90,9 @@ def test_uproot_raw_has_all_functions_of_uproot():
     assert functions.keys() >= uproot.language.python.PythonLanguage.default_functions.keys()
     assert functions.keys() >= vocabulary.SIZED_FUNCTIONS
     assert vocabulary.GETTER not in functions
+
+
+def test_all_attributes_of_collections_are_hidden():
+    attributes = {name for kind in (dak.Array, dak.Record, dak.Scalar) for name in dir(kind)}
+    public = {name for name in attributes if not name.startswith("_")}
+    assert public - vocabulary.COLLECTION_ATTRIBUTES == vocabulary.HIDDEN_ATTRIBUTES

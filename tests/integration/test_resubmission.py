@@ -624,7 +624,6 @@ def test_the_server_restarts_in_the_middle(nano_files: list[str], tmp_path: Path
         second.stop()
 
 
-@pytest.mark.slow
 def test_a_notebook_restarts_in_the_middle(nano_files: list[str], tmp_path: Path) -> None:
     held = Held(nano_files[0])
     with LocalServiceX(before_report=held) as server:

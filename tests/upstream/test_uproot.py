@@ -18,6 +18,7 @@ from coffea_sx._upstream.uproot import (
     page_ranges,
     partition_reader,
     read_entries,
+    tree_form,
 )
 
 DOCUMENTATION = {"__doc__": "title", "typename": "typename"}
@@ -49,6 +50,33 @@ def test_partition_reader(reader: Any) -> None:
     assert ak.fields(reader.mock()) == ["x", "y"]
     empty = reader.mock_empty(backend="cpu")
     assert (len(empty), ak.fields(empty)) == (0, ["x", "y"])
+
+
+class _FormMade(Exception):
+    """Ends `uproot.dask` when it has made a form."""
+
+
+def form_of_dask(tree: Any, **options: Any) -> Any:
+    def end(form: Any) -> Any:
+        raise _FormMade(form)
+
+    with pytest.raises(_FormMade) as made:
+        uproot.dask(tree, form_mapping=end, **options)
+    return made.value.args[0]
+
+
+def test_tree_form(tree: Any) -> None:
+    def is_x(branch: Any) -> bool:
+        return branch.name == "x"
+
+    documented = {"full_paths": True, "ak_add_doc": DOCUMENTATION}
+    assert tree_form(tree, is_x).to_dict() == form_of_dask(tree, filter_branch=is_x).to_dict()
+    assert (
+        tree_form(tree, lambda _: True, full_paths=True, documentation=DOCUMENTATION).to_dict()
+        == form_of_dask(tree, **documented).to_dict()
+    )
+    with pytest.raises(ValueError, match="no branch of the tree 'Events' can be read"):
+        tree_form(tree, lambda _: False)
 
 
 def test_columns_to_read(reader: Any) -> None:
