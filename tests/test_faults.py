@@ -53,6 +53,7 @@ from coffea_sx.errors import (
     AccessError,
     CorruptFile,
     FormMismatch,
+    LengthMismatch,
     NotAuthorized,
     ObjectGone,
     ProtocolError,
@@ -541,6 +542,18 @@ def test_36_another_number_of_events_in_the_row(
     assert rows.n_events.to_list() == [500, 500, 500]
     assert [file["n_events"] for file in factory.files] == [wrong] * 3
     assert proxy.provoked[0] > 0
+
+
+@pytest.mark.parametrize("result_format", RESULT_FORMATS)
+@pytest.mark.parametrize("way", ["virtual", "runner"])
+def test_36_where_the_number_is_relied_on(
+    analysis: Analysis, proxy: FaultProxy, way: str, result_format: str
+) -> None:
+    """Numbers of events are fixed before files are read: another one would lose events."""
+    proxy.script = [Fault(of_rows(total_events=499), RESULTS, times=None)]
+    says = r"nano_\d\.root has 500 events, where ServiceX reported 499"
+    error = analysis.assert_raises(LengthMismatch, says, way, result_format=result_format)
+    assert (error.expected, error.found) == (499, 500)
 
 
 def test_25_and_36_zeros_and_no_events_in_the_row(analysis: Analysis, proxy: FaultProxy) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import pickle
 import shutil
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,12 @@ import dask
 import httpx
 import pytest
 from coffea.nanoevents import NanoEventsFactory
+from coffea.processor import DaskExecutor, FuturesExecutor, Runner
 from distributed import Client, LocalCluster
 from support.leaks import Canaries, SecretsProxy, watched
 from support.paces import FAST
 
-from coffea_sx.demo.analysis import SelectionSchema, dimuon_query
+from coffea_sx.demo.analysis import DimuonProcessor, SelectionSchema, dimuon_query
 from coffea_sx.local import LocalServiceX
 from coffea_sx.testing import Fault, S3Error, When
 
@@ -83,6 +87,61 @@ def test_success_on_a_cluster(
     canaries.assert_absent("the logs of workers", worker_logs)
     canaries.assert_absent("our log", canaries.log.getvalue())
     assert "/results" in canaries.log.getvalue()  # requests are logged
+
+
+@contextmanager
+def executor_of(kind: str, factory: Any) -> Iterator[tuple[Any, Callable[[], str]]]:
+    """An executor of coffea, and what its workers log."""
+    if kind in ("cluster", "DaskExecutor"):
+        with (
+            LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=":0") as cluster,
+            Client(cluster) as client,
+        ):
+
+            def logs() -> str:
+                return f"{client.get_worker_logs()}{client.get_scheduler_logs()}"
+
+            if kind == "DaskExecutor":
+                yield DaskExecutor(client=client, status=False, retries=0), logs
+            else:
+                pool = factory.pool(client.get_executor())
+                yield FuturesExecutor(pool=pool, status=False, retries=0), logs
+        return
+    spawned = multiprocessing.get_context("spawn")
+    threads = ThreadPoolExecutor(2) if kind == "threads" else ProcessPoolExecutor(2, spawned)
+    with threads:
+        yield FuturesExecutor(pool=factory.pool(threads), status=False, retries=0), str
+
+
+@pytest.mark.parametrize("kind", ["threads", "processes", "cluster", "DaskExecutor"])
+def test_work_items(
+    canaries: Canaries, secrets: SecretsProxy, tmp_path: Path, nano_files: list[str], kind: str
+) -> None:
+    """A call carries the URL of one file, which is in no item, schema, result, error or log."""
+    files = [str(shutil.copy(path, tmp_path)) for path in nano_files[:3]]
+    factory = submitted(secrets, tmp_path, files)
+    items, schema = factory.work_items(), factory.schema
+    with executor_of(kind, factory) as (executor, logs_of_workers):
+        runner = Runner(executor, schema=schema, savemetrics=True)
+        result = runner.run(items, DimuonProcessor())
+        _provoke("corrupt", secrets, factory.request_id)
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - any: its text is tested
+            runner.run(items, DimuonProcessor())
+        logs = logs_of_workers()
+    assert len(canaries.secrets) >= 2 + len(files)
+    text = "".join(traceback.format_exception(caught.value))
+    assert (
+        "CorruptFile" in text or kind == "DaskExecutor"
+    )  # there coffea opens it, and uproot fails
+    for thing in (items, schema, result, caught.value, factory.metadata_cache):
+        canaries.assert_absent(f"repr of {type(thing).__name__}", repr(thing))
+    for thing in (items, schema, result):
+        canaries.assert_absent(f"pickled {type(thing).__name__}", cloudpickle.dumps(thing))
+    canaries.assert_absent("the fileset", factory.to_fileset().model_dump_json())
+    canaries.assert_absent("the report", repr(factory.report()))
+    canaries.assert_absent("the traceback", text)
+    canaries.assert_absent("the logs of workers", logs)
+    canaries.assert_absent("our log", canaries.log.getvalue())
 
 
 @pytest.mark.parametrize("fault", ["expired", "gone", "corrupt", "failed"])
