@@ -162,6 +162,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch, analysis: Analysis) -> None:
 # -- what passes: 1 to 3 on the way to ServiceX
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "action",
     [
@@ -252,6 +253,7 @@ def test_2_refused_connections_to_the_store(analysis: Analysis, proxy: FaultProx
 # -- what passes: 21 to 29 on the way to the store
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("action", "times"),
     [
@@ -426,6 +428,7 @@ def test_the_store_fails_for_ever(
     assert proxy.provoked[0] == 4 if kind is AccessError else is_final or proxy.provoked[0] >= 4
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("way", ["virtual", "runner"])
 @pytest.mark.parametrize(("action", "kind", "says"), LASTING)
 @pytest.mark.usefixtures("impatient")
@@ -477,6 +480,7 @@ SPOILT = [
 ]
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("result_format", RESULT_FORMATS)
 @pytest.mark.parametrize("way", ["virtual", "runner"])
 @pytest.mark.parametrize(("action", "kinds", "says"), SPOILT)
@@ -544,6 +548,7 @@ def test_36_another_number_of_events_in_the_row(
     assert proxy.provoked[0] > 0
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("result_format", RESULT_FORMATS)
 @pytest.mark.parametrize("way", ["virtual", "runner"])
 def test_36_where_the_number_is_relied_on(
