@@ -85,6 +85,7 @@ def test_success_on_a_cluster(
     assert "/results" in canaries.log.getvalue()  # requests are logged
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("fault", ["expired", "gone", "corrupt", "failed"])
 def test_faults(
     canaries: Canaries,

@@ -101,6 +101,7 @@ def numbers_of(events: Any) -> dict[str, Any]:
 # -- executors
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("result_format", FORMATS)
 def test_threads(
     submit: Submit, threads: ThreadPoolExecutor, expected: Any, result_format: str
@@ -110,6 +111,7 @@ def test_threads(
     assert [file.status for file in factory.report().inputs] == ["read"] * 8
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", ["processes", "loky"])
 def test_processes(submit: Submit, expected: Any, kind: str) -> None:
     executor: Executor = (
@@ -138,6 +140,7 @@ def client() -> Iterator[Any]:
         yield client
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("result_format", ["root-file", "root-rntuple"])
 def test_bare_addresses(submit: Submit, expected: Any, result_format: str) -> None:
     """Where items are run in the process that submitted, they need no pool."""
@@ -171,6 +174,7 @@ def test_items_are_made_before_files_exist(submit: Submit, nano_files: list[str]
     assert factory.work_items() == items
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("chunksize", [100, 10**6])
 def test_chunks(submit: Submit, threads: ThreadPoolExecutor, chunksize: int) -> None:
     factory = submit()
@@ -376,6 +380,7 @@ def test_an_owner_that_is_lost_while_failures_are_counted(
         future.result(30)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Skipping bad file")
 def test_a_file_that_cannot_be_read(
     nano_files: list[str], tmp_path: Path, threads: ThreadPoolExecutor
