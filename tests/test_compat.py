@@ -129,6 +129,7 @@ def test_servicex_is_as_it_was_when_the_package_cannot_be_imported(error):
     assert 'pip install "func-adl-servicex' in output
 
 
+@pytest.mark.slow
 def test_threads_get_the_same_sources():
     output = fresh(
         "from concurrent.futures import ThreadPoolExecutor\n"

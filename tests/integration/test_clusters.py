@@ -369,6 +369,7 @@ def lent_graph(client: Client, path: Path) -> tuple[Any, Any]:
     return graph, keys
 
 
+@pytest.mark.slow
 def test_workers_go_on_without_an_owner_that_is_gone(
     cluster: LocalCluster, client: Client, nano_files: list[str], tmp_path: Path
 ) -> None:

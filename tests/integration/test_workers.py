@@ -226,6 +226,7 @@ def test_workers_that_come_later_learn_everything(
         assert ak.array_equal(again.compute(), serial)
 
 
+@pytest.mark.slow
 def test_a_cluster_in_this_process(servicex: LocalServiceX, nano_files: list[str]) -> None:
     _, events = events_of(servicex, nano_files, ignore_cache=True)
     with (

@@ -122,7 +122,6 @@ def test_encrypted_connections_end(raw, context, step):
     client.close()
 
 
-@pytest.mark.slow
 def test_encrypted_answers_arrive(raw, context):
     def play(connection):
         while connection.read_request():
