@@ -73,6 +73,7 @@ def test_serve(tmp_path: Path) -> None:
         assert stat.S_IMODE(served["path"].stat().st_mode) == 0o600
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("exists", [False, True])
 def test_serve_shows_its_token_to_the_user_only(exists: bool, tmp_path: Path) -> None:
     written = tmp_path / "servicex.yaml"

@@ -98,6 +98,7 @@ def test_servicex_is_as_it_was():
     assert output.split() == ["True", "True", "True"]
 
 
+@pytest.mark.slow
 def test_names_that_are_there_are_kept():
     output = fresh(
         "import types\n"
@@ -109,6 +110,7 @@ def test_names_that_are_there_are_kept():
     assert output.split() == ["True"]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("error", ["ModuleNotFoundError", "ImportError"])
 def test_servicex_is_as_it_was_when_the_package_cannot_be_imported(error):
     output = fresh(
@@ -127,6 +129,7 @@ def test_servicex_is_as_it_was_when_the_package_cannot_be_imported(error):
     assert 'pip install "func-adl-servicex' in output
 
 
+@pytest.mark.slow
 def test_threads_get_the_same_sources():
     output = fresh(
         "from concurrent.futures import ThreadPoolExecutor\n"

@@ -108,6 +108,7 @@ def test_events_equal_what_coffea_reads_of_the_delivered_files(
             )
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("scheduler", ["synchronous", "threads", "processes"])
 def test_one_processor_runs_on_both(submit: Submit, direct_events: Any, scheduler: str) -> None:
     processor = DimuonProcessor()
@@ -287,6 +288,7 @@ def test_uproot_raw_takes_brackets_in_names(
         submit(dataset=names)
 
 
+@pytest.mark.slow
 def test_the_input_form_is_probed_by_servicex(nano_files: list[str], direct_events: Any) -> None:
     with LocalServiceX(python=True) as server:
         options: dict[str, Any] = {"url": server.url, "schemaclass": SelectionSchema}

@@ -162,7 +162,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch, analysis: Analysis) -> None:
 # -- what passes: 1 to 3 on the way to ServiceX
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "action",
     [
@@ -186,6 +186,7 @@ def test_servicex_fails_for_a_while(
     assert proxy.provoked == [1, 1]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("action", [Status(429), Refuse()], ids=["1-429", "2-no answer"])
 def test_file_urls_are_asked_for_again(analysis: Analysis, proxy: FaultProxy, action: Any) -> None:
     proxy.script = [Fault(action, URLS, times=2)]
@@ -212,6 +213,7 @@ async def unharmed(request: Request, ask: Ask) -> Answer:
     return await ask()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("status", [429, 503])
 def test_1_retry_after(analysis: Analysis, proxy: FaultProxy, status: int) -> None:
     clock = Clock(When("^/servicex$"))
@@ -253,7 +255,7 @@ def test_2_refused_connections_to_the_store(analysis: Analysis, proxy: FaultProx
 # -- what passes: 21 to 29 on the way to the store
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(
     ("action", "times"),
     [
@@ -294,6 +296,7 @@ def test_the_store_fails_for_a_while(
     assert len(requests_for(proxy, OBJECTS)) == times + 3
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("result_format", RESULT_FORMATS)
 @pytest.mark.parametrize("wrong", [10**9])
 def test_21_another_size_than_in_the_row(
@@ -304,6 +307,7 @@ def test_21_another_size_than_in_the_row(
     assert proxy.provoked[0] > 0
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "action",
     [
@@ -406,6 +410,7 @@ LASTING = [
 ]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("action", "kind", "says"), LASTING)
 @pytest.mark.usefixtures("impatient")
 def test_the_store_fails_for_ever(
@@ -501,6 +506,7 @@ def test_the_store_sends_something_else_in_other_modes(
         analysis.assert_runner_skips_victim(kinds, result_format=result_format)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("result_format", RESULT_FORMATS)
 @pytest.mark.parametrize(("action", "kinds", "says"), SPOILT)
 def test_the_store_sends_something_else(
@@ -517,6 +523,7 @@ def test_the_store_sends_something_else(
     assert proxy.provoked[0] >= 2
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("result_format", RESULT_FORMATS)
 @pytest.mark.parametrize("change", ["another type", "no such column"])
 def test_35_another_form(
@@ -533,6 +540,7 @@ def test_35_another_form(
     assert proxy.provoked == [2]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("result_format", RESULT_FORMATS)
 @pytest.mark.parametrize("wrong", [0, 10**6])
 def test_36_another_number_of_events_in_the_row(
@@ -572,6 +580,7 @@ def test_25_and_36_zeros_and_no_events_in_the_row(analysis: Analysis, proxy: Fau
 # -- what does not pass on the way to ServiceX
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("action", "kind", "says"),
     [
@@ -726,6 +735,7 @@ def test_30_an_access_token_expires_while_files_are_waited_for(
     assert len(requests_for(proxy, TOKENS)) == 1 + n_refused(proxy)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("status", [401, 500])
 def test_30_the_refresh_token_is_no_longer_accepted(
     analysis: Analysis, proxy: FaultProxy, short_lived: Any, status: int
@@ -772,6 +782,7 @@ def test_31_the_file_with_the_token_is_rotated(
     assert requests_for(proxy, TOKENS) == []
 
 
+@pytest.mark.slow
 def test_30_the_file_with_the_token_is_not_rotated(
     analysis: Analysis,
     proxy: FaultProxy,
@@ -859,6 +870,7 @@ def test_37_a_cluster(
 # -- what others make of our errors
 
 
+@pytest.mark.slow
 def test_the_report_of_uproot(analysis: Analysis, proxy: FaultProxy) -> None:
     factory = analysis.factory()
     factory.events().event.compute(scheduler="synchronous")
@@ -899,6 +911,7 @@ def test_38_the_disk_of_a_cache_is_full(analysis: Analysis, tmp_path: Path) -> N
         analysis.assert_right()
 
 
+@pytest.mark.slow
 def test_38_what_a_full_cache_leaves_is_not_read(analysis: Analysis, tmp_path: Path) -> None:
     factory = analysis.factory()
     factory.events().event.compute(scheduler="synchronous")

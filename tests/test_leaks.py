@@ -113,6 +113,7 @@ def executor_of(kind: str, factory: Any) -> Iterator[tuple[Any, Callable[[], str
         yield FuturesExecutor(pool=factory.pool(threads), status=False, retries=0), str
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", ["threads", "processes", "cluster", "DaskExecutor"])
 def test_work_items(
     canaries: Canaries, secrets: SecretsProxy, tmp_path: Path, nano_files: list[str], kind: str
@@ -130,9 +131,8 @@ def test_work_items(
         logs = logs_of_workers()
     assert len(canaries.secrets) >= 2 + len(files)
     text = "".join(traceback.format_exception(caught.value))
-    assert (
-        "CorruptFile" in text or kind == "DaskExecutor"
-    )  # there coffea opens it, and uproot fails
+    # With DaskExecutor coffea opens it, and uproot fails.
+    assert "CorruptFile" in text or kind == "DaskExecutor"
     for thing in (items, schema, result, caught.value, factory.metadata_cache):
         canaries.assert_absent(f"repr of {type(thing).__name__}", repr(thing))
     for thing in (items, schema, result):
@@ -144,6 +144,7 @@ def test_work_items(
     canaries.assert_absent("our log", canaries.log.getvalue())
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("fault", ["expired", "gone", "corrupt", "failed"])
 def test_faults(
     canaries: Canaries,

@@ -70,6 +70,7 @@ class Numbers(ProcessorABC):  # type: ignore[misc]
 # -- results that grow
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("result_format", ["root-file", "parquet"])
 def test_the_last_result_is_that_of_runner(submit: Submit, result_format: str) -> None:
     factory = submit(result_format=result_format, ignore_cache=True)

@@ -206,11 +206,11 @@ def test_drawing_makes_no_request(
     server: LocalServiceX, nano_files: list[str], progress: TransformProgress
 ) -> None:
     factory = submit(server, nano_files[:1], ignore_cache=True)
-    before = len(server.exchanges)
     with progress:
         progress.show("mine", factory)
         drawn(progress)
-    assert len(server.exchanges) == before
+    # Transforms of other tests may still be asked about.
+    assert not [each.path for each in server.exchanges if factory.request_id in each.path]
 
 
 def test_bars_move_while_files_arrive(nano_files: list[str]) -> None:

@@ -97,6 +97,7 @@ def test_files_may_be_delivered_and_not_read(submit: Submit, files: list[str]) -
     assert 0 < report.n_events < report.n_events_delivered
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("has_rows", [True, False], ids=["with rows", "without rows"])
 def test_after_computing_every_file_is_read(
@@ -112,6 +113,7 @@ def test_after_computing_every_file_is_read(
     ]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("steps", [1, 3])
 def test_files_fail_at_transform_and_at_read(
     server: LocalServiceX, submit: Submit, files: list[str], steps: int

@@ -97,6 +97,7 @@ def test_the_client_refuses_an_attack_when_it_runs_the_query(name, form, canary)
         derive(codegen, text.replace("CANARY", str(canary)), form)
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize(("codegen", "name"), AT_ONCE)
 def test_a_server_refuses_an_attack(codegen, name, post, canary):
     answer = post(codegen, TABLES[codegen][name].replace("CANARY", str(canary)))
@@ -125,6 +126,7 @@ def reason_of(url: str, request_id: str) -> str:
     return error["info"]
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("name", LATER)
 def test_a_server_has_no_result_of_an_attack(name, server, post, canary):
     codegen, text = LATER[name]

@@ -331,6 +331,7 @@ def sentences_on(query: Any, schemaclass: Any, codegen: str, form: Any = FORM) -
     return misdirected_indices(derive_form(query, form, "parquet", codegen), schemaclass)
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("schemaclass", [NanoAODSchema, BaseSchema])
 @pytest.mark.parametrize("name", CUT)
 def test_indices_into_lists_that_are_cut(name: str, schemaclass: Any) -> None:
@@ -342,6 +343,7 @@ def test_indices_into_lists_that_are_cut(name: str, schemaclass: Any) -> None:
         assert "cut it in the analysis, or leave out" in sentence
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("schemaclass", [NanoAODSchema, BaseSchema])
 @pytest.mark.parametrize("name", FINE)
 def test_no_sentence_on_other_queries(name: str, schemaclass: Any) -> None:
@@ -517,6 +519,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(lists(3), st.booleans(), st.sampled_from(["column", "record", "where", "select"]))
 def test_sentences_are_on_entries_that_moved(

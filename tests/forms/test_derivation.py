@@ -96,6 +96,7 @@ def form_of(path, tree):
     return forms[0]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", QUERIES)
 def test_the_derived_form_is_the_delivered_one(name, form, servicex, watching, nano_files):
     selection = select(QUERIES[name])

@@ -57,6 +57,7 @@ def outcome(run: Any, text: str, path: str) -> Any:
             return error
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("name", CORPUS)
 def test_the_corpus_gives_what_func_adl_uproot_gives(name, path):
     text = select(CORPUS[name], codegen="uproot").text
@@ -193,6 +194,7 @@ def _inside(depth: int) -> st.SearchStrategy[str]:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(_inside(3))
 def test_random_trees_of_allowed_parts_pass(body):

@@ -127,6 +127,7 @@ def test_collections_of_the_derived_form(name: str, files: Files) -> None:
     assert records == experiment.collections
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_graph_is_that_of_an_opened_file(name: str, files: Files) -> None:
     events = files.factory(name).events()
@@ -173,6 +174,7 @@ def test_events_have_what_those_of_the_experiment_have(name: str, files: Files) 
         assert set(events[field].fields) == set(theirs[field].fields)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("name", "key"), EXPRESSIONS)
 def test_values_are_those_of_the_experiment(name: str, key: str, files: Files) -> None:
     expression = EXPERIMENTS[name].expressions[key]

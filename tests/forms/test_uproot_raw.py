@@ -208,6 +208,7 @@ SELECTED |= {"trees of one structure", "the same tree twice", "all at once", "mo
 PAIRS = [(name, form) for name, form in ALL if form == "root-file" or name in SELECTED]
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize(("name", "result_format"), PAIRS)
 def test_the_derived_form_is_the_delivered_one(name, result_format, forms, deliver):
     query = {**QUERIES, **ROOT_QUERIES}[name]
@@ -225,6 +226,7 @@ def test_the_derived_form_is_the_delivered_one(name, result_format, forms, deliv
             assert sum(opened[tree].num_entries for tree in derived) == n_rows
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("name", [*QUERIES, *ROOT_QUERIES])
 def test_an_open_tree_gives_the_same(name, forms, sample):
     selection = text({**QUERIES, **ROOT_QUERIES}[name])
@@ -238,6 +240,7 @@ def test_an_open_tree_gives_the_same(name, forms, sample):
     assert [form.fields for form in derived.values()] == [form.fields for form in found.values()]
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", REFUSED)
 def test_queries_that_fail_for_all_files_are_refused(name, forms, sample, deliver, servicex):
     with pytest.raises(QueryError) as caught:
@@ -465,6 +468,7 @@ def things(tmp_path_factory):
     return write_unreadable(tmp_path_factory.mktemp("things") / "things.root")
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("what", [{}, {"filter_name": "*"}, {"expressions": ["x", "thing"]}])
 @pytest.mark.parametrize("result_format", FORMATS)
 def test_columns_that_cannot_be_read_are_refused_before(

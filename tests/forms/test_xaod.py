@@ -424,12 +424,14 @@ def assert_as_declared(selection, expected, directory):
     assert from_dict(form.to_dict()) == form
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("name", UNTYPED)
 def test_untyped(name, tmp_path):
     query, expected = UNTYPED[name]
     assert_as_declared(select(query), expected, tmp_path)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("codegen", RELEASES)
 @pytest.mark.parametrize(("query", "expected"), TYPED, ids=lambda x: getattr(x, "__name__", ""))
 def test_typed(codegen, query, expected, tmp_path):
@@ -450,6 +452,7 @@ def test_typed_packages_differ(codegen, cpp, tmp_path):
     assert_as_declared(select(typed_event_number(typed(codegen))), {"col1": cpp}, tmp_path)
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("cpp", READ)
 def test_every_type(cpp, tmp_path):
     query = (
@@ -604,6 +607,7 @@ def test_columns_have_different_names():
         xaod_form(select(text, codegen="atlasr22"))
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("name", UNTYPED)
 def test_parquet_is_the_same_converted(name):
     selection = select(UNTYPED[name][0])
@@ -633,6 +637,7 @@ def test_one_query_leaves_nothing_for_the_next():
     assert described(xaod_form(guessed_pt))["pt"][0] == "float64"
 
 
+@pytest.mark.slow
 def test_threads():
     selections = [select(query) for query, _ in UNTYPED.values()]
     alone = [xaod_form(selection) for selection in selections]

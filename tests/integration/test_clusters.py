@@ -307,6 +307,7 @@ def test_a_worker_that_joins_while_others_wait(nano_files: list[str]) -> None:
 # -- owners
 
 
+@pytest.mark.slow
 def test_another_client_takes_over_while_workers_wait(
     cluster: LocalCluster, client: Client, nano_files: list[str]
 ) -> None:
@@ -328,6 +329,7 @@ def test_another_client_takes_over_while_workers_wait(
         assert ak.array_equal(future.result(30), serial(numbers))
 
 
+@pytest.mark.slow
 def test_two_owners_of_one_request(
     cluster: LocalCluster, client: Client, nano_files: list[str]
 ) -> None:
@@ -390,6 +392,7 @@ def lent_graph(client: Client, path: Path) -> tuple[Any, Any]:
     return graph, keys
 
 
+@pytest.mark.slow
 def test_workers_go_on_without_an_owner_that_is_gone(
     cluster: LocalCluster, client: Client, nano_files: list[str], tmp_path: Path
 ) -> None:
@@ -405,6 +408,7 @@ def test_workers_go_on_without_an_owner_that_is_gone(
         assert [set((part // 500).to_list()) for part in parts] == [{0}, {1}, {2}]
 
 
+@pytest.mark.slow
 def test_workers_do_not_wait_for_an_order_that_only_a_lost_owner_had(
     cluster: LocalCluster, client: Client, nano_files: list[str], tmp_path: Path
 ) -> None:
@@ -484,6 +488,7 @@ def stall_of(numbers: Any) -> str:
     raise AssertionError("it did not stall")
 
 
+@pytest.mark.slow
 def test_computing_again_after_a_stall_waits_again(client: Client, nano_files: list[str]) -> None:
     files = nano_files[:3]
     held = Held(files, first=1)
@@ -501,6 +506,7 @@ def test_computing_again_after_a_stall_waits_again(client: Client, nano_files: l
         assert ak.array_equal(found, serial(numbers))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("scheduler", ["distributed", "threads"])
 def test_max_failed_counts_transforms_and_reads_together(
     client: Client, nano_files: list[str], tmp_path: Path, scheduler: str
@@ -552,6 +558,7 @@ def line_of(file: IO[str], wanted: str) -> str:
     return next((line for line in file if line == wanted), "")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("way", WAYS)
 def test_ctrl_c_ends_a_wait_that_never_ends(
     nano_files: list[str], tmp_path: Path, way: str

@@ -428,6 +428,7 @@ def test_ignore_cache_submits_again_and_is_remembered(
     assert submit().request_id == second.request_id
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("is_forgotten", [False, True], ids=["this process", "another"])
 def test_a_request_that_was_deleted_is_submitted_again(
     server: LocalServiceX, submit: Submit, forget: Callable[[], None], is_forgotten: bool
@@ -444,6 +445,7 @@ def test_a_request_that_was_deleted_is_submitted_again(
     assert submit().request_id == again.request_id
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("is_forgotten", [False, True], ids=["this process", "another"])
 def test_a_request_whose_bucket_is_gone_is_submitted_again(
     server: LocalServiceX,
@@ -533,6 +535,7 @@ class Held:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.filterwarnings("ignore:.*lists its results only when a transform is over")
 @pytest.mark.parametrize("generation", ["2026", "2025", "1.5"])
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ def servicex_with_s3(s3_store: S3Store) -> Iterator[LocalServiceX]:
         yield server
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("schemaclass", [SelectionSchema, BaseSchema])
 @pytest.mark.parametrize("result_format", OTHERS)
 def test_the_events_are_those_of_ttrees(
@@ -75,6 +76,7 @@ def test_only_touched_columns_are_read(submit: Submit, result_format: str) -> No
     assert found.to_list() == expected.to_list()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("result_format", RESULT_FORMATS)
 def test_a_processor_on_a_server_of_2025(
     submit: Submit, servicex_with_s3: LocalServiceX, result_format: str
@@ -90,6 +92,7 @@ def test_a_processor_on_a_server_of_2025(
 # -- regressions: lists whose lengths are in another column
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("steps", [2, 3])
 @pytest.mark.parametrize("result_format", RESULT_FORMATS)
 def test_parts_of_files_are_counted_by_their_own_counters(
@@ -309,6 +312,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     return path
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("is_raw", [False, True], ids=["func_adl", "raw"])
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("result_format", RESULT_FORMATS)
@@ -378,6 +382,7 @@ MISSING: dict[str, tuple[Any, list[Any], bool]] = {
 }
 
 
+@pytest.mark.sampled(11)
 @pytest.mark.parametrize("steps", [1, 2])
 @pytest.mark.parametrize("schemaclass", [BaseSchema, SelectionSchema])
 @pytest.mark.parametrize("result_format", RESULT_FORMATS)

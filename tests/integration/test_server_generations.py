@@ -129,6 +129,7 @@ def found(
     return results
 
 
+@pytest.mark.slow
 def test_the_analysis_equals_that_of_the_input_files(
     found: dict[str, dict[str, Any]], inputs: list[str], nano_files: list[str]
 ) -> None:
@@ -164,6 +165,7 @@ def test_older_servers_give_the_same(found: dict[str, dict[str, Any]], generatio
     assert [key for key in newest if newest[key] != older[key]] == []
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("generation", EACH)
 def test_a_failed_file_is_named(
     servers: dict[str, LocalServiceX], inputs: list[str], generation: str
@@ -175,6 +177,7 @@ def test_a_failed_file_is_named(
     assert caught.value.input_file == inputs[BAD]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("generation", EACH)
 def test_a_transform_is_used_by_its_id(
     servers: dict[str, LocalServiceX], inputs: list[str], generation: str
@@ -202,6 +205,7 @@ def test_a_transform_is_used_by_its_id(
     assert sorted(unlisted.events().event.compute()) == sorted(numbers)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("generation", EACH)
 def test_the_same_query_is_not_submitted_twice(
     servers: dict[str, LocalServiceX], nano_files: list[str], generation: str
@@ -236,6 +240,7 @@ def test_a_dataset_has_an_order(
     assert first == order
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", ["of a list", "of a list, long", "of a dataset"])
 @pytest.mark.parametrize("generation", EACH)
 def test_files_are_read_through_a_cache(

@@ -73,6 +73,7 @@ def holders(outcome: Any) -> list[Any]:
     return [h for h in gc.get_referrers(outcome) if not isinstance(h, FrameType)]
 
 
+@pytest.mark.slow
 def test_the_owner_keeps_no_copy_for_workers(
     client: Client, servicex: LocalServiceX, nano_files: list[str]
 ) -> None:
@@ -185,6 +186,7 @@ def test_a_killed_worker_changes_nothing(servicex: LocalServiceX, nano_files: li
     assert ak.array_equal(after, serial)
 
 
+@pytest.mark.slow
 def test_a_failed_file_ends_the_wait_on_workers(
     client: Client, nano_files: list[str], tmp_path: Path
 ) -> None:
@@ -207,6 +209,7 @@ def test_a_failed_file_ends_the_wait_on_workers(
         assert ak.sum(rows.n_events) == len(numbers) > 0
 
 
+@pytest.mark.slow
 def test_workers_that_come_later_learn_everything(
     servicex: LocalServiceX, nano_files: list[str]
 ) -> None:
@@ -223,6 +226,7 @@ def test_workers_that_come_later_learn_everything(
         assert ak.array_equal(again.compute(), serial)
 
 
+@pytest.mark.slow
 def test_a_cluster_in_this_process(servicex: LocalServiceX, nano_files: list[str]) -> None:
     _, events = events_of(servicex, nano_files, ignore_cache=True)
     with (
@@ -235,6 +239,7 @@ def test_a_cluster_in_this_process(servicex: LocalServiceX, nano_files: list[str
     assert ak.array_equal(distributed, events.event.compute(scheduler="synchronous"))
 
 
+@pytest.mark.slow
 def test_futures_outlive_their_graph(
     client: Client, servicex: LocalServiceX, nano_files: list[str]
 ) -> None:

@@ -188,6 +188,7 @@ def exhausted(tmp_path: Path, environment: dict[str, str]) -> Iterator[ServerPro
                 process.kill()
 
 
+@pytest.mark.slow
 def test_a_client_waits_while_there_are_no_open_files(exhausted):
     with exhausted.connect(HEAD + b"\r\n") as waiting:
         waiting.settimeout(1)
@@ -198,6 +199,7 @@ def test_a_client_waits_while_there_are_no_open_files(exhausted):
         assert status_of(waiting)[0] == 200
 
 
+@pytest.mark.slow
 def test_a_new_connection_is_kept_when_open_files_run_out(exhausted):
     """The client with the last open file keeps it while no other client waits."""
     with exhausted.connect(HEAD) as begun:
@@ -236,6 +238,7 @@ def chunks(n_bytes: int) -> Iterator[bytes]:
         yield bytes(1 << 20)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("is_announced", [True, False])
 def test_a_body_that_is_too_large(is_announced, limited):
     server = limited(1024)
@@ -306,6 +309,7 @@ def test_a_client_that_does_not_read_is_disconnected(serve, inputs):
         assert n_bytes < 20_000_000
 
 
+@pytest.mark.slow
 def test_a_client_that_reads_slowly_gets_everything(serve, inputs):
     client = serve(settings=ServerSettings(reading_s=1.0, request_s=0.1))
     request_id = client.submit(inputs[:1], title="x" * 20_000_000)

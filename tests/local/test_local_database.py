@@ -182,6 +182,7 @@ def make_inputs(folder: Path, counts: list[int]) -> dict[str, Any]:
     return values
 
 
+@pytest.mark.slow
 def test_results_wait_until_they_can_be_recorded(run, tmp_path):
     values = make_inputs(tmp_path, [100] * 12)
     with run(LIMITED, tmp_path / "d", 4) as server:

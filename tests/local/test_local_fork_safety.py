@@ -139,6 +139,7 @@ def body(query: str, inputs: list[Path]) -> dict[str, Any]:
     }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("way", WAYS)
 def test_a_server_survives_the_end_of_a_child(way, script, body):
     parent = script(way)
@@ -155,6 +156,7 @@ def test_a_server_survives_the_end_of_a_child(way, script, body):
     assert parent.errors.read_text() == ""
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("way", WAYS)
 def test_a_database_survives_the_end_of_a_child(way, script, body, tmp_path, serve):
     parent = script(way, str(tmp_path / "given"))

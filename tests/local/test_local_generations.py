@@ -132,12 +132,14 @@ def test_the_status_has_the_same_keys(clients_of, inputs):
     assert len({frozenset(status) for status in statuses}) == 1
 
 
+@pytest.mark.sampled(3)
 def test_results_are_read_with_the_keys_of_the_status(each_client, inputs):
     status = each_client.wait(each_client.submit(inputs))
     assert delivered(status) == [0, 50, 51, 52]
     assert delivered(status, region="us-east-1") == [0, 50, 51, 52]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("generation", EACH)
 def test_a_listing_of_many_pages(generation, serve, inputs):
     client = serve(generation=generation, settings=ServerSettings(listed_objects=1))
@@ -156,6 +158,7 @@ def test_wrong_keys_list_nothing(each_client, inputs):
 # -- requests
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("generation", EACH)
 def test_cancel_by_get(generation, serve, inputs):
     async def hold(path: str) -> None:
@@ -225,6 +228,7 @@ def test_the_generation_is_shown(each_client):
     assert re.search(r"generation</th><td>(2026|2025|1\.5)<", each_client.server._repr_html_())
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("generation", EACH)
 def test_results_in_another_store(generation, serve, inputs, s3_store):
     client = serve(object_store=s3_store.url, generation=generation)

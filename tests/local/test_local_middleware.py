@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from coffea_sx.local.settings import ServerSettings
 
 SUBMIT = "/servicex/transformation"
@@ -18,6 +20,7 @@ def test_the_sum_of_bodies_in_work_is_limited(serve):
         assert client.http.post(SUBMIT, content=b"[" * 900, headers=headers).status_code == 400
 
 
+@pytest.mark.slow
 def test_a_long_file_list_is_accepted(serve):
     client = serve()
     paths = [f"root://store.example.org//{'directory/' * 20}{i:06}.root" for i in range(100_000)]

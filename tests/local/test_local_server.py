@@ -243,6 +243,7 @@ def run_script(
     )
 
 
+@pytest.mark.slow
 def test_directories_of_killed_servers_are_removed_by_the_next(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
@@ -274,6 +275,7 @@ def test_paths_that_are_no_directory(tmp_path):
         LocalServiceX(datasets=[str(file)])
 
 
+@pytest.mark.slow
 def test_script_without_main_guard(tmp_path, inputs, query):
     done = run_script(tmp_path, UNGUARDED_SCRIPT, query, *inputs)
     assert done.stderr == ""
@@ -283,6 +285,7 @@ def test_script_without_main_guard(tmp_path, inputs, query):
     assert not Path(directory).exists()  # removed at the end of the process
 
 
+@pytest.mark.slow
 def test_a_process_that_runs_the_script_again_starts_no_server(tmp_path):
     """As those of dask's `scheduler="processes"`."""
     done = run_script(
@@ -300,6 +303,7 @@ def test_a_process_that_runs_the_script_again_starts_no_server(tmp_path):
     assert '`if __name__ == "__main__":`' in done.stderr
 
 
+@pytest.mark.slow
 def test_exit_does_not_wait_for_a_file(tmp_path, query):
     fifo = tmp_path / "fifo.root"
     os.mkfifo(fifo)  # blocks when it is opened

@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 from support.deliver import DELIVER, run
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def folder(serve, tmp_path):
@@ -25,6 +23,7 @@ def servicex(folder: Path, *arguments: str) -> str:
     return run(folder, Path(sys.executable).parent / "servicex", *arguments, "-c", "servicex.yaml")
 
 
+@pytest.mark.slow
 def test_deliver_to_the_local_cache_and_command_line(folder, inputs):
     import uproot
 

@@ -56,6 +56,7 @@ def indices(outcomes: dict[int, Any], kind: str) -> set[int]:
     return {i for i, outcome in outcomes.items() if getattr(outcome, "kind", "Delivered") == kind}
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", HISTORIES)
 def test_every_history_ends_as_it_should(name: str, polled: Callable[[History], Poller]) -> None:
     history = HISTORIES[name]

@@ -132,6 +132,7 @@ def test_a_slow_response_does_not_silence_the_server(pollers_of, play):
     assert times[1] - times[0] < 2.0 + PACE.idle_s + 1.0
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("deadline_s", [1.0, 2.0])
 def test_a_deadline_ends_while_a_request_is_open(pollers_of, play, deadline_s):
     (poller,) = pollers_of(1, replace(PACE, deadline_s=deadline_s))

@@ -368,6 +368,7 @@ def test_an_outage_is_survived_and_warned_of_once(poller_of):
     assert len(warned) == 1
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "fault", [Answer(503), Answer(502), Answer(200, b"{", claims=9, fault="reset")]
 )
@@ -599,6 +600,7 @@ def test_a_coroutine_that_begins_to_wait_as_the_poller_rests(poller_of):
     assert asyncio.run(waits()).index == 1
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("is_coroutine", [False, True])
 def test_waiting_again_after_a_stall_waits(poller_of, is_coroutine):
     play = Scripted([A])
@@ -628,6 +630,7 @@ def test_nothing_is_requested_for_a_coroutine_that_was_canceled(poller_of):
     assert not poller.results.is_awaited
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "answer", [Answer(404, b"<html>nginx</html>"), Answer(502), say({}, 503)], ids=str
 )

@@ -46,6 +46,7 @@ def events_of(servicex, files, result_format, **options):
     ).events()
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("result_format", FORMATS)
 @pytest.mark.parametrize("on_failure", ["raise", "skip"])
 @pytest.mark.parametrize(

@@ -186,6 +186,7 @@ def test_plain(put: Put, content: bytes, delivered: OutputForm, truth: Any) -> N
     assert stored.n_requests <= 2
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("only", [["MET_pt"], ["Muon_pt"], ["Muon_pt", "Muon_charge", "run"], []])
 def test_projected(
     put: Put, content: bytes, delivered: OutputForm, truth: Any, only: list[str]
@@ -198,6 +199,7 @@ def test_projected(
         assert ak.array_equal(ak.without_parameters(column), truth[name])
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("steps", [2, 3, 7])
 def test_in_steps(put: Put, content: bytes, delivered: OutputForm, truth: Any, steps: int) -> None:
     parts = [events_of(put(content), delivered, None, i, steps) for i in range(steps)]
@@ -233,6 +235,7 @@ def noise(n: int) -> bytes:
     return np.random.default_rng(1).bytes(n)
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize(
     "change",
     [
@@ -287,6 +290,7 @@ def test_a_narrower_dtype_is_widened(put: Put, delivered: OutputForm, truth: Any
     assert ak.array_equal(ak.without_parameters(events.Muon.charge), truth.Muon_charge)
 
 
+@pytest.mark.sampled(4)
 def test_a_wrong_size_from_the_server(
     put: Put, content: bytes, delivered: OutputForm, truth: Any
 ) -> None:

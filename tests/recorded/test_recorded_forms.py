@@ -83,6 +83,7 @@ def test_every_output_is_derived(recordings: Path) -> None:
     assert names == {*FUNC_ADL, *RAW, "rest_funcadl_single_root"}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Branch .* already exists:RuntimeWarning")
 def test_cross_references_of_a_skim_without_counters(
     servicex: LocalServiceX, nano_aod: Path

@@ -192,6 +192,7 @@ def hold_all_but_first() -> Any:
     return hold
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("name", [name for name in REPLAYED if name not in SPECIAL])
 def test_replay(name, serve, recordings, data, tmp_path):
     exchanges = recorded(recordings, name)
@@ -283,6 +284,7 @@ def test_replay_bucket_gone(serve, recordings, data):
     assert f"<BucketName>{request_id}</BucketName>" in answer.text
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "name", ["smoke.json", "rest_funcadl_root.json", "client_uproot_root_signed.json"]
 )

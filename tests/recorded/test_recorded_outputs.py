@@ -75,6 +75,7 @@ def counts(rows: list[dict[str, Any]]) -> dict[str, int]:
     return {Path(row["file-path"]).name: row["total-events"] for row in rows}
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", NAMES)
 def test_same_as_recorded(name, delivered):
     pairs = delivered(name)

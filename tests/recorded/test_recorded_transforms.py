@@ -299,6 +299,7 @@ def test_every_recording_of_a_transform_is_in_a_table(folder):
     assert REFUSED.keys() <= set().union(*tables)
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("name", RESOLVED)
 def test_a_transform_whose_files_are_all_resolved(name, folder, poller_of):
     recording = Recording(folder / name)
@@ -319,6 +320,7 @@ def test_a_transform_whose_files_are_all_resolved(name, folder, poller_of):
             poller.wait(0)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", ENDED)
 def test_a_transform_that_ends_without_all_results(name, folder, poller_of):
     recording = Recording(folder / name)

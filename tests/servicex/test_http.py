@@ -43,6 +43,7 @@ def submit(client, selection):
 # -- reading is repeated
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 def test_reading_survives_a_short_outage(scripted, client_of, status):
     server = scripted(script(*[Answer(status)] * 3, say(INFO)))

@@ -105,6 +105,7 @@ def n_posts(proxy: FaultProxy) -> int:
     return sum(SUBMITTING(request) for request in proxy.requests)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("loss", [lose_the_answer, answer_too_late, Truncate(5), Reset()])
 @pytest.mark.parametrize("dataset", ["list", "did"])
 def test_what_was_taken_is_not_submitted_again(
@@ -229,6 +230,7 @@ def test_one_of_this_process_is_not_taken_for_a_new_one(
     assert transforms() == [first, again]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("ahead_h", [-2, 0, 2])
 @pytest.mark.parametrize("loss", [lose_the_answer, Refuse()], ids=["taken", "not taken"])
 def test_an_earlier_one_is_not_taken_whatever_the_clock(

@@ -282,6 +282,7 @@ def test_a_large_file_is_read_in_blocks(fs, scripted):
     assert len(server.asked) < 10
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("claimed", [0, 3, 900, 5000, 10**8])
 @pytest.mark.parametrize("block_size", [100, None])
 def test_a_row_with_a_wrong_size_shortens_nothing(fs, scripted, tmp_path, claimed, block_size):

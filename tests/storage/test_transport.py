@@ -94,6 +94,7 @@ def test_beyond_the_end(store):
     assert store().fetch(len(CONTENT) + 5, len(CONTENT) + 10).data == b""
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(
     "fault",
     [

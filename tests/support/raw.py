@@ -55,6 +55,7 @@ class RawServer:
         self._play = play
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=backlog)
         self.port = self._socket.getsockname()[1]
+        self._accepted: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
 
@@ -64,8 +65,9 @@ class RawServer:
 
     def stop(self) -> None:
         self._over.set()
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        for each in (self._socket, *self._accepted):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)  # ends waiting for what a client does not send
         self._socket.close()
         for thread in self._threads:
             thread.join(5)
@@ -78,6 +80,7 @@ class RawServer:
                 return
             self.n_connections += 1
             self.connected.set()
+            self._accepted.append(accepted)
             thread = threading.Thread(target=self._serve, args=(accepted,), daemon=True)
             self._threads.append(thread)
             thread.start()

@@ -62,6 +62,7 @@ def touched(log: list[Any]) -> set[str]:
 # -- what events are
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("result_format", FORMATS)
 @pytest.mark.parametrize("mode", ["virtual", "eager"])
 def test_events_are_those_of_dask_mode(
@@ -134,6 +135,7 @@ def test_buffers_are_kept_in_a_cache(submit: Submit, expected: Any) -> None:
     assert not log
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=20)
 @given(st.none() | st.integers(-9000, 9000), st.none() | st.integers(-9000, 9000))
 def test_a_range_of_events_is_a_slice(
@@ -184,6 +186,7 @@ def test_partitions_have_their_input_file(
         factory.partition(0, mode="dask")
 
 
+@pytest.mark.slow
 def test_steps_of_a_file(submit: Submit, expected: Any) -> None:
     factory = submit(mode="dask", steps_per_file=3)
     parts = [factory.partition(i, mode="eager") for i in range(24)]

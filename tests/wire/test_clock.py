@@ -57,6 +57,7 @@ every_wait = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.sampled(5)
 @every_wait
 def test_requests_end(raw, play, limits):
     client = client_of(raw(play).url, limits)
@@ -69,6 +70,7 @@ def test_requests_end(raw, play, limits):
     assert LIMIT_S <= stopwatch.seconds < LIMIT_S + SLACK_S
 
 
+@pytest.mark.sampled(5)
 @every_wait
 def test_fetching_ends(raw, play, limits):
     server = raw(play)
@@ -105,6 +107,7 @@ def tls_plays(context):
     }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("step", ["silence", "handshake", "head", "body", "chunks"])
 def test_encrypted_connections_end(raw, context, step):
     url = raw(tls_plays(context)[step]).url.replace("http", "https")
@@ -202,6 +205,7 @@ REQUESTS = {
 }
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("request_name", REQUESTS)
 @pytest.mark.parametrize(
     "play", [silence, trickled_body, always(BUSY)], ids=["silence", "trickle", "busy"]

@@ -54,6 +54,7 @@ def once(answer):
     return play
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("answer", MALFORMED.values(), ids=MALFORMED)
 def test_a_malformed_response_is_a_server_error(raw, answer):
     client = client_of(raw(once(answer)).url, TOTAL, patience_s=0.5)
@@ -63,6 +64,7 @@ def test_a_malformed_response_is_a_server_error(raw, answer):
     client.close()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", sorted(set(MALFORMED) - {"gzip", "nested", "line", "lines"}))
 def test_a_malformed_object_is_a_read_error(raw, name):
     with Stopwatch() as stopwatch, pytest.raises(ReadError):
@@ -142,6 +144,7 @@ def test_pauses_are_bounded(value, seconds):
     assert retry_after(SimpleNamespace(headers={"Retry-After": value})) == seconds
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("value", [v for v in INVALID_PAUSES if v])
 def test_an_invalid_pause_changes_no_error(raw, value):
     busy = BUSY.replace(b"Content", b"Retry-After: " + value.encode("latin-1") + b"\r\nContent")
@@ -159,6 +162,7 @@ def open_sockets():
     return {id(item) for item in sockets if item.fileno() >= 0}
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("answer", MALFORMED.values(), ids=MALFORMED)
 def test_connections_of_malformed_responses_are_closed(raw, answer):
     client = client_of(raw(once(answer)).url, TOTAL)

@@ -22,6 +22,7 @@ from support.runner import FORMATS, Submit, run
 from coffea_sx.demo.analysis import DimuonProcessor
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("result_format", FORMATS)
 def test_threads(
     submit: Submit, threads: ThreadPoolExecutor, expected: Any, result_format: str
@@ -31,6 +32,7 @@ def test_threads(
     assert [file.status for file in factory.report().inputs] == ["read"] * 8
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", ["processes", "loky"])
 def test_processes(submit: Submit, expected: Any, kind: str) -> None:
     executor: Executor = (
@@ -50,6 +52,7 @@ def test_a_cluster(submit: Submit, expected: Any, client: Any) -> None:
         assert run(factory, executor)["out"] == expected
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("result_format", ["root-file", "root-rntuple"])
 def test_bare_addresses(submit: Submit, expected: Any, result_format: str) -> None:
     """Where items are run in the process that submitted, they need no pool."""
@@ -58,6 +61,7 @@ def test_bare_addresses(submit: Submit, expected: Any, result_format: str) -> No
     assert runner.run(factory.work_items(), DimuonProcessor())["out"] == expected
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("result_format", FORMATS[:2])
 def test_dask_executor(
     submit: Submit, expected: Any, client: Any, nano_files: list[str], result_format: str
