@@ -136,9 +136,9 @@ def test_declared_packages_are_imported() -> None:
         assert {entry.name for entry in declared()[extra]} - {"coffea-sx"} <= used, extra
 
 
-@pytest.mark.parametrize("extra", [REQUIRED, "demo", "local", "xaod"])
+@pytest.mark.parametrize("extra", [REQUIRED, "dask-awkward", "demo", "local", "xaod"])
 def test_every_requirement_has_a_lower_bound_with_a_reason(extra: str) -> None:
-    assert set(declared()) == {REQUIRED, "demo", "local", "xaod"} | FREE
+    assert set(declared()) == {REQUIRED, "dask-awkward", "demo", "local", "xaod"} | FREE
     for entry in declared()[extra]:
         if entry.name != "coffea-sx":
             assert ">=" in str(entry.requirement.specifier), entry
