@@ -35,7 +35,7 @@ def job(tmp_path: Path, blocked: set[str], *executors: str) -> dict[str, Any]:
         [sys.executable, str(SCRIPT), str(tmp_path / "input"), *executors],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=230,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -55,6 +55,7 @@ def check(found: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_without_dask_and_distributed(tmp_path: Path) -> None:
     found = job(tmp_path, ALL, "threads", "processes")
     check(found)
@@ -63,6 +64,7 @@ def test_without_dask_and_distributed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_without_dask_awkward(tmp_path: Path) -> None:
     """dask and distributed, of any version, may be there."""
     found = job(tmp_path, {"dask_awkward"}, "threads", "distributed")
