@@ -1,7 +1,7 @@
 """coffea NanoEvents for data that ServiceX has not produced yet.
 
 Importing this package adds `NanoEventsFactory.from_servicex`, and imports only coffea's NanoEvents.
-The public names, and with them dask and servicex, are imported when they are first used.
+The public names, and with them servicex, are imported when they are first used.
 """
 
 import logging

@@ -12,7 +12,6 @@ from .dataset import InputFiles
 from .errors import BadInput, ReadError, TransformFailed
 from .forms.output_form import OutputForm
 from .forms.uproot_raw import input_trees
-from .graph import layers
 from .graph.resolve import allow_failure
 from .graph.routing import Routing, TransformHandle
 from .policy import FailurePolicy, PollPolicy
@@ -55,6 +54,8 @@ class EventSource:
 
     def __call__(self, form_mapping: Any) -> Any:
         """Build the graph of the events."""
+        from .graph import layers  # with dask-awkward, which only the graph needs
+
         return layers.build(
             self.routing, self.output_form, form_mapping, len(self.files), self.steps_per_file
         )

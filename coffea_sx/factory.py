@@ -90,9 +90,10 @@ class ServiceXEventsFactory(EventsView):
             results cannot be derived (PythonFunction, TopCP) and without a form, this waits for
             the first delivered file.
         mode : {"dask", "virtual", "eager"}
-            ``"dask"``: `events` is a graph, made at once. ``"virtual"``: `events` waits for all
-            files and is one array, in which a column of all files is read when it is touched.
-            ``"eager"``: as ``"virtual"``, and all columns are read.
+            ``"dask"``: `events` is a graph, made at once; only this needs dask-awkward.
+            ``"virtual"``: `events` waits for all files and is one array, in which a column of all
+            files is read when it is touched. ``"eager"``: as ``"virtual"``, and all columns are
+            read.
         entry_start, entry_stop : int, optional
             For ``"virtual"`` and ``"eager"``, as the following: the first event, and the first that
             is left out, counted over all files.

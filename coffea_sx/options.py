@@ -10,6 +10,7 @@ from types import NoneType
 from typing import Any, Protocol, runtime_checkable
 
 from .errors import BadInput, ConfigurationError
+from .graph.requirements import check_installed
 from .policy import FailurePolicy, PollPolicy
 from .servicex.config import Endpoint, EndpointName, find_endpoint
 from .virtual.events import MODES, ReadOptions
@@ -38,7 +39,7 @@ class Options:
     BadInput
         If an option has a wrong type or value.
     ConfigurationError
-        If ``backend`` or ``url`` is not a text.
+        If ``backend`` or ``url`` is not a text, or if dask-awkward is missing for ``mode="dask"``.
     """
 
     input_form: Any
@@ -96,6 +97,8 @@ class Options:
             raise BadInput(f"{given[0]}= is for mode='virtual' and 'eager', as in coffea.")
         if self.steps_per_file != 1 and self.mode != "dask":
             raise BadInput("steps_per_file= is for mode='dask': other modes have one array.")
+        if self.mode == "dask":
+            check_installed()
 
     def _check(self, name: str, types: type | tuple[type, ...], expected: str) -> None:
         value = getattr(self, name)

@@ -136,9 +136,9 @@ def test_declared_packages_are_imported() -> None:
         assert {entry.name for entry in declared()[extra]} - {"coffea-sx"} <= used, extra
 
 
-@pytest.mark.parametrize("extra", [REQUIRED, "demo", "local", "xaod"])
+@pytest.mark.parametrize("extra", [REQUIRED, "dask-awkward", "demo", "local", "xaod"])
 def test_every_requirement_has_a_lower_bound_with_a_reason(extra: str) -> None:
-    assert set(declared()) == {REQUIRED, "demo", "local", "xaod"} | FREE
+    assert set(declared()) == {REQUIRED, "dask-awkward", "demo", "local", "xaod"} | FREE
     for entry in declared()[extra]:
         if entry.name != "coffea-sx":
             assert ">=" in str(entry.requirement.specifier), entry
@@ -147,3 +147,22 @@ def test_every_requirement_has_a_lower_bound_with_a_reason(extra: str) -> None:
 
 def test_the_demo_extra_holds_the_local_extra() -> None:
     assert available("local") < available("demo") <= available("test")
+
+
+def test_the_recipe_without_dask_names_the_declared_bounds() -> None:
+    page = SETUP.parent / "docs" / "without_dask.md"
+    named = {Requirement(text) for text in re.findall(r'"([\w\[\]-]+>=[^"]+)"', page.read_text())}
+    bounds = {
+        entry.name: entry.requirement.specifier
+        for extra in ("local", REQUIRED)
+        for entry in declared()[extra]
+    }
+    for requirement in named:
+        assert requirement.specifier == bounds[canonicalize_name(requirement.name)], requirement
+    left_out = {"dask", "dask-awkward", "distributed"}
+    # These come with coffea, servicex, minio and uproot, in newer versions.
+    brought = {"awkward", "certifi", "fsspec", "numpy", "pyarrow", "pyyaml", "rich", "tenacity"}
+    others = left_out | brought | {"urllib3", "vector"}
+    assert {canonicalize_name(requirement.name) for requirement in named} == (
+        bounds.keys() - others - {"coffea-sx"}
+    )

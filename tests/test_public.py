@@ -14,7 +14,7 @@ import coffea_sx
 
 # Heavy, or of an extra that may not be installed: not even the names of the package import them.
 IMPORTED_WHERE_USED = [
-    *("distributed", "servicex", "func_adl", "func_adl_uproot"),
+    *("dask", "dask_awkward", "distributed", "servicex", "func_adl", "func_adl_uproot"),
     *("minio", "starlette", "uvicorn"),
 ]
 MODULES = "import sys, json\njson.dump(sorted(sys.modules), sys.__stdout__)"

@@ -13,6 +13,7 @@ from time import time
 from typing import Any
 
 from ..factory import ServiceXEventsFactory
+from ..graph.requirements import check_installed
 from ..local import LocalServiceX
 from ..policy import PollPolicy
 from ..progress import TransformProgress
@@ -61,7 +62,10 @@ def run(n_files: int, n_workers: int, n_events: int, picture: str | None = None)
     ------
     BadInput
         If no plot can be saved at `picture`.
+    ConfigurationError
+        If dask-awkward is not installed.
     """
+    check_installed()
     if picture is not None:
         check_picture(picture)
     with tempfile.TemporaryDirectory(prefix="coffea_sx-demo-") as directory:

@@ -143,11 +143,24 @@ def _transform_func_adl(selection: str, path: str, output_path: str, result_form
 
     query = program(selection)
     with uproot.open({path: query.tree or _first_tree(path)}) as tree:
-        # Columns are read when they are touched.
-        events = tree.arrays(virtual=True, filter_branch=_is_interpretable)
+        events = _events(tree)
         query.trace(events.layout.form)
         array = query.run(events)
         return write(array, output_path, result_format)
+
+
+def _events(tree: Any) -> Any:
+    """Return the events of a tree, whose columns are read when they are touched."""
+    names: set[str] = set()
+
+    def is_read(branch: Any) -> bool:
+        # As with uproot.dask, the first of several branches with one name is the column.
+        if branch.name in names or not _is_interpretable(branch):
+            return False
+        names.add(branch.name)
+        return True
+
+    return tree.arrays(virtual=True, filter_branch=is_read)
 
 
 def _first_tree(path: str) -> str:

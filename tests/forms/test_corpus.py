@@ -241,6 +241,6 @@ def test_the_derived_form_is_the_delivered_one(name, result_format, inputs, form
 @pytest.mark.parametrize("name", CORPUS)
 def test_the_same_without_events(name, result_format, inputs, forms, requests_without_events):
     if name in FIXED_SIZE:
-        pytest.skip("dask-awkward and awkward disagree on lists of fixed size; no events, no harm")
+        pytest.skip("without events awkward gives lists of fixed size another type: no harm")
     delivery = requests_without_events[name, result_format]
     check_query(name, result_format, inputs, forms, delivery)

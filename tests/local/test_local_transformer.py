@@ -1,15 +1,18 @@
-"""Transformer: the files that functions of the code generator ``python`` deliver."""
+"""Transformer: files that queries deliver, and functions of the code generator ``python``."""
 
 from __future__ import annotations
 
 import io
 
 import awkward as ak
+import numpy as np
 import pyarrow.parquet
 import pytest
 import uproot
 from servicex.query import PythonFunction
 from support.functions import HEAD, encoded, returning
+
+from coffea_sx.local.transformer import transform_file
 
 
 def run_query(input_filenames=None):
@@ -122,3 +125,21 @@ def test_files_share_no_globals(pythonic, inputs):
     contents = pythonic.objects(request_id).values()
     delivered = [trees(io.BytesIO(content))["servicex"].branch.to_list() for content in contents]
     assert delivered == [[1], [1]]
+
+
+def test_the_first_of_two_branches_with_one_name_is_the_column(tmp_path):
+    """As with uproot.dask: split objects have such branches."""
+    path, result = tmp_path / "twice.root", str(tmp_path / "out.root")
+    with uproot.recreate(path) as file:
+        file.mktree("Events", {"bits": "float64", "bitS": "int32"}).extend(
+            {"bits": np.arange(3.0), "bitS": np.arange(3, dtype="int32")}
+        )
+    path.write_bytes(path.read_bytes().replace(b"bitS", b"bits"))
+    with uproot.open({path: "Events"}) as tree:
+        assert tree.keys() == ["bits", "bits"]
+    query = "(call Select (call EventDataset 'bogus.root' 'Events') (lambda (list e) e))"
+    done = transform_file("uproot", query, [str(path)], result, "root-file")
+    assert (done.reason, done.n_events) == (None, 3)
+    (delivered,) = trees(result).values()
+    assert delivered.fields == uproot.dask({path: "Events"}).fields
+    assert delivered.bits.to_list() == [0.0, 1.0, 2.0]
