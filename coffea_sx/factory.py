@@ -19,7 +19,7 @@ from .policy import PollPolicy
 from .polling.lookup import files_of
 from .readers.partition import form_of_delivered
 from .report import Report
-from .retry import complete_outcomes, retry_failed
+from .retry import complete_if_over, complete_outcomes, retry_failed
 from .servicex.client import ServiceXClient, client_of
 from .servicex.config import Endpoint
 from .servicex.models import TransformStatus
@@ -234,8 +234,9 @@ progress
 
         Notes
         -----
-        Requests to ServiceX: two for the query, and two for the number of input files, which are
-        repeated while a dataset is looked up.
+        Requests to ServiceX: two for the query, two for the number of input files, which are
+        repeated while a dataset is looked up, and one for the status. If the transform has ended,
+        those that list its results, so that the numbers of events are known.
         """
         options = Options.of(locals())
         request_id = _checked_id(request_id)
@@ -244,7 +245,9 @@ progress
         selection = selection_of(client, request_id, codegen)
         files = _look_up(client, request_id, options, request_id, listed)
         plan = plan_selection(selection, Dataset(None, files), options)
-        return cls._from_submitted(plan, client, request_id)
+        factory = cls._from_submitted(plan, client, request_id)
+        complete_if_over(factory._source)
+        return factory
 
     @classmethod
     def _from_submitted(
