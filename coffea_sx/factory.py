@@ -77,8 +77,11 @@ class ServiceXEventsFactory(EventsView):
         query : servicex query or str
             For example ``servicex.query.FuncADL_Uproot().FromTree("Events").Select(...)``, or the
             text of a selection (then with ``codegen``).
-        dataset : sequence of str, str, or servicex.dataset object
-            Input files in the order of the partitions, or a dataset that ServiceX looks up.
+        dataset : sequence of str, str, mapping or servicex.dataset object
+            Input files in the order of the partitions, or a dataset that ServiceX looks up. As for
+            ``from_root``, ``{path: "Events"}`` or ``{path: {"object_path": "Events", "steps":
+            [[0, 10], [10, 20]]}}``: the tree must be that of the query; each file then has as many
+            partitions, of equal size, as it has steps.
         input_form : str, dict, tree or form, optional
             Form of the input: a sample file ``{"sample.root": "Events"}``, an open tree, an
             ``ak.forms.Form`` or the path of a saved one. By default the form of the first input
