@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from . import errors
     from .factory import ServiceXEventsFactory
     from .forms import OutputForm, derive_form
+    from .graph.scheduler import threaded_get
     from .policy import PollPolicy
     from .report import Report
     from .samples import from_spec
@@ -30,6 +31,7 @@ __all__ = [
     "derive_form",
     "errors",
     "from_spec",
+    "threaded_get",
 ]
 
 # Module of each public name; None for a module.
@@ -41,6 +43,7 @@ _MODULES = {
     "derive_form": "forms",
     "errors": None,
     "from_spec": "samples",
+    "threaded_get": "graph.scheduler",
 }
 
 

@@ -16,6 +16,7 @@ from posixpath import normpath
 from typing import Any
 
 from .errors import DatasetError
+from .file_specs import file_specs, is_described
 
 MAX_OBJECT_NAME = 255
 # A longer name is replaced by a digest and as many characters of its end.
@@ -202,10 +203,16 @@ class Dataset:
         ``scheme://name`` of a dataset that the server looks up.
     files : InputFiles or None
         None for a dataset that the server looks up.
+    tree : str or None
+        Input tree, if the files are given with one.
+    steps : int or None
+        Steps of each file, if the files are given with steps.
     """
 
     did: str | None
     files: InputFiles | None
+    tree: str | None = None
+    steps: int | None = None
 
 
 def identify(dataset: Any) -> Dataset:
@@ -213,16 +220,20 @@ def identify(dataset: Any) -> Dataset:
 
     Parameters
     ----------
-    dataset : sequence of str or Path, str, or servicex.dataset object
-        The caller's list is copied: the servicex client sorts lists in place.
+    dataset : sequence of str or Path, str, mapping or servicex.dataset object
+        A mapping, or a list of them, as for `file_specs`. The caller's list is copied: the servicex
+        client sorts lists in place.
 
     Raises
     ------
     DatasetError
         If the list is empty, has a path twice, a comma or a wildcard in a path, two paths that may
         become one object in the store, a path whose object would be called ``none``, or the name
-        of a dataset.
+        of a dataset. If trees or steps of files are not the same.
     """
+    if is_described(dataset):
+        specs = file_specs(dataset)
+        return Dataset(None, checked_files(specs.paths), specs.tree, specs.steps)
     if isinstance(dataset, (str, Path)):
         return Dataset(None, checked_files([str(dataset)]))
     did = getattr(dataset, "did", None)

@@ -22,6 +22,7 @@ from .polling.poller import Poller
 from .polling.registry import TransformAddress, get_poller
 from .polling.state import Counts
 from .query import Selection
+from .readers.partition import step_limits
 from .servicex.client import ServiceXClient
 from .virtual.events import ReadOptions, make_events
 from .virtual.parts import Part
@@ -57,7 +58,13 @@ class EventSource:
         from .graph import layers  # with dask-awkward, which only the graph needs
 
         return layers.build(
-            self.routing, self.output_form, form_mapping, len(self.files), self.steps_per_file
+            self.routing,
+            self.output_form,
+            form_mapping,
+            len(self.files),
+            self.steps_per_file,
+            self.lengths(),
+            is_exact=self.trusts_counts,
         )
 
     # -- events of delivered files
@@ -154,6 +161,20 @@ class EventSource:
             if isinstance(outcome, Delivered) and outcome.n_events is not None
         }
 
+    def lengths(self) -> list[int] | None:
+        """Return the numbers of events of all partitions, or None if they are not known yet."""
+        is_owner = all(handle.poller is not None for handle in self.routing.handles)
+        counts = self.n_events() if self.trusts_counts and is_owner else {}
+        if len(counts) < len(self.files):
+            return None
+        steps = self.steps_per_file
+        limits = (
+            step_limits(counts[index], step, steps)
+            for index in range(len(self.files))
+            for step in range(steps)
+        )
+        return [stop - start for start, stop in limits]
+
     @property
     def counts(self) -> Counts:
         """Numbers of input files: in total, delivered and failed, so far."""
@@ -182,15 +203,13 @@ class EventSource:
         skips: bool,
         metadata: dict[str, Any] | None = None,
     ) -> Any:
-        # Files that may fail are opened at once, because the number of events is fixed here.
-        trusts_counts = self.counts_events and not self.failure_policy.skips
         return make_events(
             parts,
             self.output_form,
             form_mapping,
             options,
             skips=skips,
-            trusts_counts=trusts_counts,
+            trusts_counts=self.trusts_counts,
             metadata=metadata,
         )
 
@@ -213,6 +232,11 @@ class EventSource:
         if self.selection.codegen == "uproot-raw":
             return len(input_trees(self.selection.text)) == 1
         return self.selection.is_func_adl_uproot
+
+    @property
+    def trusts_counts(self) -> bool:
+        """True if events have the numbers that the server counts. Files may be left out else."""
+        return self.counts_events and not self.failure_policy.skips
 
     @property
     def request_ids(self) -> set[str]:

@@ -19,7 +19,7 @@ from .policy import PollPolicy
 from .polling.lookup import files_of
 from .readers.partition import form_of_delivered
 from .report import Report
-from .retry import complete_outcomes, retry_failed
+from .retry import complete_if_over, complete_outcomes, retry_failed
 from .servicex.client import ServiceXClient, client_of
 from .servicex.config import Endpoint
 from .servicex.models import TransformStatus
@@ -77,8 +77,11 @@ class ServiceXEventsFactory(EventsView):
         query : servicex query or str
             For example ``servicex.query.FuncADL_Uproot().FromTree("Events").Select(...)``, or the
             text of a selection (then with ``codegen``).
-        dataset : sequence of str, str, or servicex.dataset object
-            Input files in the order of the partitions, or a dataset that ServiceX looks up.
+        dataset : sequence of str, str, mapping or servicex.dataset object
+            Input files in the order of the partitions, or a dataset that ServiceX looks up. As for
+            ``from_root``, ``{path: "Events"}`` or ``{path: {"object_path": "Events", "steps":
+            [[0, 10], [10, 20]]}}``: the tree must be that of the query; each file then has as many
+            partitions, of equal size, as it has steps.
         input_form : str, dict, tree or form, optional
             Form of the input: a sample file ``{"sample.root": "Events"}``, an open tree, an
             ``ak.forms.Form`` or the path of a saved one. By default the form of the first input
@@ -235,8 +238,9 @@ progress
 
         Notes
         -----
-        Requests to ServiceX: two for the query, and two for the number of input files, which are
-        repeated while a dataset is looked up.
+        Requests to ServiceX: two for the query, two for the number of input files, which are
+        repeated while a dataset is looked up, and one for the status. If the transform has ended,
+        those that list its results, so that the numbers of events are known.
         """
         options = Options.of(locals())
         request_id = _checked_id(request_id)
@@ -245,7 +249,9 @@ progress
         selection = selection_of(client, request_id, codegen)
         files = _look_up(client, request_id, options, request_id, listed)
         plan = plan_selection(selection, Dataset(None, files), options)
-        return cls._from_submitted(plan, client, request_id)
+        factory = cls._from_submitted(plan, client, request_id)
+        complete_if_over(factory._source)
+        return factory
 
     @classmethod
     def _from_submitted(

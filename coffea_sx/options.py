@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
 from types import NoneType
@@ -105,6 +105,24 @@ class Options:
         # To Python, True and False are integers.
         if isinstance(value, bool) or not isinstance(value, types):
             raise BadInput(f"{name}= must be {expected}, got {value!r}.")
+
+    def with_steps(self, steps: int | None) -> Options:
+        """Return the options for a dataset whose files have steps, if they have any.
+
+        Raises
+        ------
+        BadInput
+            If another number of steps was given.
+        """
+        # In the other modes the events are one array, whatever the steps.
+        if steps is None or steps == self.steps_per_file or self.mode != "dask":
+            return self
+        if self.steps_per_file != 1:
+            raise BadInput(
+                f"steps_per_file={self.steps_per_file}, but the files of the dataset have {steps} "
+                "steps each: leave out one of them."
+            )
+        return replace(self, steps_per_file=steps)
 
     @property
     def read_options(self) -> ReadOptions:

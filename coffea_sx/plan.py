@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .dataset import Dataset, check_brackets, check_converted_names, identify
-from .errors import BadInput, MisdirectedIndices
+from .errors import BadInput, DatasetError, MisdirectedIndices
 from .forms.cross_references import misdirected_indices
 from .forms.derivation import form_of_selection, is_derivable
 from .forms.mapping import form_mapping
@@ -77,6 +77,8 @@ def make_plan(
     selection = select(query, result_format=result_format, codegen=codegen, title=title)
     identified = identify(dataset)
     _check_names(selection, identified)
+    _check_tree(selection, identified)
+    options = options.with_steps(identified.steps)
     return plan_selection(selection, identified, options)
 
 
@@ -116,6 +118,25 @@ def _check_names(selection: Selection, dataset: Dataset) -> None:
         check_brackets(dataset.files)
     if selection.result_format == "parquet" and selection.codegen not in WRITE_PARQUET:
         check_converted_names(dataset.files)
+
+
+def _check_tree(selection: Selection, dataset: Dataset) -> None:
+    """Check that the query reads the tree with which the input files are given.
+
+    Raises
+    ------
+    DatasetError
+    """
+    if selection.codegen == "uproot-raw":
+        trees = input_trees(selection.text)
+    else:
+        trees = [] if selection.tree is None else [selection.tree]
+    if trees and dataset.tree is not None and dataset.tree not in trees:
+        names = " and ".join(map(repr, trees))
+        raise DatasetError(
+            f"The query reads the tree {names}, but the input files are given with the tree "
+            f"{dataset.tree!r}. Name the same tree in both, or give the files without a tree."
+        )
 
 
 def _probed_form(selection: Selection, dataset: Dataset, options: Options) -> Any:

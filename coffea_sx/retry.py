@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 from .dataset import Dataset, InputFiles
@@ -46,14 +48,8 @@ def complete_outcomes(source: EventSource) -> None:
     BadInput
         If waiting for a transform was given up, and it still runs.
     """
-    routes = [source.routing.of(index) for index in range(len(source.files))]
-    for handle in source.routing.handles:
-        poller = poller_of(handle)
-        numbers = (number for owner, number in routes if owner is handle)
-        waiting = [number for number in numbers if number not in poller.outcomes]
-        if not waiting:
-            continue
-        request_id = handle.address.request_id
+    for poller, waiting in _without_outcome(source):
+        request_id = poller.address.request_id
         if poller.client.status(request_id).is_over:
             _wait_for_all(poller, waiting)
         elif isinstance(poller.ending, (TransformStalled, DeadlineExceeded)):
@@ -62,6 +58,33 @@ def complete_outcomes(source: EventSource) -> None:
                 f"not delivered {len(waiting)} input files. End it before they are submitted "
                 "again: cancel(), then retry_failed()."
             )
+
+
+def complete_if_over(source: EventSource) -> None:
+    """Learn the outcomes of transforms that have ended, and with them the numbers of events.
+
+    How a transform has ended is no error here: it is one where its files are read.
+
+    Raises
+    ------
+    ServerError
+        If the server does not respond.
+    """
+    for poller, waiting in _without_outcome(source):
+        with suppress(TransformError):
+            if poller.client.status(poller.address.request_id).is_over:
+                _wait_for_all(poller, waiting)
+
+
+def _without_outcome(source: EventSource) -> Iterator[tuple[Poller, list[int]]]:
+    """Yield pollers of transforms, each with its files that have no outcome, if there are any."""
+    routes = [source.routing.of(index) for index in range(len(source.files))]
+    for handle in source.routing.handles:
+        poller = poller_of(handle)
+        numbers = (number for owner, number in routes if owner is handle)
+        waiting = [number for number in numbers if number not in poller.outcomes]
+        if waiting:
+            yield poller, waiting
 
 
 def _wait_for_all(poller: Poller, numbers: list[int]) -> None:

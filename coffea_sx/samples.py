@@ -90,7 +90,9 @@ def from_spec(
     ----------
     spec : ServiceXSpec, mapping, path or DataGroupSpec
         A specification as for ``servicex.deliver``: an object, a dict or the path of a YAML file;
-        or a dataset group of coffea, with one query for all of it.
+        or a dataset group of coffea, also as a dict (``group.model_dump()``, JSON), with one query
+        for all of it. Files with steps have as many partitions, of equal size; steps must be
+        complete, and of equal number.
     query : servicex query or str, optional
         For samples without a query.
     metadata : dict, optional
@@ -172,7 +174,7 @@ def _samples(spec: Any, query: Any, result_format: str) -> list[Sample]:
     ------
     BadInput
     """
-    if type(spec).__module__.startswith("coffea."):
+    if _is_dataset_group(spec):
         samples = list(_coffea_samples(spec, query, result_format))
     else:
         samples = list(_servicex_samples(spec, query))
@@ -185,12 +187,27 @@ def _samples(spec: Any, query: Any, result_format: str) -> list[Sample]:
     return samples
 
 
+def _is_dataset_group(spec: Any) -> bool:
+    """Return True for a ``DataGroupSpec``, and for a dict that could be made one."""
+    if type(spec).__module__.startswith("coffea."):
+        return True
+    if not isinstance(spec, Mapping) or not spec or "Sample" in spec:
+        return False
+    return all(
+        "files" in about if isinstance(about, Mapping) else hasattr(about, "files")
+        for about in spec.values()
+    )
+
+
 def _coffea_samples(group: Any, query: Any, result_format: str) -> Iterator[Sample]:
     if query is None:
         raise BadInput("A dataset group of coffea brings no query: give it as query=.")
     for name, dataset in dict(group).items():
-        paths = [str(path) for path in dict(dataset.files)]
-        yield Sample(name, query, paths, result_format, None, False, dict(dataset.metadata or {}))
+        about = dataset if isinstance(dataset, Mapping) else vars(dataset)
+        files, metadata = about["files"], dict(about.get("metadata") or {})
+        # The files of a DatasetSpec are no mapping to Python, but can be made a dict.
+        files = dict(files) if type(files).__module__.startswith("coffea.") else files
+        yield Sample(name, query, files, result_format, None, False, metadata)
 
 
 def _servicex_samples(spec: Any, query: Any) -> Iterator[Sample]:

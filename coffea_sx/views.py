@@ -75,7 +75,9 @@ class EventsView(Processing, DaskEventsFactory):
 
         Notes
         -----
-        With ``mode="dask"`` no request is made. With the other modes this waits until ServiceX has
+        With ``mode="dask"`` no request is made, and the events have known divisions if all files
+        were delivered before, their numbers of events are those that ServiceX counts, and
+        ``on_failure`` is ``"raise"``. With the other modes this waits until ServiceX has
         delivered all files, and makes at most one request to the store for each.
         """
         if self._source.read_options.mode == "dask":

@@ -58,7 +58,7 @@ from coffea_sx.errors import DatasetError
         (None, "NoneType"),
         (3, "int"),
         ({"/a.root", "/b.root"}, "set"),
-        ({"/a.root": "Events"}, "dict"),
+        ({"/a.root": 3}, "int"),
         (iter(["/a.root"]), "list_iterator"),
         (b"/a.root", "."),
         ([b"/a.root"], "."),

@@ -118,6 +118,27 @@ def test_one_processor_runs_on_both(submit: Submit, direct_events: Any, schedule
     assert of_servicex["mass"].sum() > 1000
 
 
+@pytest.mark.parametrize("as_list", [False, True])
+def test_files_are_given_with_trees_as_to_from_root(
+    submit: Submit, nano_files: list[str], direct_events: Any, as_list: bool
+) -> None:
+    about = {"object_path": "Events", "steps": [[0, 250], [250, 500]]}
+    plain: Any = dict.fromkeys(nano_files, "Events")
+    detailed: Any = dict.fromkeys(nano_files, about)
+    if as_list:
+        plain, detailed = ([{path: a} for path, a in d.items()] for d in (plain, detailed))
+    assert submit(dataset=plain).npartitions == 8
+    factory = submit(dataset=detailed)
+    assert factory.npartitions == 16
+    assert [file["input_file"] for file in factory.files] == nano_files
+    assert equal(factory.events().event, selected(direct_events).event)
+    with pytest.raises(DatasetError, match=r"reads the tree 'Events'.*with the tree 'Runs'"):
+        submit(dataset=dict.fromkeys(nano_files, "Runs"))
+    raw = sx_query.UprootRaw({"treename": "Events", "filter_name": ["run"]})
+    with pytest.raises(DatasetError, match=r"reads the tree 'Events'.*with the tree 'Runs'"):
+        submit(raw, dict.fromkeys(nano_files, "Runs"))
+
+
 def test_building_and_optimising_make_no_request(submit: Submit, servicex: LocalServiceX) -> None:
     factory = submit(ignore_cache=True)
     before = requests_of(servicex)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import awkward as ak
 import dask
 import pytest
+from coffea.dataset_tools import preprocess
 from coffea.dataset_tools.filespec import DataGroupSpec
 from servicex import General, ServiceXSpec, dataset, query
 from servicex import Sample as SXSample
@@ -185,6 +187,33 @@ def test_a_dataset_group_of_coffea(submit: Submit, nano_files: list[str]) -> Non
     assert files_in(samples["dy"].events()) == [1, 0]
 
 
+HALVES = {"object_path": "Events", "steps": [[0, 200], [200, 500]], "num_entries": N_EVENTS}
+
+
+@pytest.mark.parametrize("form", ["group", "dict", "json"])
+def test_steps_of_a_dataset_group(submit: Submit, nano_files: list[str], form: str) -> None:
+    group = DataGroupSpec(
+        {
+            "dy": {"files": dict.fromkeys(nano_files[:2], HALVES), "metadata": {"year": 1}},
+            "ttbar": {"files": {nano_files[2]: "Events"}},
+        }
+    )
+    spec = {"group": group, "dict": group.model_dump(), "json": json.loads(group.model_dump_json())}
+    samples = submit(spec[form], dimuon_query())
+    assert [factory.npartitions for factory in samples.values()] == [4, 1]
+    assert files_in(samples["dy"].events()) == [0, 1]
+    assert about(samples["dy"]) == {"dataset": "dy", "year": 1}
+    virtual = submit(spec[form], dimuon_query(), mode="virtual")
+    assert [factory.npartitions for factory in virtual.values()] == [2, 1]
+    assert len(virtual["dy"]) == len(samples["dy"].events().event.compute())
+
+
+def test_a_group_that_coffea_has_preprocessed(submit: Submit, nano_files: list[str]) -> None:
+    files = DataGroupSpec({"dy": {"files": dict.fromkeys(nano_files[:2], "Events")}})
+    prepared, _ = preprocess(files, step_size=250, scheduler="synchronous")
+    assert submit(prepared, dimuon_query())["dy"].npartitions == 4
+
+
 def test_nfiles_limits_the_files(submit: Submit, nano_files: list[str]) -> None:
     spec = {
         "Sample": [
@@ -315,6 +344,40 @@ class TestBadInput:
         group = DataGroupSpec({"dy": {"files": {nano_files[0]: "Events"}}})
         with pytest.raises(BadInput, match="give it as query="):
             submit(group)
+
+    @pytest.mark.parametrize(
+        ("first", "second", "message"),
+        [
+            ({"steps": [[0, 200], [300, 500]]}, {}, "leave out events.*400 events of 500"),
+            ({"steps": [[0, 200]]}, {}, "leave out events.*200 events of 500"),
+            ({"steps": [[100, 500]], "num_entries": None}, {}, "leave out events.*400 events"),
+            ({"steps": []}, {}, "leave out events"),
+            ({}, {"steps": [[0, 500]]}, "same number of steps.* is 2, .* is 1"),
+            ({"object_path": "Other"}, {}, "same tree.*'Other'.*'Events'"),
+            (
+                {"object_path": "Other"},
+                {"object_path": "Other"},
+                "reads the tree 'Events'.*'Other'",
+            ),
+        ],
+    )
+    def test_descriptions_of_files_that_cannot_work(
+        self,
+        submit: Submit,
+        nano_files: list[str],
+        first: dict[str, Any],
+        second: dict[str, Any],
+        message: str,
+    ) -> None:
+        files = {nano_files[0]: {**HALVES, **first}, nano_files[1]: {**HALVES, **second}}
+        group = {"good": {"files": nano_files[2:4]}, "bad": {"files": files}}
+        with pytest.raises(DatasetError, match=f"Sample 'bad'.*{message}"):
+            submit(group, dimuon_query(), ignore_cache=True)
+
+    def test_two_numbers_of_steps(self, submit: Submit, nano_files: list[str]) -> None:
+        group = {"dy": {"files": {nano_files[0]: HALVES}}}
+        with pytest.raises(BadInput, match=r"steps_per_file=3.*have 2 steps"):
+            submit(group, dimuon_query(), steps_per_file=3, ignore_cache=True)
 
     def test_two_samples_of_one_name(self, submit: Submit, nano_files: list[str]) -> None:
         spec = {"Sample": [sample("dy", nano_files[:1]), sample("dy", nano_files[1:2])]}

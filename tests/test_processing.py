@@ -11,8 +11,8 @@ from typing import Any
 import awkward as ak
 import dask
 import pytest
-from coffea.dataset_tools import DataGroupSpec, apply_to_fileset
-from coffea.processor import FuturesExecutor, ProcessorABC, Runner
+from coffea.dataset_tools import DataGroupSpec, apply_to_fileset, preprocess, split_fileset
+from coffea.processor import FuturesExecutor, IterativeExecutor, ProcessorABC, Runner
 from servicex import query as sx_query
 from support.paces import FAST
 
@@ -144,7 +144,7 @@ def test_filesets_are_valid(samples: Any, nano_files: list[str]) -> None:
     group = samples.to_fileset()
     assert isinstance(group, DataGroupSpec)
     assert {name: spec.num_entries for name, spec in group.items()} == lengths
-    assert group["dy"].metadata == {"year": 2018, "dataset": "dy"}
+    assert group["dy"].metadata == {"year": 2018}  # coffea's Runner adds the dataset
     assert group["dy"].form == samples["dy"].form
     again = DataGroupSpec(json.loads(group.model_dump_json()))
     assert again == group
@@ -153,13 +153,45 @@ def test_filesets_are_valid(samples: Any, nano_files: list[str]) -> None:
 
 
 def test_filesets_are_applied(samples: Any) -> None:
-    def total(events: Any) -> Any:
-        return ak.num(events, axis=0)
-
     group = DataGroupSpec({"dy": samples["dy"].to_fileset()["dy"]})
     applied = apply_to_fileset(total, group, schemaclass=samples["dy"].schema)
     (out,) = dask.compute(applied, scheduler="threads")
     assert out["dy"] == len(samples["dy"])
+
+
+@pytest.mark.parametrize("result_format", ["root-file", "root-rntuple"])
+def test_filesets_go_the_ways_of_coffea(submit: Submit, result_format: str) -> None:
+    factory = submit(metadata={"dataset": "dy", "year": 2018}, result_format=result_format)
+    n_events = len(factory.events().event.compute(scheduler="synchronous"))
+    group = factory.to_fileset()
+    assert group.num_entries == n_events
+    runner = Runner(IterativeExecutor(), schema=factory.schema)
+    for fileset in (group.model_dump(), json.loads(group.model_dump_json())):
+        out = runner.run(fileset, Numbers(), treename=factory.treename)
+        assert out["out"]["n"] == {"dy": n_events}
+
+    halves = split_fileset(group.model_dump(), percentage=50)
+    assert [len(half["dy"]["files"]) for half in halves] == [4, 4]
+    outs = [runner.run(half, Numbers(), treename=factory.treename)["out"] for half in halves]
+    counts = [out["n"]["dy"] for out in outs]
+    assert sum(counts) == n_events
+    assert min(counts) > 0
+
+
+def test_filesets_are_preprocessed(submit: Submit) -> None:
+    factory = submit(metadata={"dataset": "dy"})
+    n_events = len(factory.events().event.compute(scheduler="synchronous"))
+    without_steps = dict.fromkeys(factory.to_fileset()["dy"].files, factory.treename)
+    for group in (factory.to_fileset(), DataGroupSpec({"dy": {"files": without_steps}})):
+        prepared, complete = preprocess(group, step_size=100, scheduler="synchronous")
+        assert list(prepared) == list(complete) == ["dy"]
+        assert prepared.num_entries == n_events
+        applied = apply_to_fileset(total, prepared, schemaclass=factory.schema)
+        assert dask.compute(applied, scheduler="threads")[0]["dy"] == n_events
+
+
+def total(events: Any) -> Any:
+    return ak.num(events, axis=0)
 
 
 def test_filesets_before_delivery(submit: Submit) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from dask._task_spec import Task, TaskRef
+from dask._task_spec import Task, TaskRef, convert_legacy_graph
 from dask.blockwise import Blockwise, blockwise_token
+from dask.utils import ensure_dict
 
 
 def make_task(key: Any, function: Callable[..., Any], *arguments: Any) -> Task:
@@ -62,3 +63,29 @@ def init_map_over_layer(
         indices=[(input_name, "i")],
         numblocks={input_name: (npartitions,)},
     )
+
+
+def tasks_of(graph: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return the tasks of a graph of any kind, by key.
+
+    Schedulers get graphs that may hold tuples for tasks, and convert them by this function of a
+    private module. A public replacement would be `dask.local.get_async` with an order as argument.
+    """
+    return dict(convert_legacy_graph(ensure_dict(graph)))
+
+
+def task_of_batch(batch: list[tuple[Any, ...]]) -> tuple[Any, Any]:
+    """Return the key and the task of a batch of one task.
+
+    `dask.local.get_async` is public and submits a function with such batches to any executor, but
+    what is in a batch is not documented. A public replacement would be an executor that is given
+    the key and the task.
+    """
+    ((key, (task, _), *_),) = batch
+    return key, task
+
+
+def with_task(batch: list[tuple[Any, ...]], task: Task) -> list[tuple[Any, ...]]:
+    """Return a batch with another task in place of its one; see `task_of_batch`."""
+    ((key, (_, data), *rest),) = batch
+    return [(key, (task, data), *rest)]

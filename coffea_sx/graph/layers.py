@@ -7,7 +7,8 @@ read the results. Users see coffea's events, as from any other input.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 import dask_awkward as dak
@@ -107,7 +108,14 @@ class ResolveLayer(Layer):
 
 
 def build(
-    routing: Routing, delivered: OutputForm, form_mapping: Any, n_files: int, steps: int
+    routing: Routing,
+    delivered: OutputForm,
+    form_mapping: Any,
+    n_files: int,
+    steps: int,
+    lengths: Sequence[int] | None = None,
+    *,
+    is_exact: bool = False,
 ) -> Any:
     """Build the graph of the events of a transform. No request is made.
 
@@ -119,6 +127,11 @@ def build(
         Makes events of columns; coffea's mapping of a schema.
     n_files, steps : int
         Input files, and partitions a file.
+    lengths : sequence of int, optional
+        Numbers of events of the partitions, if all are known: then the events have divisions.
+    is_exact : bool
+        Verify the numbers of events that the server has counted on reading, whether the lengths
+        are known yet or not: partitions of the same name are the same.
 
     Returns
     -------
@@ -129,7 +142,7 @@ def build(
     skips = routing.handles[0].failure_policy.skips
     reader = blockwise_reader(delivered, form_mapping)
     together = collection_columns(reader.expected_form)
-    load = LoadPartition(delivered, reader, steps, npartitions, skips, together)
+    load = LoadPartition(delivered, reader, steps, npartitions, skips, together, is_exact)
     parts = (delivered.tree, delivered.result_format, delivered.base_form, load.expected_form)
     token = tokenize(routing, steps, *map(str, parts))
     resolve = ResolveLayer(f"resolve-{token}", routing, npartitions, steps)
@@ -138,7 +151,8 @@ def build(
             handle.poller.layers.add(resolve.name)
     # dask-awkward makes the collections and the report; then its input layer, which takes plain
     # values only, is replaced.
-    made = dak.from_map(load, range(npartitions), label="load", token=token)
+    divisions = None if lengths is None else (0, *accumulate(lengths))
+    made = dak.from_map(load, range(npartitions), label="load", token=token, divisions=divisions)
     if isinstance(made, tuple):
         return tuple(_resolved_first(array, load, resolve) for array in made)
     return _resolved_first(made, load, resolve)

@@ -37,6 +37,8 @@ class LoadPartition:
         True if files that failed are left out, and listed in a report.
     collections : sequence
         Columns that coffea takes for those of one collection.
+    is_exact : bool
+        True if each file must have as many events as the server has counted.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class LoadPartition:
         npartitions: int,
         skips: bool,
         collections: Sequence[Sequence[str]],
+        is_exact: bool,
     ) -> None:
         self.delivered = delivered
         self.reader = reader
@@ -54,6 +57,7 @@ class LoadPartition:
         self.npartitions = npartitions
         self.return_report = skips
         self.collections = collections
+        self.is_exact = is_exact
 
     @property
     def expected_form(self) -> Form:
@@ -79,8 +83,16 @@ class LoadPartition:
 
     def _read(self, resolved: ResolvedPartition, delivered: Delivered) -> Any:
         stored = stored_object(resolved.handle.results, delivered.object_name, delivered.nbytes)
-        step = resolved.step, self.steps
-        array = read(stored, delivered, self.delivered, self.reader, *step, self.collections)
+        array = read(
+            stored,
+            delivered,
+            self.delivered,
+            self.reader,
+            resolved.step,
+            self.steps,
+            self.collections,
+            is_exact=self.is_exact,
+        )
         self._note(resolved, len(array))
         return array
 

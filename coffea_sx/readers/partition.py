@@ -68,6 +68,8 @@ def read(
     step: int,
     steps: int,
     collections: Sequence[Sequence[str]] = (),
+    *,
+    is_exact: bool = False,
 ) -> Any:
     """Read one step of a delivered file.
 
@@ -87,6 +89,8 @@ def read(
         Number of the step, and number of steps into which the file is divided equally.
     collections : sequence of sequence of str
         Columns that must have the same numbers of entries: from `collection_columns`.
+    is_exact : bool
+        True if the file must have as many events as the server has counted.
 
     Returns
     -------
@@ -94,6 +98,8 @@ def read(
 
     Raises
     ------
+    LengthMismatch
+        If the file has another number of events than counted.
     FormMismatch
         If the columns of the file are not those of the form.
     CorruptFile
@@ -101,7 +107,9 @@ def read(
     ReadError
         If they cannot be fetched.
     """
-    attempt = partial(_read, stored, outcome, output_form, reader, step, steps, collections)
+    attempt = partial(
+        _read, stored, outcome, output_form, reader, step, steps, collections, is_exact
+    )
     with about(outcome):
         try:
             return attempt()
@@ -118,10 +126,15 @@ def _read(
     step: int,
     steps: int,
     collections: Sequence[Sequence[str]],
+    is_exact: bool,
 ) -> Any:
     names = columns_to_read(reader)
     share = len(names) / max(1, len(output_form.columns)) / steps
     with open_delivered(stored, outcome, output_form, share) as columns:
+        if is_exact and outcome.n_events is not None:
+            n_in_file = 0 if columns is None else columns.n_events
+            if n_in_file != outcome.n_events:
+                raise length_mismatch(outcome, n_in_file, outcome.n_events, n_in_file)
         if columns is None:
             return reader.mock_empty(backend="cpu")
         check(columns, sorted(names), outcome, output_form)

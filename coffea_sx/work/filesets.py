@@ -22,16 +22,18 @@ def dataset_of(
     counts : mapping of int to int
         Number of events of each partition, where it is known.
     metadata : mapping
+        Without the name of the dataset: coffea's Runner adds it, and takes no other.
     form : awkward.forms.RecordForm
         Form of the delivered files.
     """
     files = {}
     for item in items:
         is_root = item.filename.endswith(".root")
-        about: dict[str, Any] = {"object_path": item.treename if is_root else None}
+        file: dict[str, Any] = {"object_path": item.treename if is_root else None}
         n_events = counts.get((item.usermeta or {})["partition"])
         if n_events is not None:
             uuid = str(UUID(bytes=item.fileuuid))
-            about.update(num_entries=n_events, uuid=uuid, steps=[[0, n_events]])
-        files[item.filename] = about
-    return {"files": files, "metadata": dict(metadata), "form": json.dumps(form.to_dict())}
+            file.update(num_entries=n_events, uuid=uuid, steps=[[0, n_events]])
+        files[item.filename] = file
+    about = {name: value for name, value in metadata.items() if name != "dataset"}
+    return {"files": files, "metadata": about, "form": json.dumps(form.to_dict())}

@@ -7,8 +7,16 @@ import asyncio
 import dask
 from dask.blockwise import Blockwise
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+from dask.local import get_async, synchronous_executor
 
-from coffea_sx._upstream.dask import CoroutineTask, init_map_over_layer, make_task
+from coffea_sx._upstream.dask import (
+    CoroutineTask,
+    init_map_over_layer,
+    make_task,
+    task_of_batch,
+    tasks_of,
+    with_task,
+)
 
 
 def test_make_task():
@@ -64,3 +72,20 @@ def test_init_map_over_layer():
         {"numbers": numbers, "doubled": Doubled()}, {"numbers": set(), "doubled": {"numbers"}}
     )
     assert dask.get(graph, [("doubled", i) for i in range(3)]) == (0, 2, 4)
+
+
+def test_batches_of_the_local_scheduler():
+    seen = []
+
+    def submit(function, batch):
+        key, task = task_of_batch(batch)
+        seen.append((key, task()))
+        if key == "one":
+            batch = with_task(batch, make_task(key, int, 10))
+        return synchronous_executor.submit(function, batch)
+
+    layer = MaterializedLayer({"one": (int, 1), "two": make_task("two", int, 2)})
+    tasks = tasks_of(HighLevelGraph({"layer": layer}, {"layer": set()}))
+    assert tasks["one"]() == 1
+    assert get_async(submit, 1, tasks, ["one", "two"], chunksize=1) == (10, 2)
+    assert sorted(seen) == [("one", 1), ("two", 2)]
