@@ -96,8 +96,8 @@ class Cost:
 # -- files
 
 
-def write_samples(directory: Path, n_events: int) -> list[Sample]:
-    """Write the same events in every way that ServiceX writes them."""
+def make_events(n_events: int) -> Any:
+    """Make random events of 30 jagged and 10 flat columns."""
     rng = np.random.default_rng(1)
     columns = {}
     for collection in COLLECTIONS:
@@ -107,17 +107,23 @@ def write_samples(directory: Path, n_events: int) -> list[Sample]:
             columns[f"{collection}_x{i}"] = ak.unflatten(values, counts)
     for i in range(10):
         columns[f"flat{i}"] = ak.Array(rng.normal(size=n_events).astype(np.float32))
-    events = ak.zip(columns, depth_limit=1)
+    return ak.zip(columns, depth_limit=1)
+
+
+def write_samples(directory: Path, n_events: int) -> list[Sample]:
+    """Write the same events in every way that ServiceX writes them."""
+    events = make_events(n_events)
     return [
-        _ttree(directory / "ttree-zstd.root", events, uproot.ZSTD(5), 1),
-        _ttree(directory / "ttree-zlib.root", events, uproot.ZLIB(1), 1),
-        _ttree(directory / "ttree-clusters.root", events, uproot.ZSTD(5), N_CLUSTERS),
+        write_ttree(directory / "ttree-zstd.root", events, uproot.ZSTD(5), 1),
+        write_ttree(directory / "ttree-zlib.root", events, uproot.ZLIB(1), 1),
+        write_ttree(directory / "ttree-clusters.root", events, uproot.ZSTD(5), N_CLUSTERS),
         _rntuple(directory / "rntuple.root", events),
         _parquet(directory / "table.parquet", events),
     ]
 
 
-def _ttree(path: Path, events: Any, compression: Any, n_clusters: int) -> Sample:
+def write_ttree(path: Path, events: Any, compression: Any, n_clusters: int) -> Sample:
+    """Write a file with one tree."""
     step = -(-len(events) // n_clusters)
     with uproot.recreate(path, compression=compression) as file:
         tree = file.mktree(TREE, {name: events[name].type for name in events.fields})
@@ -164,6 +170,9 @@ class Presigned:
     def signed_url(self, object_name: str, *, refresh: bool = False) -> SignedUrl:
         """Return it."""
         return SignedUrl(self._url, {}, time.time() + 600)
+
+    def held(self, object_name: str) -> None:
+        """Return None: no bytes are held."""
 
 
 def promised(task: Task) -> tuple[OutputForm, int]:

@@ -686,27 +686,34 @@ def as_they_appear(job: Job) -> tuple[dict[str, float], Any]:
     return {"total": end - start, "transform": last - start}, result
 
 
+def deliver_files(
+    servicex: LocalServiceX, query: Any, files: Sequence[str], directory: str
+) -> list[str]:
+    """Have all results delivered by servicex; return where they are."""
+    config = Path(directory) / "servicex.yaml"
+    config.write_text(f"{servicex.servicex_yaml()}cache_path: {directory}/cache\n")
+    spec = ServiceXSpec(
+        General=General(Codegen="uproot", OutputFormat="root-ttree", Delivery="LocalCache"),
+        Sample=[
+            Asked(
+                Name="benchmark",
+                Dataset=dataset.FileList(list(files)),
+                Query=query,
+                IgnoreLocalCache=True,
+            )
+        ],
+    )
+    delivered = deliver(spec, config_path=str(config), progress_bar="none")
+    return [str(path) for path in delivered["benchmark"]]
+
+
 def one_after_the_other(job: Job) -> tuple[dict[str, float], Any]:
     """Have all results delivered, then analyse them."""
     with tempfile.TemporaryDirectory() as directory:
-        config = Path(directory) / "servicex.yaml"
-        config.write_text(f"{job.servicex.servicex_yaml()}cache_path: {directory}/cache\n")
-        spec = ServiceXSpec(
-            General=General(Codegen="uproot", OutputFormat="root-ttree", Delivery="LocalCache"),
-            Sample=[
-                Asked(
-                    Name="benchmark",
-                    Dataset=dataset.FileList(list(job.files)),
-                    Query=job.query,
-                    IgnoreLocalCache=True,
-                )
-            ],
-        )
         start = time.time()
-        delivered = deliver(spec, config_path=str(config), progress_bar="none")
+        delivered = deliver_files(job.servicex, job.query, job.files, directory)
         between = time.time()
-        local = {str(path): TREE for path in delivered["benchmark"]}
-        events = NanoEventsFactory.from_root(local, mode="dask").events()
+        events = NanoEventsFactory.from_root(dict.fromkeys(delivered, TREE), mode="dask").events()
         result = job.client.compute(slow_histogram(events, job.pause_s)).result(DONE_S)
         end = time.time()
     times = {"total": end - start, "deliver": between - start, "analysis": end - between}
