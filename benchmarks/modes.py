@@ -174,16 +174,17 @@ class Way:
 
 def ways() -> list[Way]:
     """Return all ways that this version has."""
-    found = [
+    return [
         Way("Runner, pool of threads", threads, POOL),
         Way("Runner, pool of processes", processes, POOL),
         Way("Runner, pool of a dask cluster", cluster, POOL),
         Way("dask, threads", dask_threads, None),
+        Way(
+            "dask, coffea_sx.threaded_get",
+            partial(dask_threads, coffea_sx.threaded_get),
+            THREADS,
+        ),
     ]
-    get = getattr(coffea_sx, "threaded_get", None)
-    if get is not None:
-        found.append(Way("dask, coffea_sx.threaded_get", partial(dask_threads, get), THREADS))
-    return found
 
 
 @dataclass(frozen=True)
