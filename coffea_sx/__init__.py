@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .graph.scheduler import threaded_get as threaded_get
     from .policy import PollPolicy
     from .report import Report
-    from .samples import from_spec
+    from .samples import as_completed, from_spec
 
 # Without threaded_get: ``import *`` works where dask is not installed.
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Report",
     "ServiceXEventsFactory",
     "__version__",
+    "as_completed",
     "derive_form",
     "errors",
     "from_spec",
@@ -40,6 +41,7 @@ _MODULES = {
     "PollPolicy": "policy",
     "Report": "report",
     "ServiceXEventsFactory": "factory",
+    "as_completed": "samples",
     "derive_form": "forms",
     "errors": None,
     "from_spec": "samples",

@@ -23,6 +23,7 @@ from .processing import Processing
 from .servicex.client import client_of
 from .servicex.config import Endpoint
 from .servicex.submit import check_acceptable
+from .virtual.iteration import Completed
 
 # Maximum number of samples that are submitted and looked up at the same time.
 N_THREADS = 16
@@ -57,6 +58,34 @@ class Samples(Processing, dict[str, ServiceXEventsFactory]):
 
     def _samples(self) -> list[tuple[EventSource, Any]]:
         return [sample for factory in self.values() for sample in factory._samples()]
+
+
+def as_completed(
+    samples: Mapping[str, ServiceXEventsFactory],
+    mode: str = "virtual",
+    with_failures: bool = False,
+) -> Completed:
+    """Iterate over the events of each partition of several samples as their files arrive.
+
+    Parameters
+    ----------
+    samples : mapping of str to ServiceXEventsFactory
+        From `from_spec`, or a dict of factories.
+    mode : {"virtual", "eager"}
+    with_failures : bool
+        With ``on_failure="skip"``: yield the errors of files that failed, too.
+
+    Returns
+    -------
+    Completed
+        As from the method of one factory; its errors and requests are those of each sample.
+
+    Raises
+    ------
+    BadInput
+        If ``mode`` is another one.
+    """
+    return Samples(samples).as_completed(mode, with_failures)
 
 
 def from_spec(

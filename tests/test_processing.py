@@ -123,6 +123,9 @@ def test_samples_arrive_together(samples: Any) -> None:
     assert list(samples) == ["dy", "met"]
     found = {(e.metadata["dataset"], e.metadata["partition"]) for e in samples.as_completed()}
     assert found == {("dy", 0), ("dy", 1), ("dy", 2), ("met", 0), ("met", 1)}
+    # The same of a plain dict of factories.
+    again = coffea_sx.as_completed(dict(samples))
+    assert {(e.metadata["dataset"], e.metadata["partition"]) for e in again} == found
 
 
 def test_one_runner_for_all_samples(samples: Any) -> None:
