@@ -574,7 +574,8 @@ def test_25_and_36_zeros_and_no_events_in_the_row(analysis: Analysis, proxy: Fau
         Fault(of_rows(total_events=0), RESULTS, times=None),
         Fault(Corrupt(4, bytes(10**6)), OF_VICTIM, times=None),
     ]
-    analysis.assert_raises_for_victim(CorruptFile, "nano_1")
+    # With "raise" the number of the rows would be relied on.
+    analysis.assert_skips_victim(CorruptFile, "nano_1")
 
 
 # -- what does not pass on the way to ServiceX

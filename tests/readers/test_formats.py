@@ -94,6 +94,9 @@ class S3Objects:
         self._store.client().put_object(self._bucket, name, io.BytesIO(content), len(content))
         return stored_object(self, name, len(content))
 
+    def held(self, object_name: str) -> None:
+        return None
+
     def signed_url(self, object_name: str, *, refresh: bool = False) -> SignedUrl:
         expires = timedelta(seconds=60)
         url = self._store.client().presigned_get_object(self._bucket, object_name, expires=expires)
