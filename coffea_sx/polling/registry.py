@@ -180,7 +180,10 @@ def find_source(
 
 
 def _n_orders(request_id: str) -> int:
-    return len({address.order for address in _sources_of(request_id)})
+    """Count the orders of the input files of a transform, connected to or announced."""
+    with _lock:
+        addresses = {*_sources_of(request_id), *_announced.get(request_id, ())}
+    return len({address.order for address in addresses})
 
 
 def _sources_of(request_id: str) -> dict[TransformAddress, ResultSource]:

@@ -7,6 +7,9 @@ import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
+from coffea_sx.errors import AccessError
 from coffea_sx.polling import registry
 from coffea_sx.polling.registry import Connections, TransformAddress
 from coffea_sx.servicex.config import EndpointName
@@ -79,3 +82,17 @@ def test_another_poller_of_the_transform_stays_registered():
     assert registry.get_poller(address("both")) is second
     registry.unregister(address("both"), second)
     assert registry.get_poller(address("both")) is None
+
+
+def test_positions_in_lists_that_were_announced_in_different_orders():
+    """A worker must not open the file of another list, whichever it was connected to first."""
+    endpoint = EndpointName(None, "http://127.0.0.1", None)
+    first, second = (TransformAddress("announced", endpoint, order) for order in ("a", "b"))
+    source = Source()
+    registry.announce(first, lambda: source)
+    assert registry.find_source("announced", by_index=True) is source
+    registry.announce(second, lambda: source)
+    with pytest.raises(AccessError, match="in different orders"):
+        registry.find_source("announced", by_index=True)
+    # The name of an object means one file in any order.
+    assert registry.find_source("announced") is source
