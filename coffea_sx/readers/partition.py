@@ -131,10 +131,7 @@ def _read(
     names = columns_to_read(reader)
     share = len(names) / max(1, len(output_form.columns)) / steps
     with open_delivered(stored, outcome, output_form, share) as columns:
-        if is_exact and outcome.n_events is not None:
-            n_in_file = 0 if columns is None else columns.n_events
-            if n_in_file != outcome.n_events:
-                raise length_mismatch(outcome, n_in_file, outcome.n_events, n_in_file)
+        check_length(columns, outcome, outcome.n_events if is_exact else None)
         if columns is None:
             return reader.mock_empty(backend="cpu")
         check(columns, sorted(names), outcome, output_form)
@@ -202,6 +199,20 @@ def check(
     columns.wider = check_columns(
         forms, in_file, output_form.base_form, outcome.input_file, outcome.object_name
     )
+
+
+def check_length(columns: Columns | None, outcome: Delivered, expected: int | None) -> int:
+    """Return the number of events of an open file.
+
+    Raises
+    ------
+    LengthMismatch
+        If another number is expected.
+    """
+    found = 0 if columns is None else columns.n_events
+    if expected not in (None, found):
+        raise length_mismatch(outcome, found, expected, found)
+    return found
 
 
 def length_mismatch(

@@ -8,7 +8,7 @@ from ..forms import OutputForm
 from ..polling import registry
 from ..polling.outcomes import Delivered
 from ..polling.results import ResultSource
-from ..readers.partition import length_mismatch, open_delivered
+from ..readers.partition import check_length, open_delivered
 from ..storage.stored import about, stored_object
 
 
@@ -34,10 +34,7 @@ def verified_length(
     """
     stored = stored_object(source, delivered.object_name, delivered.nbytes)
     with about(delivered), open_delivered(stored, delivered, output_form, 0.0) as columns:
-        found = 0 if columns is None else columns.n_events
-    if expected not in (None, found):
-        raise length_mismatch(delivered, found, expected, found)
-    return found
+        return check_length(columns, delivered, expected)
 
 
 def verify_last_chunk(
@@ -54,8 +51,8 @@ def verify_last_chunk(
     source = registry.find_source(request_id, by_index=True)
     if source is None or source.verifies_lengths:
         return
-    delivered = next((file for file in source.delivered() if file.index == index), None)
-    if delivered is None or delivered.n_events is None:
+    delivered = source.results.outcomes.get(index)
+    if not isinstance(delivered, Delivered) or delivered.n_events is None:
         return
     if metadata.get("entrystop", -1) >= delivered.n_events:
         verified_length(source, delivered, output_form, delivered.n_events)
