@@ -235,7 +235,7 @@ class EventSource:
 
     @property
     def trusts_counts(self) -> bool:
-        """True if events have the numbers that the server counts. Files may be left out else."""
+        """True if the server counts the events of each file, and no file may be left out."""
         return self.counts_events and not self.failure_policy.skips
 
     @property

@@ -10,7 +10,7 @@ from types import NoneType
 from typing import Any, Protocol, runtime_checkable
 
 from .errors import BadInput, ConfigurationError
-from .graph.requirements import check_installed
+from .graph.packages import check_installed
 from .policy import FailurePolicy, PollPolicy
 from .servicex.config import Endpoint, EndpointName, find_endpoint
 from .virtual.events import MODES, ReadOptions

@@ -78,7 +78,7 @@ def as_completed(
     Returns
     -------
     Completed
-        As from the method of one factory; its errors and requests are those of each sample.
+        As from `ServiceXEventsFactory.as_completed`, which has its errors and requests.
 
     Raises
     ------

@@ -13,7 +13,7 @@ from time import time
 from typing import Any
 
 from ..factory import ServiceXEventsFactory
-from ..graph.requirements import check_installed
+from ..graph.packages import check_installed
 from ..local import LocalServiceX
 from ..policy import PollPolicy
 from ..progress import TransformProgress

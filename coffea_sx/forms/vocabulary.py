@@ -3,8 +3,8 @@
 Only what is listed here is ever called for a query, and only attributes that are listed here, or
 columns of the events, are read. Queries of func_adl_uproot are run as the Python expressions that
 its translator writes, with functions of dask-awkward (awkward's stand in for them), numpy and
-vector. Expressions of uproot-raw
-queries have the functions of uproot and, added by the server, some of awkward.
+vector. Expressions of uproot-raw queries have the functions of uproot and, added by the server,
+some of awkward.
 """
 
 from __future__ import annotations

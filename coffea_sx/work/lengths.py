@@ -1,4 +1,4 @@
-"""Verified numbers of events of files that coffea opens itself, by numbers from the server."""
+"""Verify that files have as many events as ServiceX reported, where coffea opens them itself."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def verified_length(
 def verify_last_chunk(
     request_id: str, index: int, metadata: dict[str, Any], output_form: OutputForm
 ) -> None:
-    """Verify the length of a file when its last chunk is read: longer ones would lose events.
+    """Verify the length of a file when its last chunk is read: a longer file would lose events.
 
-    Nothing is done in a process where each file is verified anyway.
+    Does nothing where a pool has verified the file.
 
     Raises
     ------
