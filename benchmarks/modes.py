@@ -18,7 +18,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import multiprocessing
 import os
@@ -48,6 +47,7 @@ from reading import measure as cost_of
 from resolution import (
     TREE,
     Measured,
+    Turns,
     deliver_files,
     elsewhere,
     host_cluster,
@@ -78,26 +78,6 @@ Analyse = Callable[[Any, float], Any]
 
 
 # -- overlap
-
-
-class Shuffled:
-    """Lets single results through in random order, so many seconds apart, once all are made."""
-
-    def __init__(self, files: Sequence[str], pause_s: float) -> None:
-        order = random.Random(1).sample(files, len(files))
-        self._rank = {path: rank for rank, path in enumerate(order)}
-        self._pause_s = pause_s
-        self._n_made = 0
-        self.first = self.last = 0.0
-
-    async def __call__(self, input_path: str) -> None:
-        """Wait for the turn of a file."""
-        self._n_made += 1
-        while self._n_made < len(self._rank):
-            await asyncio.sleep(0.01)
-        self.first = self.first or time.time()
-        await asyncio.sleep(self.first + self._rank[input_path] * self._pause_s - time.time())
-        self.last = time.time()
 
 
 class SlowProcessor(ProcessorABC):  # type: ignore[misc]
@@ -218,27 +198,31 @@ class Job:
         """Seconds between two results."""
         return self.leg_s / len(self.files)
 
+    def turns(self) -> Turns:
+        """Return what lets the results through, in random order."""
+        return Turns(random.Random(1).sample(self.files, len(self.files)), self.pause_s)
+
 
 def as_they_appear(job: Job, analyse: Analyse) -> tuple[Legs, Any]:
     """Analyse results as they appear, and again when all are there."""
-    shuffled = Shuffled(job.files, job.pause_s)
+    turns = job.turns()
     analysis = partial(analyse, pause_s=job.pause_s * N_WORKERS)
-    with LocalServiceX(workers=2, before_report=shuffled) as servicex:
+    with LocalServiceX(workers=2, before_report=turns) as servicex:
         factory = NanoEventsFactory.from_servicex(
             job.query, job.files, url=servicex.url, schemaclass=SelectionSchema
         )
         filled = analysis(factory)
-        total_s = time.time() - shuffled.first
+        total_s = time.time() - turns.first
         analysis_s, again = timed(partial(analysis, factory))
     check_equal(filled, again)
-    return Legs(total_s, shuffled.last - shuffled.first, analysis_s), filled
+    return Legs(total_s, turns.last - turns.first, analysis_s), filled
 
 
 def one_after_the_other(job: Job) -> tuple[Legs, Any]:
     """Have all results delivered by servicex, then analyse them by Runner with threads."""
-    shuffled = Shuffled(job.files, job.pause_s)
+    turns = job.turns()
     with (
-        LocalServiceX(workers=2, before_report=shuffled) as servicex,
+        LocalServiceX(workers=2, before_report=turns) as servicex,
         tempfile.TemporaryDirectory() as directory,
         ThreadPoolExecutor(N_WORKERS) as executor,
     ):
@@ -247,8 +231,8 @@ def one_after_the_other(job: Job) -> tuple[Legs, Any]:
         processor = SlowProcessor(job.pause_s * N_WORKERS)
         run = partial(runner, {"benchmark": delivered}, processor, treename=TREE)
         analysis_s, filled = timed(run)
-        total_s = time.time() - shuffled.first
-    return Legs(total_s, shuffled.last - shuffled.first, analysis_s), filled
+        total_s = time.time() - turns.first
+    return Legs(total_s, turns.last - turns.first, analysis_s), filled
 
 
 def check_equal(first: Any, second: Any) -> None:

@@ -776,11 +776,17 @@ def _compared(
 # -- overlap
 
 
-class Reversed:
-    """Lets single results through in the reverse order of the files, once all are made."""
+class Turns:
+    """Lets single results through in the order of a list, so many seconds apart, once all are made.
+
+    Attributes
+    ----------
+    first, last : float
+        Times of the first and the last of them.
+    """
 
     def __init__(self, files: Sequence[str], pause_s: float) -> None:
-        self._rank = {path: rank for rank, path in enumerate(reversed(files))}
+        self._rank = {path: rank for rank, path in enumerate(files)}
         self._pause_s = pause_s
         self._n_made = 0
         self.first = self.last = 0.0
@@ -802,17 +808,17 @@ def overlap(sample: Sample, directory: Path, arguments: argparse.Namespace) -> l
     address = elsewhere(host_cluster, 2, arguments.profiler, 2)
     with address as (scheduler, _), Client(scheduler) as client:
         for _ in range(arguments.rounds):
-            reversed_ = Reversed(files, OVERLAP_PAUSE_S)
-            with LocalServiceX(workers=2, before_report=reversed_) as servicex:
+            turns = Turns(files[::-1], OVERLAP_PAUSE_S)
+            with LocalServiceX(workers=2, before_report=turns) as servicex:
                 factory = NanoEventsFactory.from_servicex(sample.query, files, url=servicex.url)
                 result = slow_histogram(factory.events(), ANALYSIS_PAUSE_S)
                 filled = client.compute(result).result(DONE_S)
-                total_s = time.time() - reversed_.first
+                total_s = time.time() - turns.first
                 again = partial(client.compute(result, pure=False).result, DONE_S)
                 analysis_s, refilled = timed(again)
             if not np.array_equal(filled.view(flow=True), refilled.view(flow=True)):
                 raise RuntimeError("the histograms are not equal")
-            delivery_s = reversed_.last - reversed_.first
+            delivery_s = turns.last - turns.first
             ratios.append(total_s / max(delivery_s, analysis_s))
             legs.append((total_s, delivery_s, analysis_s))
     medians = [statistics.median(leg) for leg in zip(*legs, strict=True)]

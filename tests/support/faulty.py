@@ -20,7 +20,6 @@ import dask
 import pytest
 import uproot
 from coffea.nanoevents import BaseSchema, NanoEventsFactory
-from coffea.processor import FuturesExecutor, Runner
 from servicex import query as sx_query
 
 from coffea_sx.errors import ServiceXError
@@ -39,6 +38,7 @@ from coffea_sx.wire.clock import DEFAULT_LIMITS, Limits
 from coffea_sx.work import grants, lengths
 from support.leaks import Canaries
 from support.paces import FAST, IMPATIENT
+from support.runner import run
 
 COLUMNS = ("event", "MET_pt", "Muon_pt")
 # The second of three input files is the one with the fault.
@@ -154,7 +154,7 @@ class Analysis:
             events = self.factory(mode="virtual", **options).events()
             return {name: ak.materialize(events[name]) for name in COLUMNS}
         if way == "runner":
-            return run(self.factory(**options))
+            return run_columns(self.factory(**options))
         events = self.factory(**options).events()
         found = dask.compute(*(events[name] for name in COLUMNS), scheduler=way)
         return dict(zip(COLUMNS, found, strict=True))
@@ -215,7 +215,7 @@ class Analysis:
         """The victim is left out of coffea's Runner, and the report has the reason."""
         factory = self.factory(on_failure="skip", **options)
         others = tuple(path for i, path in enumerate(self.files) if i != VICTIM)
-        self._assert_equal(run(factory), truth(others))
+        self._assert_equal(run_columns(factory), truth(others))
         (failed,) = [file for file in factory.report().inputs if file.status == "failed"]
         assert failed.input_file == self.files[VICTIM]
         assert any(error.__name__ in str(failed) for error in _kinds(kind))
@@ -241,16 +241,10 @@ def columns_of(events: Any) -> dict[int, dict[str, Any]]:
     return {events.metadata["partition"]: columns}
 
 
-def run(factory: Any) -> dict[str, Any]:
+def run_columns(factory: Any) -> dict[str, Any]:
     """Return the columns that coffea's Runner gets of all files."""
-    is_parquet = factory._source.output_form.result_format == "parquet"
     with ThreadPoolExecutor(2) as threads:
-        runner = Runner(
-            FuturesExecutor(pool=factory.pool(threads), status=False, retries=0),
-            schema=factory.schema,
-            format="parquet" if is_parquet else "root",
-        )
-        found = runner.run(factory.work_items(), columns_of)["out"]
+        found = run(factory, threads, columns_of, futures={"retries": 0})["out"]
     return {name: ak.concatenate([found[i][name] for i in sorted(found)]) for name in COLUMNS}
 
 
