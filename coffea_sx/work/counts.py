@@ -47,7 +47,7 @@ class CountsCache(MutableMapping[FileMeta, dict[str, Any]]):
         return {
             **(file.metadata or {}),
             "input_file": delivered.input_file,
-            "partition": self._deliveries[where[0]].partitions[where[1]],
+            "partition": self._deliveries[where[0]].partition(where[1]),
             "numentries": n_events,
             "uuid": file_uuid(where[0], delivered.input_file),
         }
@@ -70,12 +70,13 @@ class CountsCache(MutableMapping[FileMeta, dict[str, Any]]):
 
 def _count(delivery: Delivery, index: int) -> tuple[Delivered, int] | None:
     """Wait for a file; return it and its number of events, None if there are none to be read."""
+    partition = delivery.partition(index)
     outcome = delivery.handle.results.wait(index, failure_policy=LENIENT)
     if isinstance(outcome, Failed):
         return None
     if delivery.trusts_counts and outcome.n_events is not None:
         return outcome, outcome.n_events
-    part = Part(delivery.partitions[index], delivery.npartitions, delivery.handle, outcome)
+    part = Part(partition, delivery.npartitions, delivery.handle, outcome)
     try:
         return outcome, OpenFiles(unpacked(delivery.form)).n_events(part)
     except OF_THE_FILE:

@@ -52,6 +52,22 @@ class Delivery:
     form: bytes
     trusts_counts: bool
 
+    def partition(self, index: int) -> int:
+        """Return the partition of an input file, by its position in the transform.
+
+        Raises
+        ------
+        BadInput
+            If the transform delivers no such file of the sample.
+        """
+        if index not in self.partitions:
+            raise BadInput(
+                f"Request {self.handle.address.request_id} delivers {len(self.partitions)} input "
+                f"files of the sample, and none at position {index}: make the "
+                "work items anew, with factory.work_items()."
+            )
+        return self.partitions[index]
+
 
 @dataclass(slots=True, eq=False)
 class _Task:
@@ -111,9 +127,13 @@ class DeliveryPool(Executor):
         ------
         RuntimeError
             If the pool was shut down.
+        BadInput
+            If a work item names no input file of its request.
         """
         where = index_of(args[0].filename) if args and isinstance(args[0], WorkItem) else None
         delivery = self._deliveries.get(where[0]) if where else None
+        if where is not None and delivery is not None:
+            delivery.partition(where[1])  # or it would wait for ever
         with self._lock:
             if self._is_shut_down:
                 raise RuntimeError("The pool was shut down.")
@@ -277,7 +297,7 @@ class DeliveryPool(Executor):
 
     def _part(self, task: _Task, delivered: Delivered) -> Part:
         delivery = task.delivery
-        partition = delivery.partitions[task.index]
+        partition = delivery.partition(task.index)
         return Part(partition, delivery.npartitions, delivery.handle, delivered)
 
     def _finish(

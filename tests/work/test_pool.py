@@ -12,7 +12,7 @@ import pytest
 from coffea.nanoevents import NanoEventsFactory
 from coffea.processor import IterativeExecutor, Runner
 from coffea.processor.checkpointer import SimpleCheckpointer
-from coffea.processor.executor import WorkItem
+from coffea.processor.executor import FileMeta, WorkItem
 from support.paces import FAST, IMPATIENT
 from support.runner import Submit, numbers_of, run
 from support.spoiled import N_EVENTS, spoil_result
@@ -352,3 +352,15 @@ def test_a_run_is_resumed_after_a_restart(
     out = run(again, threads, rest, **options)["out"]
     assert len(out["events"]) == len(factory)
     assert sorted(done + processed) == list(range(8))
+
+
+def test_a_position_without_a_file(submit: Submit, threads: ThreadPoolExecutor) -> None:
+    """It is an error at once: no file would ever arrive."""
+    factory = submit()
+    item = factory.work_items()[0]
+    beyond = replace(item, filename=item.filename.replace("@0", "@99"))
+    says = "delivers 8 input files of the sample, and none at position 99"
+    with pytest.raises(BadInput, match=says):
+        factory.pool(threads).submit(len, beyond)
+    with pytest.raises(BadInput, match=says):
+        _ = factory.metadata_cache[FileMeta("dy", beyond.filename, "servicex")]
