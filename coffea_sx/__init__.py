@@ -17,12 +17,11 @@ if TYPE_CHECKING:
     from . import errors
     from .factory import ServiceXEventsFactory
     from .forms import OutputForm, derive_form
-    from .graph.scheduler import threaded_get as threaded_get
+    from .graph.scheduler import threaded_get
     from .policy import PollPolicy
     from .report import Report
     from .samples import as_completed, from_spec
 
-# Without threaded_get: ``import *`` works where dask is not installed.
 __all__ = [
     "OutputForm",
     "PollPolicy",
@@ -33,6 +32,7 @@ __all__ = [
     "derive_form",
     "errors",
     "from_spec",
+    "threaded_get",
 ]
 
 # Module of each public name; None for a module.
@@ -58,7 +58,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_MODULES})
+    return sorted({*globals(), *__all__})
 
 
 class _FromServiceX:
